@@ -1,0 +1,1 @@
+"""One vector-Jacobian rule per operator. Importing this package registers them all."""

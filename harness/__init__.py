@@ -1,0 +1,1 @@
+"""Attribution drift between two exported checkpoints: evaluate, and what reads its results."""

@@ -1,0 +1,107 @@
+"""The one place where an image file becomes an array.
+
+The rule, version `RULE`:
+
+1. The file is decoded as stored (an EXIF orientation is ignored, an alpha channel is dropped, colour becomes
+   grey by ITU-R BT.601 weights).
+2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255.
+3. The picture is squashed to (H, W), each axis by itself: OpenCV INTER_AREA where it shrinks, INTER_LINEAR
+   where it grows.
+4. Networks get the grey plane in three equal channels.
+
+The version stands in the metadata of every checkpoint and exported graph; where it differs, numbers are not
+comparable, and the harness refuses. This module is a leaf: `training` and `export` may import it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from harness.errors import InputError
+
+RULE = "grey-squash/1"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+_FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+# The bytes with which a complete file of the format ends; a truncated file decodes to a half-grey picture.
+_END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+
+
+def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """Read `path` as grey levels 0..255, float32 of shape `size` = (H, W), by the rule of this module.
+
+    Raises InputError, naming the file, where it is missing, truncated or no image.
+    """
+    return squash(read_grey(path), size)
+
+
+def read_grey(path: str | Path) -> np.ndarray:
+    """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
+    path = Path(path)
+    pixels = _decode(path, _read_bytes(path))
+    if pixels.dtype not in _FULL_RANGE:
+        raise InputError(f"{path}: {pixels.dtype} pixels are not supported; save it with 8 or 16 bits per pixel")
+    grey = _to_one_channel(pixels).astype(np.float32)
+    return grey * np.float32(255.0 / _FULL_RANGE[pixels.dtype])
+
+
+def squash(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a grey plane to `size` = (H, W) without keeping its aspect ratio (step 3 of the rule)."""
+    height, width = size
+    by_row = _interpolation(grey.shape[0], height)
+    by_column = _interpolation(grey.shape[1], width)
+    if by_row == by_column:
+        return cv2.resize(grey, (width, height), interpolation=by_row)
+    rows_done = cv2.resize(grey, (grey.shape[1], height), interpolation=by_row)
+    return cv2.resize(rows_done, (width, height), interpolation=by_column)
+
+
+def channels_first(greys: np.ndarray) -> np.ndarray:
+    """(N, H, W) grey levels to (N, 3, H, W), the input of an exported graph (step 4 of the rule)."""
+    return np.repeat(greys[:, None], 3, axis=1)
+
+
+def channels_last(greys: np.ndarray) -> np.ndarray:
+    """(N, H, W) grey levels to (N, H, W, 3), the input of a Keras model (step 4 of the rule)."""
+    return np.repeat(greys[..., None], 3, axis=-1)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _decode(path: Path, content: bytes) -> np.ndarray:
+    for start, end in _END_MARKERS.items():
+        if content.startswith(start) and end not in content[-1024:]:
+            raise InputError(f"{path}: the image is truncated; copy or export it again")
+    pixels = _decode_quietly(content) if content else None
+    if pixels is None:
+        kinds = ", ".join(SUFFIXES)
+        raise InputError(f"{path}: not a readable image; expected one of {kinds}")
+    return pixels
+
+
+def _decode_quietly(content: bytes) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+
+
+def _to_one_channel(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim == 2:
+        return pixels
+    colour = pixels[..., :3]
+    return cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_BGR2GRAY) if colour.shape[-1] == 3 else colour[..., 0]
+
+
+def _interpolation(old: int, new: int) -> int:
+    return cv2.INTER_AREA if new < old else cv2.INTER_LINEAR

@@ -1,0 +1,100 @@
+"""Imports point one way: the table of folders, what each may import, enforced from the source text."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("training", "export", "harness", "kernels")
+LEAVES = {"harness.images", "harness.errors"}  # what training and export may import of the harness
+
+THIRD_PARTIES = {
+    "kernels": {"numpy", "numba"},
+    "training": {"tensorflow", "keras", "numpy", "scipy", "cv2", "matplotlib", "pydantic", "click", "tqdm"},
+    "export": {"onnx", "onnx_ir", "numpy", "onnxruntime", "click"},
+    "harness": {
+        "onnxruntime", "numpy", "scipy", "cv2", "pydicom", "pyarrow", "pydantic", "tabulate", "jinja2",
+        "click", "tqdm", "matplotlib",
+    },
+}  # fmt: skip
+OUR_IMPORTS = {
+    "kernels": {"kernels"},
+    "training": {"training"} | LEAVES,
+    "export": {"export"} | LEAVES,
+    "harness": {"harness", "kernels"},
+}
+# One file each may know a heavy framework.
+EXCEPTIONS = {"export/keras_source.py": {"tensorflow", "keras", "tf2onnx"}}
+
+
+def imported_modules(source: str) -> list[tuple[int, str]]:
+    """(line, dotted module) of every import in the text, those inside functions included."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import; write the full module name"
+            found += _imported_from(node)
+    return found
+
+
+def _imported_from(node: ast.ImportFrom) -> list[tuple[int, str]]:
+    if node.module == "harness":  # `from harness import images` names the module harness.images
+        return [(node.lineno, f"harness.{alias.name}") for alias in node.names]
+    return [(node.lineno, node.module or "")]
+
+
+def violations(relative: str, source: str) -> list[str]:
+    """Every import of the file that the table does not allow, with line and allowed set."""
+    folder = relative.split("/")[0]
+    third_parties = THIRD_PARTIES[folder] | EXCEPTIONS.get(relative, set())
+    return [
+        f"{relative}:{line}: imports {module}; {folder} may import "
+        f"{sorted(OUR_IMPORTS[folder])} and {sorted(third_parties)}"
+        for line, module in imported_modules(source)
+        if not _allowed(module, OUR_IMPORTS[folder], third_parties)
+    ]
+
+
+def _allowed(module: str, ours: set[str], third_parties: set[str]) -> bool:
+    top = module.split(".")[0]
+    if top in OURS or top in ("tests", "benchmarks", "scripts"):
+        return top in ours or module in ours
+    return top in third_parties or top in sys.stdlib_module_names
+
+
+def sources() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for folder in OURS for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("relative", sources())
+def test_file_imports_only_what_its_folder_may(relative: str) -> None:
+    found = violations(relative, (ROOT / relative).read_text(encoding="utf-8"))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("relative", "line"),
+    [
+        ("kernels/x.py", "import harness.errors"),
+        ("kernels/x.py", "import scipy.stats"),
+        ("harness/x.py", "def f():\n    import tensorflow"),
+        ("harness/x.py", "from export import engine"),
+        ("export/x.py", "from harness.evaluate import evaluate"),
+        ("export/x.py", "from harness import evaluate"),
+        ("export/x.py", "import tf2onnx"),
+        ("training/x.py", "import onnx"),
+        ("harness/x.py", "import tests.helpers"),
+    ],
+)
+def test_checker_catches(relative: str, line: str) -> None:
+    assert violations(relative, line)
+
+
+def test_checker_allows_the_leaves() -> None:
+    assert not violations("export/x.py", "from harness import errors\nfrom harness.images import RULE")
