@@ -1,1 +1,9 @@
-"""One vector-Jacobian rule per operator. Importing this package registers them all."""
+"""One vector-Jacobian rule per operator, grouped by kin. Importing this package registers them all.
+
+In every formula `s` is the `Step`: `s.a`, `s.b`, `s.c` are the operator's inputs, `s.y` its first output and `s.g`
+the cotangent that arrives at `s.y`.
+"""
+
+from export.rules import convolution, elementwise, layout, linear, pooling, reduction
+
+__all__ = ["convolution", "elementwise", "layout", "linear", "pooling", "reduction"]

@@ -1,0 +1,159 @@
+"""The Keras front end: a checkpoint becomes a forward ONNX graph with its CAM tensors pinned.
+
+The only file that knows TensorFlow and tf2onnx.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import tensorflow as tf
+import tf2onnx
+
+from export import passes
+from export.assemble import Forward, check_forward
+from export.emit import dimensions
+from harness.errors import InputError
+
+OPSET = 18
+
+
+def load_checkpoint(path: Path) -> Any:
+    """A `.keras` file as a model, in Keras' safe mode: a file cannot bring code of its own."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give a .keras file or a run directory")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line})") from error
+
+
+def input_size(model: Any) -> tuple[int, int]:
+    """(H, W) of a model that takes (N, H, W, 3)."""
+    shape = model.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or None in shape[1:]:
+        raise InputError(f"the model takes {shape}; expected one input (N, H, W, 3) of fixed height and width")
+    return int(shape[1]), int(shape[2])
+
+
+def spatial_layers(model: Any) -> dict[str, tuple[int, ...]]:
+    """Layers that can be explained: those with one output (N, h, w, C), with that shape."""
+    shapes = {layer.name: getattr(layer.output, "shape", None) for layer in model.layers if layer.get_config}
+    return {name: tuple(shape) for name, shape in shapes.items() if isinstance(shape, tuple) and len(shape) == 4}
+
+
+def last_spatial_layer(model: Any) -> str:
+    """The layer whose map feeds the head: the last one with a map larger than 1x1."""
+    names = [name for name, (_, h, w, _) in spatial_layers(model).items() if h * w > 1]
+    if not names:
+        raise InputError("the model has no layer with a spatial map; class activation maps need one")
+    return names[-1]
+
+
+def forward_graph(model: Any, layers: Sequence[str]) -> Forward:
+    """Convert, with `layers` pinned as outputs before the conversion so that no optimiser folds them away."""
+    pinned = keras.Model(model.inputs, [model.output, *(_layer(model, name).output for name in layers)])
+    keys = [f"output_{index}" for index in range(len(layers) + 1)]
+    converted = ir.from_proto(_converted(pinned, keys, input_size(model)))
+    passes.tidy(converted)
+    passes.infer_shapes(converted)
+    return _as_forward(converted, keys, layers)
+
+
+def explain(model: Any, layers: Sequence[str], images: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits, activations and gradients by GradientTape, channels first: what the exported graph must equal.
+
+    :param images: (N, H, W, 3) grey levels.
+    """
+    pinned = keras.Model(model.inputs, [model.output, *(_layer(model, name).output for name in layers)])
+    with tf.GradientTape() as tape:
+        logits, *activations = pinned(tf.constant(images), training=False)
+        score = _score(logits, tf.constant(target))
+    gradients = tape.gradient(score, activations)
+    found = {"logits": logits.numpy()}
+    for name, a, g in zip(layers, activations, gradients, strict=True):
+        found[f"activations:{name}"] = np.moveaxis(a.numpy(), -1, 1)
+        found[f"gradients:{name}"] = np.moveaxis(g.numpy(), -1, 1)
+    return found
+
+
+def _score(logits: Any, target: Any) -> Any:
+    if logits.shape[-1] == 1:
+        return tf.reduce_sum(logits[:, 0] * tf.cast(2 * target - 1, logits.dtype))
+    return tf.reduce_sum(tf.gather(logits, target, batch_dims=1))
+
+
+def _layer(model: Any, name: str) -> Any:
+    known = spatial_layers(model)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or list(known)[-5:]
+        shapes = ", ".join(f"{other} {known[other][1:]}" for other in near)
+        raise InputError(f"the model has no spatial layer {name!r}; nearest (h, w, C): {shapes}")
+    return model.get_layer(name)
+
+
+def _converted(pinned: Any, keys: Sequence[str], size: tuple[int, int]) -> Any:
+    signature = [tf.TensorSpec((None, *size, 3), tf.float32, name="image")]
+
+    @tf.function(input_signature=signature)
+    def forward(image: Any) -> Any:
+        return dict(zip(keys, pinned(image, training=False), strict=True))
+
+    with _errors_of("tf2onnx") as complaints:
+        proto, _ = tf2onnx.convert.from_function(forward, signature, opset=OPSET, inputs_as_nchw=["image"])
+    if complaints.getvalue():
+        raise InputError(f"tf2onnx could not convert the model: {complaints.getvalue().strip().splitlines()[0]}")
+    return proto
+
+
+@contextmanager
+def _errors_of(logger_name: str) -> Iterator[io.StringIO]:
+    """Collect what a logger reports as an error (tf2onnx logs unsupported operators, and writes the file anyway)."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(logging.ERROR)
+    logger = logging.getLogger(logger_name)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    try:
+        yield stream
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _as_forward(converted: ir.Model, keys: Sequence[str], layers: Sequence[str]) -> Forward:
+    outputs = {value.name: value for value in converted.graph.outputs}
+    logits, *maps = (outputs[key] for key in keys)
+    tensors = [_channels_first(value).name for value in maps]
+    forward = Forward(converted, str(logits.name), dict(zip(layers, map(str, tensors), strict=True)))
+    check_forward(forward)
+    return forward
+
+
+def _channels_first(value: ir.Value) -> ir.Value:
+    """The (N, C, h, w) tensor behind an output that the converter delivers channels last."""
+    producer = value.producer()
+    while producer is not None and producer.op_type in ("Transpose", "Identity"):
+        value = producer.inputs[0]  # type: ignore[assignment]
+        if producer.op_type == "Transpose":
+            break
+        producer = value.producer()
+    assert len(dimensions(value)) == 4
+    return value

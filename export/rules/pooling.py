@@ -1,0 +1,119 @@
+"""Pooling over sliding windows and over the whole map."""
+
+from __future__ import annotations
+
+from functools import reduce
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from export.engine import Step, define
+from export.windows import Window, window_of
+
+
+def _average_pool(s: Step) -> ir.Value:
+    """y_i = (1 / count_i) sum of window i: x' = the sum, over the windows that read a pixel, of g_i / count_i."""
+    window = window_of(s.node)
+    volume = prod(window.kernel)
+    counts = _counts(window, bool(s.attribute("count_include_pad", 0)))
+    share = s.g if (counts == volume).all() else s.op.Mul(s.g, _like(s, volume / counts))
+    if _tiles(window):
+        return _repeated(s, s.op.Mul(share, s.number(1.0 / volume)), window)
+    return s.op.AveragePool(_spread(s, share, window), kernel_shape=window.kernel, **_dilated(window))
+
+
+def _counts(window: Window, include_padding: bool) -> np.ndarray:
+    """By how many elements each window divides: an array of the output's spatial shape."""
+    per_axis = [window.inside(axis, include_padding) for axis in range(len(window.kernel))]
+    return reduce(np.multiply.outer, per_axis).astype(np.float64)
+
+
+def _tiles(window: Window) -> bool:
+    """Whether the windows cut the input into tiles: no overlap, no gap, no padding."""
+    covered = tuple(k * n for k, n in zip(window.kernel, window.steps, strict=True))
+    return window.kernel == window.strides and covered == window.size and not any(window.begin + window.end)
+
+
+def _repeated(s: Step, value: ir.Value, window: Window) -> ir.Value:
+    """(N, C, h, w) -> (N, C, h k, w k), every element repeated over its tile."""
+    interleaved = _interleaved(s, value, window)  # (N, C, h, 1, w, 1)
+    tile = [size for k in window.kernel for size in (1, k)]
+    return s.reshaped(s.op.Expand(interleaved, s.op.integers(1, 1, *tile)), s.a)
+
+
+def _interleaved(s: Step, value: ir.Value, window: Window) -> ir.Value:
+    """(N, C, h, w) -> (N, C, h, 1, w, 1)."""
+    sizes = [size for steps in window.steps for size in (steps, 1)]
+    return s.op.Reshape(value, s.op.integers(-1, _channels(s), *sizes))
+
+
+def _spread(s: Step, value: ir.Value, window: Window) -> ir.Value:
+    """Cotangents put `stride` apart with zeros between, and padded so that a stride-1 window sums them for each x."""
+    spaced = _spaced(s, value, window)
+    lengths = [n * stride for n, stride in zip(window.steps, window.strides, strict=True)]
+    begin = [reach - pad for reach, pad in zip(window.reach, window.begin, strict=True)]
+    axes = zip(window.size, window.reach, lengths, begin, strict=True)
+    end = [size + reach - length - b for size, reach, length, b in axes]
+    return _padded(s, spaced, begin, end)
+
+
+def _spaced(s: Step, value: ir.Value, window: Window) -> ir.Value:
+    """(N, C, h, w) -> (N, C, h s, w s): each element followed by s - 1 zeros."""
+    if set(window.strides) == {1}:
+        return value
+    zeros = [gap for stride in window.strides for gap in (0, stride - 1)]
+    apart = _padded(s, _interleaved(s, value, window), [0] * len(zeros), zeros)  # (N, C, h, s, w, s)
+    lengths = [n * stride for n, stride in zip(window.steps, window.strides, strict=True)]
+    return s.op.Reshape(apart, s.op.integers(-1, _channels(s), *lengths))
+
+
+def _padded(s: Step, value: ir.Value, begin: list[int], end: list[int]) -> ir.Value:
+    """Zeros around the axes after batch and channel; a negative amount crops."""
+    if not any(begin + end):
+        return value
+    return s.op.Pad(value, s.op.integers(0, 0, *begin, 0, 0, *end), s.number(0.0))
+
+
+def _dilated(window: Window) -> dict[str, tuple[int, ...]]:
+    return {} if set(window.dilations) == {1} else {"dilations": window.dilations}
+
+
+def _max_pool(s: Step) -> ir.Value:
+    """y_i = x[argmax of window i]: g_i is added at the position that won."""
+    window = window_of(s.node)
+    if set(window.kernel) == {1} and not any(window.begin + window.end):
+        return _spread(s, s.g, window)
+    winners = s.op.Reshape(_winners(s.node), s.op.integers(-1))
+    zeros = s.op.Expand(s.number(0.0), s.op.Reshape(s.op.Size(s.a), s.op.integers(1)))
+    summed = s.op.ScatterElements(zeros, winners, s.op.Reshape(s.g, s.op.integers(-1)), axis=0, reduction="add")
+    return s.reshaped(summed, s.a)
+
+
+def _winners(node: ir.Node) -> ir.Value:
+    """MaxPool's second output: positions in the flattened input."""
+    if len(node.outputs) == 1:
+        node.resize_outputs(2)
+        node.outputs[1].name = f"{node.outputs[0].name}/winners"
+    return node.outputs[1]
+
+
+def _global_average(s: Step) -> ir.Value:
+    """y = mean over the map: x' = g / (h w) everywhere."""
+    spatial = [int(size) for size in s.shape(s.a)[2:] if size is not None]
+    return s.op.Expand(s.op.Mul(s.g, s.number(1.0 / prod(spatial))), s.op.integers(1, 1, *spatial))
+
+
+def _channels(s: Step) -> int:
+    channels = s.shape(s.a)[1]
+    assert channels is not None
+    return channels
+
+
+def _like(s: Step, array: np.ndarray) -> ir.Value:
+    return s.op.constant(array, s.a.dtype.numpy() if s.a.dtype is not None else np.float32)
+
+
+define("AveragePool", _average_pool)
+define("MaxPool", _max_pool, ties="the first maximum of a window, as ONNX Runtime reports it")
+define("GlobalAveragePool", _global_average)
