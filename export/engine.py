@@ -197,11 +197,7 @@ def unbroadcast(step: Step, cotangent: ir.Value, target: ir.Value) -> ir.Value:
     """Sum a cotangent over the axes along which `target` was broadcast to the output's shape."""
     from_shape, to_shape = step.shape(step.y), step.shape(target)
     extra = len(from_shape) - len(to_shape)
-    axes = [
-        axis
-        for axis, size in enumerate(from_shape)
-        if axis < extra or (to_shape[axis - extra] == 1 and size != 1)
-    ]
+    axes = [axis for axis, size in enumerate(from_shape) if axis < extra or (to_shape[axis - extra] == 1 and size != 1)]
     if not axes:
         return cotangent
     summed = step.op.ReduceSum(cotangent, step.op.integers(*axes), keepdims=1)
@@ -277,7 +273,8 @@ def _step_back(
         return
     active = frozenset(index for index, value in enumerate(node.inputs) if value in varying)
     rule = rule_for(node, opset)
-    assert rule is not None and rule.vjp is not None, describe(node)
+    assert rule is not None, describe(node)
+    assert rule.vjp is not None, describe(node)
     leaving = rule.vjp(Step(node, arriving, op), active)
     for index in sorted(active):
         cotangent, value = leaving[index], node.inputs[index]

@@ -41,6 +41,21 @@ def load_checkpoint(path: Path) -> Any:
         raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line})") from error
 
 
+def without_final_activation(model: Any) -> tuple[Any, str]:
+    """(the model up to its logits, score kind): a final softmax or sigmoid is cut off, its kind remembered."""
+    last = model.layers[-1]
+    if isinstance(last, (keras.layers.Softmax, keras.layers.Activation)):
+        kind = "softmax" if isinstance(last, keras.layers.Softmax) else keras.activations.serialize(last.activation)
+        model = keras.Model(model.inputs, last.input, name=model.name)
+    else:
+        kind = keras.activations.serialize(getattr(last, "activation", None) or keras.activations.linear)
+        last.activation = keras.activations.linear
+    single = model.output_shape[-1] == 1
+    if kind not in ("softmax", "sigmoid", "linear"):
+        raise InputError(f"the model ends in {kind!r}; expected logits, a softmax or a sigmoid")
+    return model, "binary" if single else ("multilabel" if kind == "sigmoid" else "softmax")
+
+
 def input_size(model: Any) -> tuple[int, int]:
     """(H, W) of a model that takes (N, H, W, 3)."""
     shape = model.input_shape

@@ -64,7 +64,7 @@ def reduce_before_transpose(graph: ir.Graph) -> int:
     for node in list(graph):
         inner = node.inputs[0].producer() if node.op_type == "ReduceMean" and node.inputs[0] else None
         axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
-        if inner is None or inner.op_type != "Transpose" or axes is None or node.attributes.get_int("keepdims", 1):
+        if inner is None or inner.op_type != "Transpose" or axes is None or node.attributes.get_int("keepdims", True):
             continue
         order = _order(inner)
         reduced = sorted(order[axis] for axis in axes)
