@@ -1,0 +1,116 @@
+"""What is known of one map and of one pair of maps, each fact computed at most once.
+
+A fact is a function of a map or of a pair: `a_map.fact(centroid)` computes `centroid(a_map)` when it is first
+asked for. So a single metric pays for what it needs, and the whole set shares every sort, sum and histogram.
+Memory belongs to a `Slot`, one per map that is in use at a time, and is reused by the next map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kernels.checks import clean_float32
+from kernels.jit import sums
+from kernels.reasons import Reason
+from kernels.resize import Resizer
+
+Fact = TypeVar("Fact")
+_INFINITY = 0x7F800000  # the bits of float32 infinity; read as integers, NaN lies above and negatives below 0
+
+
+class Memory:
+    """Arrays that are allocated when first asked for and handed out again."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        """The array called `name`, holding what was left in it. One name has one shape and type."""
+        if name not in self._arrays:
+            self._arrays[name] = np.empty(shape, dtype)
+        return self._arrays[name]
+
+
+class Slot:
+    """The memory of one map at a time, of size (H, W): its own, and what its thread's maps `share`."""
+
+    def __init__(self, size: tuple[int, ...], shared: Memory) -> None:
+        self.size = size
+        self.own = Memory()
+        self.shared = shared
+        self._resizers: dict[tuple[int, ...], Resizer] = {}
+
+    def load(self, source: np.ndarray, reason: int = Reason.DEFINED) -> MapFacts:
+        """Take `source` in, resized to the size of the slot where it has another one."""
+        values = self.own.array("values", self.size, np.float32)
+        if source.shape != self.size:
+            self._resizer(source.shape).write(clean_float32(source), values)
+            return MapFacts(values, self, reason)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(source, 0.0, out=values, casting="unsafe")  # not a copy: -0.0 becomes 0.0
+        return MapFacts(values, self, reason)
+
+    def _resizer(self, shape: tuple[int, ...]) -> Resizer:
+        if shape not in self._resizers:
+            self._resizers[shape] = Resizer(shape, self.size)
+        return self._resizers[shape]
+
+
+class _Facts:
+    """The memo behind `fact`."""
+
+    def __init__(self) -> None:
+        self._known: dict[Callable, Any] = {}
+
+    def fact(self, compute: Callable[[Any], Fact]) -> Fact:
+        """compute(self), from memory after the first time."""
+        if compute not in self._known:
+            self._known[compute] = compute(self)
+        return self._known[compute]
+
+
+class MapFacts(_Facts):
+    """One map: `values` float32 (H, W) without -0.0, `flat` the same as (HW,), sum, extremes, and `reason`.
+
+    `reason` is what makes every metric of the map undefined (it may come from the CAM stage), else DEFINED.
+    """
+
+    def __init__(self, values: np.ndarray, slot: Slot, reason: int) -> None:
+        super().__init__()
+        self.values = values
+        self.flat = values.reshape(-1)
+        self.slot = slot
+        bits = self.flat.view(np.int32)  # floats >= 0 are ordered as their bits are, and integers vectorise
+        self.total, lowest, highest = _survey(self.flat, bits)
+        self.maximum = float(np.int32(highest).view(np.float32))
+        self.is_empty = highest == 0
+        self.is_constant = lowest == highest
+        self.reason = reason or _reason(self.total, lowest, highest)
+
+
+class PairFacts(_Facts):
+    """Two maps of one size, before and after."""
+
+    def __init__(self, before: MapFacts, after: MapFacts) -> None:
+        super().__init__()
+        self.before = before
+        self.after = after
+
+
+def _reason(total: float, lowest: int, highest: int) -> Reason:
+    if not np.isfinite(total) or highest >= _INFINITY:
+        return Reason.NON_FINITE
+    return Reason.NEGATIVE if lowest < 0 else Reason.DEFINED
+
+
+@sums
+def _survey(values, bits):
+    total, lowest, highest = 0.0, bits[0], bits[0]
+    for p in range(values.size):
+        total += np.float64(values[p])
+        lowest = min(lowest, bits[p])
+        highest = max(highest, bits[p])
+    return total, lowest, highest

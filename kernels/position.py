@@ -1,0 +1,79 @@
+"""Where the mass of a map lies: centre of mass, peak, and the six zones.
+
+Rows count downwards, columns to the right, both from 0; the diagonal is sqrt((H-1)^2 + (W-1)^2).
+"""
+
+from __future__ import annotations
+
+from math import hypot
+
+import numpy as np
+
+from kernels.facts import MapFacts, PairFacts
+from kernels.jit import kernel, sums
+
+THIRDS, HALVES = 3, 2
+
+
+def centroid_shift(pair: PairFacts) -> float:
+    """Distance of the two centres of mass (sum r v / sum v, sum c v / sum v), as a share of the diagonal."""
+    return _distance(pair.before.fact(mass)[0], pair.after.fact(mass)[0], pair.before.values.shape)
+
+
+def peak_shift(pair: PairFacts) -> float:
+    """Distance of the two maxima, each the mean position of all pixels that hold the largest value."""
+    return _distance(pair.before.fact(peak), pair.after.fact(peak), pair.before.values.shape)
+
+
+def zone_overlap(pair: PairFacts) -> float:
+    """Sum over the six zones of min(share before, share after) of the mass."""
+    return float(np.minimum(pair.before.fact(mass)[1], pair.after.fact(mass)[1]).sum())
+
+
+def mass(a_map: MapFacts) -> tuple[tuple[float, float], np.ndarray]:
+    """Centre of mass (row, column), and the shares of mass (6,) by zone: third 3 r // H, half 2 c // W."""
+    zones = np.zeros(THIRDS * HALVES)
+    row, column = _mass(a_map.values, zones)
+    total = zones.sum()
+    return (row / total, column / total), zones / total
+
+
+def peak(a_map: MapFacts) -> tuple[float, float]:
+    """Mean (row, column) of the pixels that hold the maximum."""
+    return _peak(a_map.values, np.float32(a_map.maximum))
+
+
+def _distance(first: tuple[float, float], second: tuple[float, float], shape: tuple[int, ...]) -> float:
+    return hypot(first[0] - second[0], first[1] - second[1]) / hypot(shape[0] - 1, shape[1] - 1)
+
+
+@sums
+def _mass(values, zones):
+    height, width = values.shape
+    middle = (width + 1) // 2  # the first column with 2 c // W = 1
+    by_row, by_column = 0.0, 0.0
+    for r in range(height):
+        zone = HALVES * (THIRDS * r // height)
+        left, right = 0.0, 0.0
+        for c in range(middle):
+            left += np.float64(values[r, c])
+            by_column += np.float64(c) * values[r, c]
+        for c in range(middle, width):
+            right += np.float64(values[r, c])
+            by_column += np.float64(c) * values[r, c]
+        by_row += r * (left + right)
+        zones[zone] += left
+        zones[zone + 1] += right
+    return by_row, by_column
+
+
+@kernel
+def _peak(values, maximum):
+    rows, columns, count = 0.0, 0.0, 0
+    for r in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            if values[r, c] == maximum:
+                rows += r
+                columns += c
+                count += 1
+    return rows / count, columns / count

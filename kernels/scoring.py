@@ -1,0 +1,231 @@
+"""A metric as a record, and how records score batches of maps: what is undefined, and why, is decided here.
+
+Each thread owns two slots of memory, one for each side of a pair, so memory is bounded by threads x map size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from kernels.checks import map_size, positive_integer, real_array
+from kernels.facts import MapFacts, Memory, PairFacts, Slot
+from kernels.reasons import Reason
+from kernels.threads import for_each
+
+Kind = Literal["pair", "concentration"]
+StableIs = Literal["low", "high", "zero"]
+Needs = Literal["overlap", "mass", "variation"]
+PARTS = ("before", "after", "change")  # the columns of a concentration metric
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: what it is, when it is undefined, and how it is computed from facts.
+
+    kind: `pair` compares two maps; `concentration` describes one, reported before, after and as their change
+    range: smallest and largest possible value
+    stable_is: the side of the range at which nothing drifted; of a concentration, the change is near zero
+    needs: `mass`: no empty map; `variation`: no constant one either; `overlap`: not two empty maps, and a
+        single empty one scores 0 with the reason VANISHED
+    compute: from PairFacts (pair) or MapFacts (concentration) that meet `needs`
+    least_side, least_pixels: a smaller height or width, or product of both, is TOO_SMALL
+    """
+
+    name: str
+    kind: Kind
+    range: tuple[float, float]
+    stable_is: StableIs
+    needs: Needs
+    definition: str
+    source: str
+    compute: Callable[[Any], float]
+    least_side: int = 1
+    least_pixels: int = 1
+
+    @property
+    def direction(self) -> int:
+        """+1 where a higher value means more stable, -1 where a lower one (or a smaller change) does."""
+        return 1 if self.stable_is == "high" else -1
+
+    @property
+    def is_overlap(self) -> bool:
+        """True where evidence that vanished scores 0."""
+        return self.needs == "overlap"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its values in `PairScores`."""
+        return (self.name,) if self.kind == "pair" else tuple(f"{self.name}_{part}" for part in PARTS)
+
+    def __call__(self, *maps: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Values float64 (N,) and reason codes uint8 (N,), for `before, after` or for one batch of maps."""
+        wanted = 2 if self.kind == "pair" else 1
+        if len(maps) != wanted:
+            raise TypeError(f"{self.name} takes {wanted} batch(es) of maps (N, H, W), not {len(maps)}")
+        if self.kind == "concentration":
+            return score_maps(self, maps[0], threads)
+        scores = score_pairs([self], maps[0], maps[1], threads=threads)
+        return scores.column(self.name)
+
+    def fits(self, size: tuple[int, ...]) -> bool:
+        """False where maps of `size` = (H, W) are too small."""
+        return min(size) >= self.least_side and size[0] * size[1] >= self.least_pixels
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Values float64 (N, M) and reason codes uint8 (N, M) of N pairs, one column per name.
+
+    A value is NaN exactly where its reason is an undefined one; `kernels.reasons` tells the cases apart.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    reasons: np.ndarray
+
+    def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Values and reasons (N,) of one column; raises ValueError where there is none of that name."""
+        if name not in self.names:
+            raise ValueError(f"no column {name!r}; there are {', '.join(self.names)}")
+        place = self.names.index(name)
+        return self.values[:, place], self.reasons[:, place]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the pairs: maps (N, h, w), and per map a reason code that makes it undefined from the start."""
+
+    maps: np.ndarray
+    reasons: np.ndarray
+
+    @classmethod
+    def of(cls, maps: object, reasons: object, name: str) -> Side:
+        """The checked side; `reasons` may be None."""
+        checked = real_array(maps, name, "NHW")
+        codes = np.zeros(len(checked), np.uint8) if reasons is None else np.asarray(reasons, np.uint8)
+        if codes.shape != (len(checked),):
+            raise ValueError(f"{name}_reasons must have the shape ({len(checked)},), not {codes.shape}")
+        return cls(checked, codes)
+
+    def load(self, slot: Slot, n: int) -> MapFacts:
+        """The facts of map n, in the memory of `slot`."""
+        return slot.load(self.maps[n], int(self.reasons[n]))
+
+
+def score_pairs(
+    metrics: Sequence[Metric],
+    before: object,
+    after: object,
+    before_reasons: object = None,
+    after_reasons: object = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+) -> PairScores:
+    """Score before[n] against after[n] by `metrics`; the arguments are those of `metrics.pair_metrics`."""
+    left, right = Side.of(before, before_reasons, "before"), Side.of(after, after_reasons, "after")
+    size = _common_size(left.maps, right.maps, size)
+    if len(left.maps) != len(right.maps):
+        raise ValueError(f"before holds {len(left.maps)} maps and after {len(right.maps)}; pairs need as many of each")
+    scores = empty_scores(metrics, len(left.maps))
+    writer = PairWriter(metrics, size)
+
+    def worker() -> Callable[[int], None]:
+        shared = Memory()
+        one, other = Slot(size, shared), Slot(size, shared)
+        return lambda n: writer.write(left.load(one, n), right.load(other, n), scores.values[n], scores.reasons[n])
+
+    for_each(range(len(left.maps)), positive_integer(threads, "threads"), worker)
+    return scores
+
+
+def score_maps(metric: Metric, maps: object, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Values float64 (N,) and reason codes uint8 (N,) of a concentration metric for maps (N, H, W)."""
+    side = Side.of(maps, None, "maps")
+    size = side.maps.shape[1:]
+    values, reasons = np.empty(len(side.maps)), np.empty(len(side.maps), np.uint8)
+
+    def worker() -> Callable[[int], None]:
+        slot = Slot(size, Memory())
+
+        def describe(n: int) -> None:
+            values[n], reasons[n] = _describe(metric, side.load(slot, n), metric.fits(size))
+
+        return describe
+
+    for_each(range(len(side.maps)), positive_integer(threads, "threads"), worker)
+    return values, reasons
+
+
+def empty_scores(metrics: Sequence[Metric], count: int) -> PairScores:
+    """Scores of `count` pairs, to be filled in."""
+    names = tuple(column for metric in metrics for column in metric.columns)
+    return PairScores(names, np.empty((count, len(names))), np.empty((count, len(names)), np.uint8))
+
+
+class PairWriter:
+    """Writes the row of one pair; knows once per batch which metrics the map size allows."""
+
+    def __init__(self, metrics: Sequence[Metric], size: tuple[int, ...]) -> None:
+        self._plan = [(metric, metric.fits(size)) for metric in metrics]
+
+    def write(self, before: MapFacts, after: MapFacts, values: np.ndarray, reasons: np.ndarray) -> None:
+        """Fill `values` and `reasons`, both (M,), in the order of the columns."""
+        pair = PairFacts(before, after)
+        undefined = _pair_reasons(before, after)
+        row: list[tuple[float, int]] = []
+        for metric, fits in self._plan:
+            if metric.kind == "pair":
+                row.append(_compare(metric, pair, undefined[metric.needs] if fits else _too_small(before, after)))
+            else:
+                row += _change(_describe(metric, before, fits), _describe(metric, after, fits))
+        values[:], reasons[:] = zip(*row, strict=True)
+
+
+def _compare(metric: Metric, pair: PairFacts, reason: int) -> tuple[float, int]:
+    if reason == Reason.DEFINED:
+        return metric.compute(pair), reason
+    return (0.0 if reason == Reason.VANISHED else np.nan), reason
+
+
+def _describe(metric: Metric, a_map: MapFacts, fits: bool) -> tuple[float, int]:
+    reason = a_map.reason or (Reason.EMPTY_MAP if a_map.is_empty else Reason.DEFINED)
+    if not fits:
+        reason = a_map.reason or Reason.TOO_SMALL
+    return (np.nan, reason) if reason else (metric.compute(a_map), reason)
+
+
+def _change(before: tuple[float, int], after: tuple[float, int]) -> list[tuple[float, int]]:
+    return [before, after, (after[0] - before[0], before[1] or after[1])]
+
+
+def _too_small(before: MapFacts, after: MapFacts) -> int:
+    return before.reason or after.reason or Reason.TOO_SMALL
+
+
+def _pair_reasons(before: MapFacts, after: MapFacts) -> dict[str, int]:
+    """Per kind of need, the reason for the pair: a broken map first, then an empty, then a constant one."""
+    broken = before.reason or after.reason
+    if broken:
+        return dict.fromkeys(("overlap", "mass", "variation"), broken)
+    empty = before.is_empty + after.is_empty
+    constant = before.is_constant or after.is_constant
+    return {
+        "overlap": (Reason.DEFINED, Reason.VANISHED, Reason.EMPTY_UNION)[empty],
+        "mass": Reason.EMPTY_MAP if empty else Reason.DEFINED,
+        "variation": Reason.EMPTY_MAP if empty else Reason.CONSTANT_MAP if constant else Reason.DEFINED,
+    }
+
+
+def _common_size(before: np.ndarray, after: np.ndarray, size: tuple[int, int] | None) -> tuple[int, int]:
+    if size is not None:
+        return map_size(size)
+    if before.shape[1:] != after.shape[1:]:
+        raise ValueError(
+            f"before has maps of {before.shape[1:]} and after of {after.shape[1:]}; "
+            "give size=(H, W) to compare them at a common one"
+        )
+    return before.shape[1], before.shape[2]
