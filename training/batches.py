@@ -1,0 +1,81 @@
+"""Batches whose content is a function of (seed, phase, epoch) alone.
+
+That is what makes an interrupted run continue bit by bit: nothing about shuffling, augmentation or dropout has to be
+remembered, it is computed again from the epoch's number.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from harness.images import channels_last
+from training.augment import augment
+from training.config import Augment
+from training.framework import keras
+from training.pixels import Pixels
+
+
+def epoch_key(seed: int, phase: str, epoch: int) -> list[int]:
+    """Entropy for everything random in one epoch."""
+    return [seed, zlib.crc32(phase.encode()), epoch]
+
+
+class ImageBatches(keras.utils.PyDataset):
+    """Images in the order of `indices`: (n, H, W, 3) grey levels, with targets and weights where given."""
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        indices: np.ndarray,
+        batch_size: int,
+        labels: tuple[np.ndarray, np.ndarray] | None = None,
+        how: Augment | None = None,
+        key: list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self._pixels, self._indices, self._batch_size = pixels, indices, batch_size
+        self._labels, self._how, self._key = labels, how, key or []
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._indices) / self._batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        indices = self._indices[number * self._batch_size : (number + 1) * self._batch_size]
+        images = channels_last(self._changed(self._pixels.greys(indices), indices))  # (n, H, W, 3)
+        return (images, *_take(self._labels, indices))
+
+    def _changed(self, greys: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        if self._how is None:
+            return greys
+        for row, index in enumerate(indices):
+            greys[row] = augment(greys[row], self._how, np.random.default_rng([*self._key, int(index)]))
+        return greys
+
+
+class FeatureBatches(keras.utils.PyDataset):
+    """Pooled features (n, C) in the order of `indices`, with targets and weights where given."""
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        indices: np.ndarray,
+        batch_size: int,
+        labels: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        super().__init__()
+        self._features, self._indices, self._batch_size = features, indices, batch_size
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._indices) / self._batch_size)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        indices = self._indices[number * self._batch_size : (number + 1) * self._batch_size]
+        return (self._features[indices], *_take(self._labels, indices))
+
+
+def _take(labels: tuple[np.ndarray, np.ndarray] | None, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(column[indices] for column in labels) if labels else ()

@@ -1,0 +1,49 @@
+"""The command line of `python -m training`. TensorFlow is imported by the commands that need it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.errors import InputError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train a classifier in phases, one checkpoint each."""
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME-OF-CONFIG.")
+def fit(config: Path, out: Path | None) -> None:
+    """Train what the file CONFIG (TOML) describes."""
+    from training.run import fit
+
+    click.echo(fit(config, out or Path("runs") / config.stem))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def resume(run: Path) -> None:
+    """Go on with the interrupted run in the directory RUN."""
+    from training.run import resume
+
+    click.echo(resume(run))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--images", default=1000, show_default=True)
+@click.option("--patients", type=int, help="Default: two thirds of the images.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--size", default=256, show_default=True, type=click.IntRange(32))
+def phantoms(folder: Path, images: int, patients: int | None, seed: int, size: int) -> None:
+    """Draw synthetic chest radiographs with a manifest and lesion masks into FOLDER."""
+    from training.phantoms import write_phantoms
+
+    patients = max(1, images * 2 // 3) if patients is None else patients
+    if not 1 <= patients <= images:
+        raise InputError(f"{images} images of {patients} patients: every patient needs at least one image")
+    click.echo(write_phantoms(folder, images, patients, seed=seed, size=size))

@@ -1,0 +1,190 @@
+"""The configuration of a run: a TOML file, checked key by key, with every default in sight.
+
+Paths are relative to the TOML file. Phases run in the order in which the file lists them; each starts from the
+checkpoint of the one before. The names pretrain, transfer and finetune bring presets, any other name none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import InputError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "pretrain": {"trainable": "all", "batchnorm": "train", "learning_rate": 1e-3},
+    "transfer": {"trainable": "head", "batchnorm": "inference", "learning_rate": 1e-3},
+    "finetune": {
+        "trainable": "all",
+        "batchnorm": "inference",
+        "learning_rate": 1e-4,
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+    },
+}
+
+
+class Settings(BaseModel):
+    """Base of every table: unknown keys are refused and the nearest known one is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys_only(cls, values: Any) -> Any:
+        known = list(cls.model_fields)
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}; {nearest(key, known)}")
+        return values
+
+
+class Phantoms(Settings):
+    """Images to draw instead of reading some (training/phantoms.py)."""
+
+    images: Count = 1000
+    patients: Count = 700
+    seed: int = 0
+    size: Annotated[int, Field(ge=32)] = 256
+
+
+class Data(Settings):
+    """Where images and labels come from: exactly one of `manifest`, `folders` and `phantoms`."""
+
+    manifest: str | None = None
+    folders: str | None = None
+    phantoms: Phantoms | None = None
+    group_pattern: str | None = None  # folders only: regular expression whose match in a file name is the group
+    labels: Literal["single", "multi"] = "single"
+    classes: list[str] | None = None  # order of the outputs; default: the sorted names found
+    per_class: Count | None = None  # use at most so many images of each class
+    split: str | None = None  # split.csv of another run, so that both share their test images
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    cache_gb: Annotated[float, Field(ge=0)] = 2.0  # decoded images kept in memory
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        given = [name for name in ("manifest", "folders", "phantoms") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of manifest, folders and phantoms (found {found})")
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave something to train on (their sum must be below 1)")
+        return self
+
+
+class Model(Settings):
+    """The classifier. `scale`, `offset`, `last` and `penultimate` belong to the backbone `custom` alone."""
+
+    backbone: str
+    alpha: Positive | None = None  # width of MobileNetV2
+    weights: str = "imagenet"  # or "none", or a path to .weights.h5, .h5 or .keras
+    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (224, 224)  # (H, W)
+    dropout: Share = 0.2
+    path: str | None = None  # custom: a .keras backbone, image in, feature map out
+    scale: list[float] | None = None
+    offset: list[float] | None = None
+    last: str | None = None
+    penultimate: str | None = None
+
+
+class Augment(Settings):
+    """Random changes that a radiograph survives (training/augment.py). Flips are off: the heart is on the left."""
+
+    shift: Share = 0.0  # up to this share of the side
+    rotate: Annotated[float, Field(ge=0, le=45)] = 0.0  # up to so many degrees, either way
+    contrast: Share = 0.0  # factor 1 +- this
+    brightness: Annotated[float, Field(ge=0, le=128)] = 0.0  # grey levels, either way
+    flip: bool = False
+
+    def active(self) -> bool:
+        return self != Augment()
+
+
+class Phase(Settings):
+    """One phase of training."""
+
+    epochs: Count
+    learning_rate: Positive
+    trainable: str = "all"  # "head", "all", or a layer's name: it and everything after it
+    batchnorm: Literal["train", "inference"] = "inference"
+    batchnorm_momentum: Share = 0.9  # with batchnorm = "train"
+    batch_size: Count = 16
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # cosine only: linear rise from zero
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # above zero: AdamW
+    label_smoothing: Share = 0.0
+    class_weights: bool = False
+    early_stopping: Count | None = None  # epochs without a better validation macro-AUC; then the best is kept
+    checkpoint_every: Count | None = None  # keep a checkpoint every so many epochs
+    cache_features: bool = True  # head only and without augmentation: run the backbone once, not every epoch
+    seeds: Annotated[list[int], Field(min_length=1)] | None = None  # replicates; default: the run's seed
+    augment: Augment = Augment()
+    data: Data | None = None  # its own data; the head is then its own too
+
+
+class Config(Settings):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    data: Data
+    model: Model
+    phases: Annotated[dict[str, Phase], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_presets(cls, values: Any) -> Any:
+        phases = values.get("phases") if isinstance(values, dict) else None
+        if not isinstance(phases, dict):
+            return values
+        filled = {k: {**PRESETS.get(k, {}), **v} if isinstance(v, dict) else v for k, v in phases.items()}
+        return {**values, "phases": filled}
+
+    @model_validator(mode="after")
+    def _random_weights_need_pretraining(self) -> Config:
+        name, first = next(iter(self.phases.items()))
+        if self.model.weights == "none" and not (first.trainable == "all" and first.batchnorm == "train"):
+            raise ValueError(
+                f'model.weights = "none" leaves a dead backbone to the phase {name}: put [phases.pretrain] '
+                'first (trainable = "all", batchnorm = "train")'
+            )
+        return self
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a TOML file. Raises InputError with the place of every wrong key."""
+    try:
+        return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {complaints(error)}") from error
+
+
+def complaints(error: ValidationError) -> str:
+    """All findings of pydantic in one sentence: `phases.finetune.epochs: input should be ...`."""
+    return "; ".join(_complaint(found) for found in error.errors())
+
+
+def _complaint(found: Any) -> str:
+    place = ".".join(str(part) for part in found["loc"])
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`did you mean 'x'?`, or the list of what is known."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"

@@ -1,0 +1,89 @@
+"""The one door to Keras and TensorFlow: backend, quiet start-up, seeds, precision, devices.
+
+Every module that trains imports `keras` and `tf` from here, so that the environment is set before they load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from harness.errors import InputError
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Drop what TensorFlow writes to stderr while it loads, unless the user has chosen a log level.
+
+    Its first lines come before its logging is set up, so that no log level silences them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+try:
+    with _quiet_start():
+        import keras
+        import tensorflow as tf
+except ImportError as error:
+    raise InputError(f"training needs TensorFlow ({error}); pip install 'evidence-drift[train]'") from error
+
+if keras.backend.backend() != "tensorflow":
+    raise InputError(
+        f"the Keras backend is {keras.backend.backend()}, but export reads TensorFlow graphs; "
+        "unset KERAS_BACKEND or set it to tensorflow"
+    )
+
+tf.get_logger().setLevel("ERROR")  # every phase compiles its own steps; the advice against retracing is moot
+
+__all__ = ["fresh_session", "keras", "several_devices", "tf", "versions"]
+
+
+def fresh_session(seed: int, precision: str = "float32") -> None:
+    """Forget earlier models, so that automatic layer names start again, then seed every generator.
+
+    Names enter the weights digest; without this the second InceptionV3 of a process would have other names.
+    `precision` is a Keras dtype policy: `float32` or `mixed_float16` / `mixed_bfloat16`.
+    """
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def several_devices() -> contextlib.AbstractContextManager[object]:
+    """Scope in which a model is copied to every visible GPU; does nothing with fewer than two.
+
+    On the TensorFlow backend Keras' distribution API is a prototype that says "do not use"; what works there,
+    and what Keras documents for it, is `tf.distribute.MirroredStrategy`.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    return tf.distribute.MirroredStrategy(gpus).scope() if len(gpus) > 1 else contextlib.nullcontext()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers, for `run.json`."""
+    import cv2
+    import numpy as np
+
+    return {
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }

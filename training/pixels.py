@@ -1,0 +1,63 @@
+"""Decoded images in memory, as far as they fit, and read again where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from harness.errors import InputError
+from harness.images import load_grey
+from training.samples import Sample
+
+
+class Pixels:
+    """Grey planes of a list of samples, by index.
+
+    Every image is decoded once at the start, so that an unreadable one is named before any training; the planes
+    are kept while they take less than `cache_gb`.
+    """
+
+    def __init__(self, samples: list[Sample], size: tuple[int, int], cache_gb: float) -> None:
+        self._samples, self._size = samples, size
+        room = int(cache_gb * 2**30 / (4 * size[0] * size[1]))
+        self._kept = np.empty((min(len(samples), room), *size), np.float32)
+        self._check_all()
+
+    def greys(self, indices: np.ndarray) -> np.ndarray:
+        """Grey levels 0..255, float32 (n, H, W), for n sample numbers. The array is the caller's to change."""
+        planes = np.empty((len(indices), *self._size), np.float32)
+        for row, index in enumerate(indices):
+            planes[row] = self._kept[index] if index < len(self._kept) else self._read(index)
+        return planes
+
+    def _read(self, index: int) -> np.ndarray:
+        return load_grey(self._samples[index].path, self._size)
+
+    def _check_all(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(_answer(self._keep), range(len(self._samples)))
+            answers = list(tqdm(found, "reading", len(self._samples), unit="image", leave=False))
+        complaints = [answer for answer in answers if answer]
+        if complaints:
+            raise InputError(f"{len(complaints)} of {len(answers)} images cannot be used; the first: {complaints[0]}")
+
+    def _keep(self, index: int) -> None:
+        plane = self._read(index)
+        if index < len(self._kept):
+            self._kept[index] = plane
+
+
+def _answer(action: Callable[[int], None]) -> Callable[[int], str]:
+    """The complaint with which `action` refuses, or an empty string."""
+
+    def answer(index: int) -> str:
+        try:
+            action(index)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    return answer

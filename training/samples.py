@@ -1,0 +1,141 @@
+"""Manifests and class folders: which images there are, what they show and whose they are."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import InputError
+from harness.images import SUFFIXES
+
+COLUMNS = ("file", "class", "group")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: `file` as the manifest names it, its classes (one, or several with multi-label), its patient."""
+
+    file: str
+    path: Path
+    labels: tuple[str, ...]
+    group: str
+    extras: dict[str, str] = field(default_factory=dict)
+
+
+def read_manifest(path: Path, *, multi: bool = False) -> list[Sample]:
+    """Rows of a CSV file with the columns file, class and group; files are relative to the CSV file.
+
+    With `multi` the column class holds several names with `|` between them, or none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            _require_columns(path, reader.fieldnames or [])
+            samples = [_sample(path, row, multi) for row in reader]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such manifest") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV text in UTF-8 ({error})") from error
+    return _non_empty(samples, path)
+
+
+def read_folders(folder: Path, pattern: str | None) -> list[Sample]:
+    """One class per subfolder. Without `pattern` every image counts as a patient of its own."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
+    samples = [
+        Sample(str(path.relative_to(folder)), path, (path.parent.name,), _group(path, pattern)) for path in files
+    ]
+    return _non_empty(samples, folder)
+
+
+def class_names(samples: Iterable[Sample], wanted: list[str] | None) -> tuple[str, ...]:
+    """The order of the outputs: `wanted`, or the sorted names found. Refuses labels that `wanted` lacks."""
+    found = sorted({label for sample in samples for label in sample.labels})
+    if len(found) < 2:
+        raise InputError(f"a classifier needs at least two classes; the data has {', '.join(found) or 'none'}")
+    surplus = sorted(set(found) - set(wanted or found))
+    if surplus:
+        raise InputError(f"data.classes lacks {', '.join(surplus)}, which the data has; add or filter them")
+    return tuple(wanted or found)
+
+
+def at_most(samples: list[Sample], per_class: int | None, seed: int) -> list[Sample]:
+    """A seeded subset with at most `per_class` images whose first label is the same, in the given order."""
+    if per_class is None:
+        return samples
+    seen: dict[str, int] = {}
+    kept = set()
+    for index in np.random.default_rng([seed, 1]).permutation(len(samples)):
+        label = samples[index].labels[0] if samples[index].labels else ""
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= per_class:
+            kept.add(index)
+    return [sample for index, sample in enumerate(samples) if index in kept]
+
+
+def one_hot(samples: list[Sample], classes: tuple[str, ...]) -> np.ndarray:
+    """Targets, float32 (N, K): 1 where the sample carries the class."""
+    return np.array([[float(name in sample.labels) for name in classes] for sample in samples], np.float32)
+
+
+def data_digest(samples: list[Sample]) -> str:
+    """sha256 over file, classes, group and content of every image, sorted by file: order plays no part."""
+    total = hashlib.sha256()
+    for sample in sorted(samples, key=lambda sample: sample.file):
+        line = (sample.file, "|".join(sample.labels), sample.group, _content_digest(sample))
+        total.update("\t".join(line).encode() + b"\n")
+    return total.hexdigest()
+
+
+def _content_digest(sample: Sample) -> str:
+    try:
+        found = hashlib.sha256(sample.path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{sample.path}: no such file; the manifest names it") from None
+    stated = sample.extras.get("sha256", "")
+    if stated and stated != found:
+        raise InputError(f"{sample.path}: its sha256 is not the manifest's; copy the file again or mend the manifest")
+    return found
+
+
+def _require_columns(path: Path, names: Iterable[str]) -> None:
+    missing = [column for column in COLUMNS if column not in names]
+    if missing:
+        raise InputError(
+            f"{path}: the manifest lacks the column {', '.join(missing)}; it needs file, class and group (the patient)"
+        )
+
+
+def _sample(manifest: Path, row: dict[str, str], multi: bool) -> Sample:
+    if not row["file"] or not row["group"] or not (row["class"] or multi):
+        raise InputError(f"{manifest}: a row lacks file, class or group: {row['file'] or row}")
+    labels = tuple(name for name in row["class"].split("|") if name) if multi else (row["class"],)
+    extras = {key: value for key, value in row.items() if key not in COLUMNS and isinstance(value, str)}
+    return Sample(row["file"], manifest.parent / row["file"], labels, row["group"], extras)
+
+
+def _group(path: Path, pattern: str | None) -> str:
+    if pattern is None:
+        return f"{path.parent.name}/{path.name}"
+    found = re.search(pattern, path.name)
+    if not found:
+        raise InputError(f"{path}: data.group_pattern {pattern!r} does not match the file name")
+    return found.group(found.lastindex or 0)
+
+
+def _non_empty(samples: list[Sample], where: Path) -> list[Sample]:
+    if not samples:
+        raise InputError(f"{where}: no images found")
+    files = [sample.file for sample in samples]
+    if len(set(files)) < len(files):
+        twice = next(file for file in files if files.count(file) > 1)
+        raise InputError(f"{where}: {twice} is listed twice")
+    return samples
