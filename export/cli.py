@@ -49,7 +49,7 @@ def keras(
     names = [name.strip() for name in classes.split(",") if name.strip()]
     for record in records:
         default = "penultimate" if record.cam_layers else "auto"
-        file = out / f"{record.phase}.onnx" if len(records) > 1 else out
+        file = out / f"{record.name}.onnx" if len(records) > 1 else out
         differences = export_checkpoint(record, layers or (default,), file, images, names)
         _report(file, differences)
 
@@ -69,9 +69,9 @@ def operators() -> None:
 def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) -> list[CheckpointRecord]:
     if phase is None:
         return records
-    chosen = [record for record in records if record.phase == phase]
+    chosen = [record for record in records if record.name == phase]
     if not chosen:
-        known = ", ".join(record.phase for record in records)
+        known = ", ".join(record.name for record in records)
         raise InputError(f"{source}: no phase {phase!r}; this run has: {known}")
     return chosen
 

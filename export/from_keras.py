@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnx_ir as ir
 from export import assemble, parity
 from export.metadata import Metadata, stamp
 from export.record import CheckpointRecord
+from harness.digests import weights_digest
 from harness.errors import InputError
 from harness.images import RULE, channels_first, channels_last, load_grey
 
@@ -32,7 +32,7 @@ def export_checkpoint(
     """
     keras_source = _keras_source()
     model, score_kind = keras_source.without_final_activation(keras_source.load_checkpoint(record.path))
-    _check_digest(record, digest := weights_digest(model))
+    _check_digest(record, digest := weights_digest((weight.path, weight.numpy()) for weight in model.weights))
     names = [_resolve(layer, record, model) for layer in layers]
     forward = keras_source.forward_graph(model, names)
     metadata = _metadata(record, model, names, score_kind, digest, classes, forward)
@@ -43,16 +43,6 @@ def export_checkpoint(
     differences = _prove(content, model, names, _greys(record, images, tuple(metadata.input_size)))
     _write(out, content)
     return differences
-
-
-def weights_digest(model: Any) -> str:
-    """sha256 over names, shapes and bytes of a Keras model's weights in order."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(weight.numpy())
-        digest.update(f"{weight.path} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _keras_source() -> Any:
@@ -66,9 +56,9 @@ def _keras_source() -> Any:
 
 
 def _check_digest(record: CheckpointRecord, digest: str) -> None:
-    if record.stored_digest not in (None, digest):
+    if record.phase.get("weights_digest", digest) != digest:
         raise InputError(
-            f"{record.path}: its weights are not those that run.json records for phase {record.phase!r}; "
+            f"{record.path}: its weights are not those that run.json records for checkpoint {record.name!r}; "
             "restore the checkpoint, or move it out of the run directory to export it on its own"
         )
 
@@ -93,7 +83,7 @@ def _metadata(
     forward: assemble.Forward,
 ) -> Metadata:
     facts = record.facts
-    names = list(classes) or facts.get("classes") or [f"class {i}" for i in range(model.output_shape[1])]
+    names = list(classes) or record.classes or [f"class {i}" for i in range(model.output_shape[1])]
     outputs = assemble.output_names(forward.layer_names)
     if len(names) != max(model.output_shape[1], 2 if score_kind == "binary" else 1):
         raise InputError(f"{record.path}: the model has {model.output_shape[1]} outputs, but {len(names)} class names")
@@ -103,17 +93,17 @@ def _metadata(
         )
     return Metadata(
         architecture=facts.get("architecture", model.name),
-        phase=record.phase,
+        phase=record.name,
         classes=[str(name) for name in names],
         preprocessing=facts.get("preprocessing", "inside the graph, as the checkpoint holds it"),
         image_rule=RULE,
         input_size=list(_keras_source().input_size(model)),
         input_range=[0.0, 255.0],
-        score_kind=facts.get("score_kind", score_kind),
+        score_kind=facts.get("score", score_kind),
         layers=[{"name": name, "activations": outputs[name][0], "gradients": outputs[name][1]} for name in layers],
         weights_digest=digest,
-        data_digest=facts.get("data_digest", ""),
-        seed=record.seed,
+        data_digest=record.data_digest,
+        seed=record.phase.get("seed"),
         git_commit=facts.get("git_commit"),
     )
 

@@ -13,52 +13,56 @@ from harness.errors import InputError
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """One checkpoint with what is known of it; `facts` is empty for a checkpoint outside a run directory."""
+    """One checkpoint with what is known of it; the dictionaries are empty for one outside a run directory.
+
+    `name` is the phase, with the seed of a replicate (`finetune.seed1`).
+    """
 
     path: Path
-    phase: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)  # run.json
+    phase: dict[str, Any] = field(default_factory=dict)  # its entry in run.json
 
     @property
     def cam_layers(self) -> dict[str, str]:
         return self.facts.get("cam_layers", {})
 
     @property
-    def stored_digest(self) -> str | None:
-        return self.facts.get("phases", {}).get(self.phase, {}).get("weights_digest")
+    def classes(self) -> list[str]:
+        return self.phase.get("classes") or self.facts.get("classes", [])
 
     @property
-    def seed(self) -> int | None:
-        return self.facts.get("phases", {}).get(self.phase, {}).get("seed")
+    def data_digest(self) -> str:
+        return self.phase.get("data_digest") or self.facts.get("data", {}).get("digest", "")
 
     def test_images(self, count: int) -> list[Path]:
         """Up to `count` images of the run's test split that can still be read, spread over the list."""
         split = self.path.parent / "split.csv"
-        root = self.facts.get("data_root")
-        if root is None or not split.is_file():
+        if not self.facts or not split.is_file():
             return []
         with split.open(newline="", encoding="utf-8") as stream:
-            files = [Path(root) / row["file"] for row in csv.DictReader(stream) if row["split"] == "test"]
+            files = [split.parent / row["file"] for row in csv.DictReader(stream) if row["split"] == "test"]
         found = [path for path in files if path.is_file()]
         return found[:: max(1, len(found) // count)][:count]
 
 
 def find_checkpoints(source: Path) -> list[CheckpointRecord]:
-    """The checkpoints behind a path: itself, or one per phase of a run directory.
+    """The checkpoints behind a path: itself, or all that a run directory lists.
 
     Raises InputError where there is none.
     """
-    if source.is_dir():
-        facts = _facts(source)
-        if not facts:
-            raise InputError(f"{source}: no run.json in this folder; give a run directory or a .keras file")
-        phases = facts.get("phases", {})
-        return [CheckpointRecord(source / phases[name]["checkpoint"], name, facts) for name in phases]
-    facts = _facts(source.parent)
-    for name, phase in facts.get("phases", {}).items():
-        if phase["checkpoint"] == source.name:
-            return [CheckpointRecord(source, name, facts)]
-    return [CheckpointRecord(source, source.stem)]
+    folder = source if source.is_dir() else source.parent
+    facts = _facts(folder)
+    listed = [
+        CheckpointRecord(folder / phase["checkpoint"], name, facts, phase)
+        for name, phase in facts.get("phases", {}).items()
+    ]
+    if not source.is_dir():
+        known = [record for record in listed if record.path.name == source.name]
+        return known or [CheckpointRecord(source, source.stem)]
+    if not listed:
+        raise InputError(f"{source}: no run.json that lists a checkpoint; give a run directory or a .keras file")
+    return listed
 
 
 def _facts(folder: Path) -> dict[str, Any]:

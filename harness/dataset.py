@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,9 @@ def read_dataset(
         samples = _from_folder(data, classes)
     else:
         samples = _from_manifest(data, classes, root or data.parent, split)
+    twice = [name for name, count in Counter(sample.name for sample in samples).items() if count > 1]
+    if twice:
+        raise InputError(f"{data}: {twice[0]!r} is listed more than once; keep one row per image")
     if not samples:
         raise InputError(f"{data}: no image to evaluate{f' in split {split!r}' if split else ''}")
     return samples

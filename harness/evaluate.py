@@ -89,7 +89,7 @@ def run(pair: Pair, samples: Sequence[Sample], options: Options, out: Path, prog
         unreadable |= batch.unreadable
         if batch.samples:
             for kind, found in evaluate_batch(pair, batch, options).items():
-                rows[kind] += found
+                rows[kind] += _by_image(found, batch.samples)
         done = len(batch.samples) + len(batch.unreadable)
         progress(done)
         pending += done
@@ -131,6 +131,12 @@ def _maps(
     """Method -> (raw maps (n, h, w), reason codes (n,)) of the chosen images."""
     activations, gradients = explanation.layers[layer]
     return cams(options.methods, activations[chosen], gradients[chosen], options.threads)
+
+
+def _by_image(rows: list[dict[str, Any]], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Rows in the order of the images, so that files do not depend on where a batch ended."""
+    place = {sample.name: number for number, sample in enumerate(samples)}
+    return sorted(rows, key=lambda row: place[row["image"]])
 
 
 def _selected(select: str, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Heat maps on radiographs, and the contact sheet of the images whose evidence moved most.
 
 A map is shown relative to its own maximum, on one colour scale for before and after; the radiograph shines
-through where a map is low. Colour maps are perceptually even and safe for colour-blind readers: `inferno`, and `PuOr` for
-differences. Display scaling happens here only: no number depends on it.
+through where a map is low. Colours are perceptually even and safe for colour-blind readers: `inferno` for maps,
+`PuOr` for differences. Display scaling happens here only: no number depends on it.
 """
 
 from __future__ import annotations

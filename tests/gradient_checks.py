@@ -1,0 +1,170 @@
+"""One operator in a graph, differentiated by the engine and by central differences in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx.reference import ReferenceEvaluator
+
+import export.rules  # noqa: F401
+from export import passes
+from export.emit import Emitter
+from export.engine import backward
+from tests.literal_operators import LITERAL
+
+STEP = 1e-5  # of the central differences
+TOLERANCE = 1e-7  # relative: the differences' own error is of order STEP^2 plus 1e-16 / STEP
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator with its inputs. `active` inputs are variables, the others constants of the graph.
+
+    `dynamic` declares the first axis of the active inputs as unknown.
+    """
+
+    operator: str
+    inputs: Sequence[Any]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    active: tuple[int, ...] = (0,)
+    outputs: int = 1
+    dynamic: bool = False
+    opset: int = 18
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        shapes = "x".join(str(np.shape(value)).replace(" ", "") for value in self.inputs if value is not None)
+        extra = ",".join(f"{key}={value}" for key, value in self.attributes.items())
+        return "-".join(filter(None, [self.operator, self.label, shapes, extra, f"opset{self.opset}"]))[:110]
+
+
+@dataclass
+class Built:
+    """The model of a case, and the arrays of its variables by name."""
+
+    model: ir.Model
+    variables: dict[str, np.ndarray]
+    outputs: list[ir.Value]
+
+
+def evaluator(model: ir.Model) -> ReferenceEvaluator:
+    """The float64 witness: `onnx.reference`, with literal operators where it departs from the specification."""
+    return ReferenceEvaluator(ir.to_proto(model), new_ops=LITERAL)
+
+
+def build(case: Case, dtype: type = np.float64) -> Built:
+    """A graph of one node: active inputs are graph inputs x0, x1 ..., the others initializers."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": case.opset}, name="case")
+    op = Emitter(graph, "case")
+    variables, values = {}, []
+    for index, given in enumerate(case.inputs):
+        values.append(_value(graph, op, case, index, given, dtype, variables))
+    made = op.__getattr__(case.operator)(*values, **case.attributes, _outputs=case.outputs)
+    outputs = [made] if case.outputs == 1 else list(made)
+    for number, value in enumerate(outputs):
+        value.name = f"y{number}"
+        graph.outputs.append(value)
+    model = ir.Model(graph, ir_version=8)
+    _type_outputs(outputs, dtype)
+    passes.infer_shapes(model)
+    return Built(model, variables, list(graph.outputs))
+
+
+def _value(graph: Any, op: Emitter, case: Case, index: int, given: Any, dtype: type, variables: dict) -> Any:
+    if given is None:
+        return None
+    array = np.asarray(given)
+    array = array.astype(dtype) if array.dtype.kind == "f" else array
+    if index not in case.active:
+        return op.constant(array)
+    shape = ["N", *array.shape[1:]] if case.dynamic else list(array.shape)
+    value = ir.val(f"x{index}", ir.DataType.from_numpy(array.dtype), shape)
+    graph.inputs.append(value)
+    variables[f"x{index}"] = array
+    return value
+
+
+def _type_outputs(outputs: list[ir.Value], dtype: type) -> None:
+    for value in outputs:
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+
+
+def add_gradients(built: Built, cotangents: Sequence[np.ndarray], case: Case) -> ir.Model:
+    """Append the gradients dx0, dx1 ... of sum(cotangent * y), all outputs added up to one score."""
+    graph = built.model.graph
+    op = Emitter(graph)
+    terms = [
+        op.ReduceSum(op.Mul(value, op.constant(g)), keepdims=0)
+        for value, g in zip(built.outputs, cotangents, strict=True)
+    ]
+    score = op.Sum(*terms) if len(terms) > 1 else terms[0]
+    score.name = "score"
+    graph.outputs.clear()
+    graph.outputs.append(score)
+    score.type = ir.TensorType(ir.DataType.from_numpy(cotangents[0].dtype))
+    passes.infer_shapes(built.model)
+    wrt = list(graph.inputs)
+    one = op.constant(np.ones((), cotangents[0].dtype))
+    for value, gradient in zip(wrt, backward(graph, case.opset, score, one, wrt, op), strict=True):
+        output = op.Identity(gradient)
+        output.name, output.type, output.shape = f"d{value.name}", value.type, value.shape
+        graph.outputs.append(output)
+    passes.infer_shapes(built.model)
+    return built.model
+
+
+def engine_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """{x0: gradient ...} by the engine, run in float64."""
+    built = build(case)
+    model = add_gradients(built, cotangents, case)
+    names = [f"d{name}" for name in built.variables]
+    found = evaluator(model).run(names, built.variables)
+    return dict(zip(built.variables, found, strict=True))
+
+
+def numerical_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """{x0: gradient ...} by central differences of the forward pass alone."""
+    built = build(case)
+    forward = evaluator(built.model)
+
+    def score(variables: dict[str, np.ndarray]) -> float:
+        found = forward.run(None, variables)
+        return sum(float((y * g).sum()) for y, g in zip(found, cotangents, strict=True))
+
+    return {name: _central(score, built.variables, name) for name in built.variables}
+
+
+def _central(score: Callable[[dict], float], variables: dict[str, np.ndarray], name: str) -> np.ndarray:
+    base = variables[name]
+    gradient = np.zeros(base.shape)
+    for place in np.ndindex(base.shape):
+        low, high = base.copy(), base.copy()
+        low[place] -= STEP
+        high[place] += STEP
+        gradient[place] = (score({**variables, name: high}) - score({**variables, name: low})) / (2 * STEP)
+    return gradient
+
+
+def forward_agrees(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The forward pass in float32 by ONNX Runtime, and in float64 by the witness."""
+    built = build(case, np.float32)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    session = ort.InferenceSession(ir.to_proto(built.model).SerializeToString(), options, ["CPUExecutionProvider"])
+    found = session.run(None, built.variables)
+    exact = build(case)
+    return found, list(evaluator(exact.model).run(None, exact.variables))
+
+
+def output_cotangents(case: Case) -> list[np.ndarray]:
+    """Seeded random cotangents in the shapes of the outputs."""
+    built = build(case)
+    shapes = [np.shape(y) for y in evaluator(built.model).run(None, built.variables)]
+    rng = np.random.default_rng(99)
+    return [rng.uniform(-1, 1, shape) for shape in shapes]

@@ -1,0 +1,90 @@
+"""Manifests and class folders, and what is refused about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.dataset import data_digest, read_dataset
+from harness.errors import InputError
+from tests import tiny_graphs
+
+CLASSES = tiny_graphs.CLASSES
+
+
+def manifest(folder: Path, text: str) -> Path:
+    path = folder / "manifest.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_manifest_gives_files_classes_and_patients(tmp_path: Path) -> None:
+    samples = read_dataset(manifest(tmp_path, "file,class,group\na/b.png,left,p1\nc.png,dark,p2\n"), CLASSES)
+    assert [(s.name, s.path, s.label, s.group) for s in samples] == [
+        ("a/b.png", tmp_path / "a/b.png", 2, "p1"),
+        ("c.png", tmp_path / "c.png", 0, "p2"),
+    ]
+
+
+def test_split_and_root(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "file,class,group,split\na.png,left,p1,train\nb.png,dark,p2,test\n")
+    samples = read_dataset(path, CLASSES, root=Path("/elsewhere"), split="test")
+    assert [str(s.path) for s in samples] == ["/elsewhere/b.png"]
+
+
+def test_without_patients_every_image_is_its_own(tmp_path: Path) -> None:
+    samples = read_dataset(manifest(tmp_path, "file,class\na.png,left\nb.png,dark\n"), CLASSES)
+    assert [s.group for s in samples] == ["a.png", "b.png"]
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    tiny_graphs.write_images(tmp_path / "left", patients=1)
+    samples = read_dataset(tmp_path, CLASSES)
+    assert [(s.name, s.label) for s in samples] == [("left/image-000.png", 2), ("left/image-001.png", 2)]
+
+
+def test_names_with_commas_quotes_and_newlines(tmp_path: Path) -> None:
+    samples = read_dataset(manifest(tmp_path, 'file,class\n"=a, ""b""\nc.png",left\n'), CLASSES)
+    assert samples[0].name == '=a, "b"\nc.png'
+
+
+def test_digest_follows_contents_not_order(tmp_path: Path) -> None:
+    samples = read_dataset(tiny_graphs.write_images(tmp_path / "a"), CLASSES)
+    digest = data_digest(samples)
+    assert digest == data_digest(samples[::-1])
+    assert digest != data_digest(samples[1:])
+    samples[0].path.write_bytes(b"changed")
+    assert digest != data_digest(samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("image,class\na.png,left\n", "no column 'file'; it has: image, class"),
+        ("file,group\na.png,p\n", "no column 'class'"),
+        ("", "no column 'file'; it has: none"),
+        ("file,class\na.png,cat\n", "line 2: the models have no class 'cat'; they have: dark, bright, left"),
+        ("file,class\n", "no image to evaluate"),
+        ("file,class\na.png,left\na.png,left\n", "'a.png' is listed more than once"),
+    ],
+)
+def test_unusable_manifest_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_dataset(manifest(tmp_path, text), CLASSES)
+    assert sentence in str(caught.value)
+    assert "manifest.csv" in str(caught.value)
+
+
+def test_missing_manifest_and_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.csv: no such manifest or folder"):
+        read_dataset(tmp_path / "gone.csv", CLASSES)
+    with pytest.raises(InputError, match="expected sub-folders named dark, bright, left"):
+        read_dataset(tmp_path, CLASSES)
+
+
+def test_binary_file_as_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
+        read_dataset(path, CLASSES)
