@@ -1,0 +1,195 @@
+"""Keras checkpoint to exported graph: equal to Keras, targets, metadata, the padding trap, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="the Keras front end needs the extra `train`")
+
+from export import passes
+from export.from_keras import export_checkpoint
+from export.record import CheckpointRecord, find_checkpoints
+from harness.errors import CannotEvaluateError, InputError
+from harness.images import RULE
+from harness.model import Model
+from tests import keras_models
+
+LAYERS = ["pool", "added", "joined", "map"]
+BACKBONES = {
+    "DenseNet201": ("conv5_block31_concat", "relu"),
+    "ResNet50V2": ("conv5_block2_out", "post_relu"),
+    "InceptionV3": ("mixed9", "mixed10"),
+    "MobileNetV2": ("block_16_project_BN", "out_relu"),
+}
+
+
+@pytest.fixture(scope="module")
+def small() -> Any:
+    return keras_models.small()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "small.keras"
+    small.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> Path:
+    out = checkpoint.with_suffix(".onnx")
+    differences = export_checkpoint(CheckpointRecord(checkpoint, "small"), LAYERS, out, [], ["a", "b", "c"])
+    assert {item.level for item in differences} == {"disabled", "basic", "extended", "all"}
+    assert {item.output for item in differences} >= {f"gradients:{layer}" for layer in LAYERS}
+    assert all(item.passes for item in differences)
+    assert max(item.relative_l2 for item in differences) < 1e-4  # no switched rectifier in a net this small
+    return out
+
+
+def images(count: int, seed: int = 1) -> np.ndarray:
+    coarse = np.random.default_rng(seed).uniform(0, 255, (count, 1, 4, 4)).astype(np.float32)
+    return coarse.repeat(8, axis=2).repeat(8, axis=3).repeat(3, axis=1)
+
+
+def gradients(model: Model, batch: np.ndarray, target: list[int], layer: str) -> np.ndarray:
+    return model.explain(batch, np.array(target, np.int64), [layer]).layers[layer][1]
+
+
+def test_metadata_says_what_the_graph_is(exported: Path) -> None:
+    metadata = Model.open(exported).metadata
+    assert metadata.format == 1
+    assert metadata.classes == ["a", "b", "c"]
+    assert metadata.image_rule == RULE
+    assert metadata.input_size == (32, 32)
+    assert metadata.score_kind == "softmax"
+    assert [layer.name for layer in metadata.layers] == LAYERS
+    assert {"onnx", "keras", "tf2onnx"} <= metadata.tools.keys()
+
+
+def test_gradient_at_the_last_map_is_the_weight_of_its_channel(exported: Path, small: Any) -> None:
+    weights = small.get_layer("logits").kernel.numpy()  # (C, K)
+    found = gradients(Model.open(exported), images(3), [0, 2, 1], "map")
+    expected = weights[:, [0, 2, 1]].T[:, :, None, None] / 16  # a map of 4x4
+    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-5)
+
+
+def test_gradient_before_it_varies_with_image_and_target(exported: Path) -> None:
+    model, batch = Model.open(exported), images(2)
+    one, other = gradients(model, batch, [0, 0], "joined")
+    assert not np.allclose(one, other)
+    assert not np.allclose(one, gradients(model, batch, [1, 0], "joined")[0])
+
+
+def test_target_minus_one_is_the_predicted_class(exported: Path) -> None:
+    model, batch = Model.open(exported), images(4)
+    predicted = model.explain(batch, np.full(4, -1), ["added"]).logits.argmax(axis=1)
+    np.testing.assert_array_equal(
+        gradients(model, batch, [-1] * 4, "added"), gradients(model, batch, list(predicted), "added")
+    )
+
+
+def test_target_out_of_range_is_refused_and_never_another_class(exported: Path) -> None:
+    model, batch = Model.open(exported), images(3)
+    with pytest.raises(InputError, match=r"target 3 is out of range; .* has classes 0\.\.2"):
+        gradients(model, batch, [0, 3, 1], "map")
+    for wrong in (3, -2, 2**40):
+        found = model._session.run(["gradients:map"], {"image": batch, "target": np.array([0, wrong, 1])})[0]
+        assert np.isnan(found[1]).all()
+        assert np.isfinite(found[[0, 2]]).all()
+
+
+def test_without_the_padding_rewrite_the_export_fails(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "separate_padding_from_max_pool", lambda _graph: 0)
+    out = tmp_path / "x.onnx"
+    with pytest.raises(CannotEvaluateError, match=r"differs from its source: .* nothing was written"):
+        export_checkpoint(CheckpointRecord(checkpoint, "small"), ["joined"], out, [], [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("activation", "classes", "kind"),
+    [("softmax", 3, "softmax"), ("sigmoid", 3, "multilabel"), ("sigmoid", 1, "binary"), (None, 1, "binary")],
+)
+def test_final_activation_is_cut_off_and_remembered(
+    tmp_path: Path, activation: str | None, classes: int, kind: str
+) -> None:
+    path = tmp_path / "m.keras"
+    keras_models.small(classes=classes, activation=activation).save(path)
+    names = ["no", "yes"] if classes == 1 else []
+    export_checkpoint(CheckpointRecord(path, "m"), ["map"], tmp_path / "m.onnx", [], names)
+    model = Model.open(tmp_path / "m.onnx")
+    assert model.metadata.score_kind == kind
+    logits = model.explain(images(3), np.zeros(3, np.int64), ["map"]).logits
+    assert np.abs(logits.sum(axis=1) - 1).min() > 1e-3  # not probabilities
+    if kind == "binary":
+        no, yes = (gradients(model, images(1), [target], "map") for target in (0, 1))
+        np.testing.assert_array_equal(no, -yes)
+
+
+def test_unknown_layer_is_answered_with_the_nearest(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no spatial layer 'joind'; nearest \(h, w, C\): joined \(8, 8, 16\)"):
+        export_checkpoint(CheckpointRecord(checkpoint, "m"), ["joind"], tmp_path / "x.onnx", [], [])
+
+
+def test_changed_weights_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    record = CheckpointRecord(checkpoint, "transfer", {"classes": ["a", "b", "c"]}, {"weights_digest": "0" * 64})
+    with pytest.raises(InputError, match=r"weights are not those that run\.json records for checkpoint 'transfer'"):
+        export_checkpoint(record, ["map"], tmp_path / "x.onnx", [], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "no such checkpoint"), (b"PK\x03\x04 no", "not a checkpoint that Keras can load")]
+)
+def test_unusable_checkpoint_is_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / "x.keras"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        export_checkpoint(CheckpointRecord(path, "x"), ["map"], tmp_path / "x.onnx", [], [])
+
+
+def test_a_checkpoint_cannot_bring_code(tmp_path: Path) -> None:
+    import keras
+
+    image = keras.Input((32, 32, 3))
+    hidden = keras.layers.Lambda(lambda x: x * 2)(image)
+    keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(hidden))).save(tmp_path / "x.keras")
+    with pytest.raises(InputError, match="not a checkpoint that Keras can load safely"):
+        export_checkpoint(CheckpointRecord(tmp_path / "x.keras", "x"), ["auto"], tmp_path / "x.onnx", [], [])
+
+
+def test_run_directory_lists_its_checkpoints(tmp_path: Path) -> None:
+    phases = {name: {"phase": name, "checkpoint": f"{name}.keras"} for name in ("transfer", "finetune")}
+    (tmp_path / "run.json").write_text(json.dumps({"classes": ["a"], "phases": phases}))
+    assert [record.name for record in find_checkpoints(tmp_path)] == ["transfer", "finetune"]
+    assert find_checkpoints(tmp_path / "finetune.keras")[0].classes == ["a"]
+    assert find_checkpoints(tmp_path / "other.keras")[0].classes == []
+    with pytest.raises(InputError, match=r"no run\.json that lists a checkpoint"):
+        find_checkpoints(tmp_path.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BACKBONES)
+def test_backbone_equals_keras(architecture: str, tmp_path: Path) -> None:
+    """Logits and activations to 1e-5, gradients to 1e-4 or cosine 0.9999, at all four optimisation levels."""
+    path = tmp_path / "m.keras"
+    keras_models.backbone(architecture).save(path)
+    differences = export_checkpoint(CheckpointRecord(path, "m"), BACKBONES[architecture], tmp_path / "m.onnx", [], [])
+    assert len(differences) == 4 * 5
+    assert all(item.passes for item in differences)
+
+
+@pytest.mark.slow
+def test_resnet_fails_without_the_padding_rewrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "separate_padding_from_max_pool", lambda _graph: 0)
+    path = tmp_path / "m.keras"
+    keras_models.backbone("ResNet50V2").save(path)
+    with pytest.raises(CannotEvaluateError, match="differs from its source"):
+        export_checkpoint(CheckpointRecord(path, "m"), ["post_relu"], tmp_path / "m.onnx", [], [])
