@@ -15,9 +15,11 @@ import numpy as np
 
 from kernels.concentration import area50, gini
 from kernels.correlation import pearson, spearman
-from kernels.overlap import iou_curve, iou_half, iou_top
+from kernels.information import entropy, js_divergence
+from kernels.overlap import iou_curve, iou_half, iou_top, soft_iou
 from kernels.position import centroid_shift, peak_shift, zone_overlap
 from kernels.scoring import Metric, PairScores, score_pairs
+from kernels.structure import WINDOW, ssim
 
 _TOP_SOURCE = "Jaccard 1901 on the k largest pixels"
 
@@ -85,6 +87,16 @@ _RECORDS = (
         iou_curve,
     ),
     Metric(
+        "soft_iou",
+        "pair",
+        (0, 1),
+        "high",
+        "overlap",
+        "sum of the smaller over sum of the larger of a / max a and b / max b",
+        "Ruzicka 1958; Jaccard for weighted sets",
+        soft_iou,
+    ),
+    Metric(
         "pearson",
         "pair",
         (-1, 1),
@@ -105,6 +117,28 @@ _RECORDS = (
         spearman,
     ),
     Metric(
+        "ssim",
+        "pair",
+        (-1, 1),
+        "high",
+        "variation",
+        "structural similarity of a / max a and b / max b: Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, "
+        "range 1, borders cropped by 5",
+        "Wang et al. 2004, doi:10.1109/TIP.2003.819861",
+        ssim,
+        least_side=WINDOW,
+    ),
+    Metric(
+        "js_divergence",
+        "pair",
+        (0, 1),
+        "low",
+        "mass",
+        "Jensen-Shannon divergence of a / sum a and b / sum b in bits",
+        "Lin 1991, doi:10.1109/18.61115",
+        js_divergence,
+    ),
+    Metric(
         "gini",
         "concentration",
         (0, 1),
@@ -113,6 +147,17 @@ _RECORDS = (
         "Gini coefficient of the pixels: 0 where the mass is even, (n - 1) / n where one pixel holds it all",
         "Hurley & Rickard 2009, doi:10.1109/TIT.2009.2027527",
         gini,
+    ),
+    Metric(
+        "entropy",
+        "concentration",
+        (0, 1),
+        "zero",
+        "mass",
+        "Shannon entropy of a / sum a over its maximum ln(H W): 1 where the mass is even",
+        "Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x",
+        entropy,
+        least_pixels=2,
     ),
     Metric(
         "area50",

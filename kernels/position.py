@@ -10,7 +10,7 @@ from math import hypot
 import numpy as np
 
 from kernels.facts import MapFacts, PairFacts
-from kernels.jit import kernel, sums
+from kernels.jit import sums
 
 THIRDS, HALVES = 3, 2
 
@@ -67,13 +67,15 @@ def _mass(values, zones):
     return by_row, by_column
 
 
-@kernel
+@sums
 def _peak(values, maximum):
-    rows, columns, count = 0.0, 0.0, 0
+    rows, columns, count = 0.0, 0.0, 0.0
     for r in range(values.shape[0]):
+        in_row = 0.0
         for c in range(values.shape[1]):
-            if values[r, c] == maximum:
-                rows += r
-                columns += c
-                count += 1
+            here = 1.0 if values[r, c] == maximum else 0.0
+            in_row += here
+            columns += here * c
+        rows += r * in_row
+        count += in_row
     return rows / count, columns / count

@@ -127,7 +127,7 @@ def score_pairs(
 ) -> PairScores:
     """Score before[n] against after[n] by `metrics`; the arguments are those of `metrics.pair_metrics`."""
     left, right = Side.of(before, before_reasons, "before"), Side.of(after, after_reasons, "after")
-    size = _common_size(left.maps, right.maps, size)
+    size = common_size(left.maps, right.maps, size)
     if len(left.maps) != len(right.maps):
         raise ValueError(f"before holds {len(left.maps)} maps and after {len(right.maps)}; pairs need as many of each")
     scores = empty_scores(metrics, len(left.maps))
@@ -160,10 +160,10 @@ def score_maps(metric: Metric, maps: object, threads: int = 1) -> tuple[np.ndarr
     return values, reasons
 
 
-def empty_scores(metrics: Sequence[Metric], count: int) -> PairScores:
-    """Scores of `count` pairs, to be filled in."""
+def empty_scores(metrics: Sequence[Metric], *shape: int) -> PairScores:
+    """Scores of `shape` pairs, to be filled in."""
     names = tuple(column for metric in metrics for column in metric.columns)
-    return PairScores(names, np.empty((count, len(names))), np.empty((count, len(names)), np.uint8))
+    return PairScores(names, np.empty((*shape, len(names))), np.empty((*shape, len(names)), np.uint8))
 
 
 class PairWriter:
@@ -220,7 +220,8 @@ def _pair_reasons(before: MapFacts, after: MapFacts) -> dict[str, int]:
     }
 
 
-def _common_size(before: np.ndarray, after: np.ndarray, size: tuple[int, int] | None) -> tuple[int, int]:
+def common_size(before: np.ndarray, after: np.ndarray, size: tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) in which two batches are compared; raises ValueError where they differ and `size` is None."""
     if size is not None:
         return map_size(size)
     if before.shape[1:] != after.shape[1:]:
