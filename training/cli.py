@@ -21,7 +21,7 @@ def fit(config: Path, out: Path | None) -> None:
     """Train what the file CONFIG (TOML) describes."""
     from training.run import fit
 
-    click.echo(fit(config, out or Path("runs") / config.stem))
+    _show(fit(config, out or Path("runs") / config.stem))
 
 
 @main.command()
@@ -30,7 +30,7 @@ def resume(run: Path) -> None:
     """Go on with the interrupted run in the directory RUN."""
     from training.run import resume
 
-    click.echo(resume(run))
+    _show(resume(run))
 
 
 @main.command()
@@ -47,3 +47,8 @@ def phantoms(folder: Path, images: int, patients: int | None, seed: int, size: i
     if not 1 <= patients <= images:
         raise InputError(f"{images} images of {patients} patients: every patient needs at least one image")
     click.echo(write_phantoms(folder, images, patients, seed=seed, size=size))
+
+
+def _show(folder: Path) -> None:
+    click.echo((folder / "report.txt").read_text(encoding="utf-8"))
+    click.echo(f"{folder}: checkpoints, run.json, split.csv, history.csv, report.txt, curves.png")

@@ -10,28 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from harness.errors import InputError
 from training import metrics
 from training.backbones import load_model
-from training.batches import FeatureBatches, ImageBatches, epoch_key
+from training.batches import ImageBatches, epoch_key
 from training.config import Config, Phase
+from training.feed import EVALUATION_BATCH, Feed, caches, feed_for, predict
 from training.files import replacing
-from training.framework import keras, several_devices
-from training.model import (
-    build_classifier,
-    copy_weights,
-    head_view,
-    load_backbone_weights,
-    pooling_view,
-    set_trainable,
-    training_view,
-    weights_digest,
-)
+from training.framework import keras, several_devices, tf
+from training.model import build_classifier, copy_weights, load_backbone_weights, set_trainable, weights_digest
+from training.objective import compile_view
 from training.progress import Bar
 from training.state import Progress, load_state, save_state
 from training.task import Task
 
 STATE = "state.npz"
-EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -44,15 +37,6 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Feed:
-    """What is trained (`view`) and what it is fed: batches of an epoch, and plain batches for prediction."""
-
-    view: Any
-    epoch: Callable[[np.ndarray, list[int]], Any]
-    plain: Callable[[np.ndarray], Any]
-
-
-@dataclass
 class PhaseRun:
     """Everything one phase with one seed needs, gathered once."""
 
@@ -69,10 +53,18 @@ class PhaseRun:
 
     def train(self, start: Start, on_epoch: Callable[[Progress], None]) -> dict[str, Any]:
         """Run the phase, or the rest of it, and return its record for `run.json`."""
+        try:
+            return self._train(start, on_epoch)
+        except tf.errors.OpError as error:
+            if self.task.pixels.complaint:  # an exception in a batch reaches us as an operator's failure
+                raise InputError(f"{self.stem}: {self.task.pixels.complaint}") from error
+            raise
+
+    def _train(self, start: Start, on_epoch: Callable[[Progress], None]) -> dict[str, Any]:
         with several_devices():
             classifier = self._classifier(start)
-            feed = self._feed(classifier)
-            self._compile(feed.view)
+            feed = feed_for(classifier, self.phase, self.task)
+            compile_view(feed.view, self.phase, self._steps(), self.task.multi)
         progress = load_state(self.folder / STATE, classifier, feed.view.optimizer, self.stem)
         self._epochs(classifier, feed, progress, on_epoch)
         if progress.best is not None:
@@ -80,7 +72,7 @@ class PhaseRun:
         return self._finish(classifier, progress)
 
     def _classifier(self, start: Start) -> Any:
-        classifier = self._fresh()
+        classifier = self._fresh(self.config.precision)
         if start.checkpoint is None:
             load_backbone_weights(classifier, self.config.model, start.base)
         else:
@@ -88,68 +80,8 @@ class PhaseRun:
         set_trainable(classifier, self.phase)
         return classifier
 
-    def _fresh(self, precision: str | None = None) -> Any:
-        return build_classifier(
-            self.config.model, len(self.task.classes), self.seed, precision or self.config.precision
-        )
-
-    def _feed(self, classifier: Any) -> Feed:
-        labels = (self.task.targets, self._weights())
-        size = self.phase.batch_size
-        if self._caches():
-            features = self._features(classifier)
-            return Feed(
-                head_view(classifier),
-                lambda order, _: FeatureBatches(features, order, size, labels),
-                lambda indices: FeatureBatches(features, indices, EVALUATION_BATCH),
-            )
-        pixels, how = self.task.pixels, self.phase.augment
-        return Feed(
-            training_view(classifier, self.phase),
-            lambda order, key: ImageBatches(pixels, order, size, labels, how if how.active() else None, key),
-            lambda indices: ImageBatches(pixels, indices, EVALUATION_BATCH),
-        )
-
-    def _caches(self) -> bool:
-        return self.phase.cache_features and self.phase.trainable == "head" and not self.phase.augment.active()
-
-    def _features(self, classifier: Any) -> np.ndarray:
-        """Pooled features (N, C) of the training and validation images; other rows are never read."""
-        wanted = np.flatnonzero(self.task.chosen < 2)
-        found = predict(pooling_view(classifier), ImageBatches(self.task.pixels, wanted, EVALUATION_BATCH))
-        features = np.zeros((len(self.task.samples), found.shape[1]), np.float32)
-        features[wanted] = found
-        return features
-
-    def _weights(self) -> np.ndarray:
-        if self.phase.class_weights:
-            return self.task.class_weights()
-        return np.ones(len(self.task.samples), np.float32)
-
-    def _compile(self, view: Any) -> None:
-        view.compile(self._optimizer(), self._loss(), metrics=[self._hit_rate()], jit_compile=False)
-        view.optimizer.build(view.trainable_variables)
-
-    def _optimizer(self) -> Any:
-        phase, steps = self.phase, self._steps()
-        rate: Any = phase.learning_rate
-        if phase.schedule == "cosine":
-            warm = round(phase.warmup_epochs * steps)
-            rest = max(phase.epochs * steps - warm, 1)
-            schedule = keras.optimizers.schedules.CosineDecay
-            rate = schedule(0.0, rest, warmup_target=rate, warmup_steps=warm) if warm else schedule(rate, rest)
-        if phase.weight_decay:
-            return keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
-        return keras.optimizers.Adam(rate)
-
-    def _loss(self) -> Any:
-        kind = keras.losses.BinaryCrossentropy if self.task.multi else keras.losses.CategoricalCrossentropy
-        return kind(from_logits=True, label_smoothing=self.phase.label_smoothing)
-
-    def _hit_rate(self) -> Any:
-        if self.task.multi:
-            return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)  # of logits
-        return keras.metrics.CategoricalAccuracy(name="accuracy")
+    def _fresh(self, precision: str) -> Any:
+        return build_classifier(self.config.model, len(self.task.classes), self.seed, precision)
 
     def _steps(self) -> int:
         return -(-len(self.task.indices("train")) // self.phase.batch_size)
@@ -158,43 +90,36 @@ class PhaseRun:
         phase = self.phase
         with Bar(self.stem, phase.epochs, self._steps(), progress.epoch) as bar:
             while progress.epoch < phase.epochs and not progress.stopped(phase.early_stopping):
-                self._one_epoch(feed, progress, bar)
-                self._keep_best(classifier, progress)
+                progress.add(self._one_epoch(feed, progress.epoch, bar))
+                if phase.early_stopping is not None:
+                    progress.keep_if_best(classifier)
                 self._keep_along(classifier, progress)
                 save_state(self.folder / STATE, classifier, feed.view.optimizer, progress)
                 on_epoch(progress)
 
-    def _one_epoch(self, feed: Feed, progress: Progress, bar: Bar) -> None:
+    def _one_epoch(self, feed: Feed, done: int, bar: Bar) -> dict[str, Any]:
+        """Train one epoch after `done` finished ones; its line of history.csv."""
         started = time.monotonic()
-        key = epoch_key(self.seed, self.name, progress.epoch)
+        key = epoch_key(self.seed, self.name, done)
         order = np.random.default_rng(key).permutation(self.task.indices("train"))
         reseed(feed.view, key)
         logs = feed.view.fit(feed.epoch(order, key), verbose=0, shuffle=False, callbacks=[bar.callback()]).history
-        rate = float(keras.ops.convert_to_numpy(feed.view.optimizer.learning_rate))
-        progress.epoch += 1
-        row: dict[str, Any] = {"phase": self.name, "checkpoint": self.stem, "seed": self.seed, "epoch": progress.epoch}
-        row |= {"learning_rate": rate, "train_loss": logs["loss"][-1], "train_accuracy": logs["accuracy"][-1]}
+        row: dict[str, Any] = {"phase": self.name, "checkpoint": self.stem, "seed": self.seed, "epoch": done + 1}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(feed.view.optimizer.learning_rate))
+        row |= {"train_loss": logs["loss"][-1], "train_accuracy": logs["accuracy"][-1]}
         row |= self._validation(feed)
         row["seconds"] = time.monotonic() - started
-        progress.seconds += row["seconds"]
-        progress.rows.append(row)
         bar.show(row)
+        return row
 
-    def _validation(self, feed: Feed) -> dict[str, Any]:
-        indices = self.task.indices("validation")
+    def _validation(self, feed: Feed) -> dict[str, float]:
+        indices, multi = self.task.indices("validation"), self.task.multi
         logits, targets = predict(feed.view, feed.plain(indices)), self.task.targets[indices]
-        multi = self.task.multi
         return {
             "val_loss": metrics.loss(logits, targets, multi),
             "val_accuracy": float(metrics.correct(logits, targets, multi).mean()),
             "val_auc": float(metrics.macro_auc(metrics.probabilities(logits, multi), targets)[0]),
         }
-
-    def _keep_best(self, classifier: Any, progress: Progress) -> None:
-        auc = progress.rows[-1]["val_auc"]
-        if self.phase.early_stopping is not None and auc > progress.best_auc:
-            progress.best_auc, progress.best_epoch = auc, progress.epoch
-            progress.best = classifier.get_weights()
 
     def _keep_along(self, classifier: Any, progress: Progress) -> None:
         every = self.phase.checkpoint_every
@@ -215,7 +140,7 @@ class PhaseRun:
             "best_epoch": progress.best_epoch or progress.epoch,
             "classes": list(self.task.classes),
             "data_digest": self.task.digest,
-            "cached_features": self._caches(),
+            "cached_features": caches(self.phase),
             "seconds": progress.seconds,
             "along": progress.kept,
             "metrics": {split: self._summary(classifier, split) for split in ("validation", "test")},
@@ -229,20 +154,17 @@ class PhaseRun:
     def _save(self, classifier: Any, path: Path) -> str:
         """Save in float32, whatever the precision of training, and return the weights digest."""
         if self.config.precision != "float32":
-            trained, classifier = classifier, self._fresh("float32")
-            classifier.set_weights(trained.get_weights())
+            weights = classifier.get_weights()
+            classifier = self._fresh("float32")
+            classifier.set_weights(weights)
         with replacing(path) as partial:
             classifier.save(partial)
         return weights_digest(classifier)
 
 
-def predict(view: Any, batches: Any) -> np.ndarray:
-    """Outputs of a model for all batches, float32."""
-    return np.asarray(view.predict(batches, verbose=0), np.float32)
-
-
 def reseed(view: Any, key: list[int]) -> None:
     """Set the state of every dropout in the model from an epoch's key."""
     drawn = np.random.default_rng([*key, 1])
-    for variable in sorted((v for v in view.variables if "seed_generator_state" in v.path), key=lambda v: v.path):
+    states = (variable for variable in view.variables if "seed_generator_state" in variable.path)
+    for variable in sorted(states, key=lambda variable: variable.path):
         variable.assign(drawn.integers(0, 2**31, size=variable.shape, dtype=np.uint32))

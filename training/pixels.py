@@ -22,6 +22,7 @@ class Pixels:
 
     def __init__(self, samples: list[Sample], size: tuple[int, int], cache_gb: float) -> None:
         self._samples, self._size = samples, size
+        self.complaint = ""  # about an image that was readable at first and no longer is
         room = int(cache_gb * 2**30 / (4 * size[0] * size[1]))
         self._kept = np.empty((min(len(samples), room), *size), np.float32)
         self._check_all()
@@ -34,7 +35,11 @@ class Pixels:
         return planes
 
     def _read(self, index: int) -> np.ndarray:
-        return load_grey(self._samples[index].path, self._size)
+        try:
+            return load_grey(self._samples[index].path, self._size)
+        except InputError as error:
+            self.complaint = str(error)
+            raise
 
     def _check_all(self) -> None:
         with ThreadPoolExecutor() as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,8 @@ class Bar:
 
     def __init__(self, phase: str, epochs: int, steps: int, done: int) -> None:
         self._phase, self._epochs, self._epoch = phase, epochs, done
-        self._bar = tqdm(total=epochs * steps, initial=done * steps, unit="step", desc=phase)
+        every = 0.2 if sys.stderr.isatty() else 30.0  # seconds between lines; a log file needs fewer
+        self._bar = tqdm(total=epochs * steps, initial=done * steps, unit="step", desc=phase, mininterval=every)
 
     def __enter__(self) -> Bar:
         return self

@@ -21,10 +21,13 @@ from harness.errors import InputError
 from harness.images import RULE
 from training import backbones
 from training.config import Config, read_config
+from training.events import write_events
 from training.files import write_json, write_text
 from training.framework import versions
 from training.model import build_classifier, preprocessing, set_trainable
 from training.phase import STATE, PhaseRun, Start
+from training.report import table, write_curves
+from training.shortcut import shortcuts
 from training.state import Progress
 from training.task import Task, prepare
 
@@ -115,6 +118,7 @@ class Run:
 
     def _describe(self, task: Task) -> None:
         self.record["classes"] = list(task.classes)
+        self.record["shortcuts"] = shortcuts(task)
         self.record["score"] = "multilabel" if task.multi else "softmax"
         self.record["data"] = task.facts()
         self.save()
@@ -126,6 +130,11 @@ class Run:
             writer.writerows([*self._rows, *progress.rows])
 
     def _complete(self) -> None:
+        rows = _read_history(self.folder)
+        with write_text(self.folder / "report.txt") as stream:
+            stream.write(table(self.record))
+        write_curves(self.folder / "curves.png", rows)
+        write_events(self.folder / "tensorboard", rows)
         (self.folder / STATE).unlink(missing_ok=True)
         self.record["status"] = "complete"
         self.save()

@@ -31,6 +31,18 @@ class Progress:
     kept: list[dict[str, Any]] = field(default_factory=list)  # checkpoints along the way
     best: list[np.ndarray] | None = None  # the classifier's weights at best_epoch
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a finished epoch by its line of history.csv."""
+        self.epoch = row["epoch"]
+        self.seconds += row["seconds"]
+        self.rows.append(row)
+
+    def keep_if_best(self, classifier: Any) -> None:
+        """Remember the weights where the last epoch's validation macro-AUC is the highest so far."""
+        auc = self.rows[-1]["val_auc"]
+        if auc > self.best_auc:
+            self.best_auc, self.best_epoch, self.best = auc, self.epoch, classifier.get_weights()
+
     def stopped(self, patience: int | None) -> bool:
         """Whether validation has not improved for `patience` epochs."""
         return patience is not None and self.epoch - self.best_epoch >= patience

@@ -75,5 +75,6 @@ def _samples(data: Data, base: Path, folder: Path, name: str, multi: bool) -> li
     assert data.phantoms is not None
     drawn = data.phantoms
     target = folder / f"phantoms-{name}"
-    write_phantoms(target, drawn.images, drawn.patients, seed=drawn.seed, size=drawn.size)
+    if not (target / "manifest.csv").exists():  # it is written last, and its digests are checked
+        write_phantoms(target, drawn.images, drawn.patients, seed=drawn.seed, size=drawn.size)
     return read_manifest(target / "manifest.csv")

@@ -1,0 +1,108 @@
+"""What a finished run looks like: a table of its checkpoints, and the curves of its phases.
+
+Everything is rendered from `run.json` and `history.csv`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.files import replacing
+
+COLUMNS = ("checkpoint", "seed", "epochs", "seconds", "loss", "accuracy", "macro-AUC", "calibration")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Test metrics per checkpoint with 95 % intervals over patients, recall per class, and the shortcuts beneath."""
+    phases = record["phases"]
+    parts = [aligned([COLUMNS, *(_row(stem, phase) for stem, phase in phases.items())])]
+    parts += [_recalls({s: p for s, p in phases.items() if p["classes"] == c}, c) for c in _class_lists(phases)]
+    if record.get("shortcuts"):
+        parts.append(_shortcuts(record["shortcuts"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
+    """Columns padded to their widest cell: the first to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = (
+        "  ".join(
+            cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Loss, accuracy and macro-AUC over the epochs of every checkpoint, one after the other, as a PNG."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
+        _panel(axes, title, names, rows)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+_PANELS = {
+    "cross-entropy": ("train_loss", "val_loss"),
+    "accuracy": ("train_accuracy", "val_accuracy"),
+    "macro-AUC": ("val_auc",),
+}
+
+
+def _panel(axes: Any, title: str, names: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    checkpoints = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    for number, checkpoint in enumerate(checkpoints):
+        steps = [(k, row) for k, row in enumerate(rows, start=1) if row["checkpoint"] == checkpoint]
+        for name in names:
+            dashed = name.startswith("train")
+            x, y = [k for k, _ in steps], [float(row[name]) for _, row in steps]
+            axes.plot(x, y, "--" if dashed else "-", color=f"C{number}", label=None if dashed else checkpoint)
+    axes.set(title=title, xlabel="epochs, all phases (dashed: training)")
+    axes.legend(frameon=False)
+
+
+def _row(stem: str, phase: dict[str, Any]) -> tuple[str, ...]:
+    test = phase["metrics"]["test"]
+    return (
+        stem,
+        str(phase["seed"]),
+        str(phase["epochs"]),
+        f"{phase['seconds']:.0f}",
+        f"{test['loss']:.3f}",
+        _spread(test["accuracy"], test["accuracy_interval"]),
+        _spread(test["auc"], test["auc_interval"]),
+        f"{test['calibration_error']:.3f}",
+    )
+
+
+def _spread(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    edges = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return f"{value:.3f}{edges}"
+
+
+def _class_lists(phases: dict[str, Any]) -> list[list[str]]:
+    lists: list[list[str]] = []
+    for phase in phases.values():
+        if phase["classes"] not in lists:
+            lists.append(phase["classes"])
+    return lists
+
+
+def _recalls(phases: dict[str, Any], classes: list[str]) -> str:
+    rows: list[tuple[str, ...]] = [("recall", *classes)]
+    for stem, phase in phases.items():
+        recall = phase["metrics"]["test"]["recall"]
+        rows.append((stem, *("undefined" if recall[name] is None else f"{recall[name]:.3f}" for name in classes)))
+    return aligned(rows)
+
+
+def _shortcuts(found: dict[str, dict[str, float | None]]) -> str:
+    rows: list[tuple[str, ...]] = [("label from the column alone", "accuracy", "macro-AUC")]
+    rows += [(name, _spread(score["accuracy"], None), _spread(score["auc"], None)) for name, score in found.items()]
+    return aligned(rows)
