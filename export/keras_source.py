@@ -6,11 +6,9 @@ The only file that knows TensorFlow and tf2onnx.
 from __future__ import annotations
 
 import difflib
-import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import tf2onnx
 from export import passes
 from export.assemble import Forward, check_forward
 from export.emit import dimensions
+from export.logs import warnings_of
 from harness.errors import InputError
 
 OPSET = 18
@@ -127,30 +126,11 @@ def _converted(pinned: Any, keys: Sequence[str], size: tuple[int, int]) -> Any:
     def forward(image: Any) -> Any:
         return dict(zip(keys, pinned(image, training=False), strict=True))
 
-    with _errors_of("tf2onnx") as complaints:
+    with warnings_of("tf2onnx", logging.ERROR) as complaints:
         proto, _ = tf2onnx.convert.from_function(forward, signature, opset=OPSET, inputs_as_nchw=["image"])
-    if complaints.getvalue():
-        raise InputError(f"tf2onnx could not convert the model: {complaints.getvalue().strip().splitlines()[0]}")
+    if complaints:  # tf2onnx logs operators that it does not know, and writes a file all the same
+        raise InputError(f"tf2onnx could not convert the model: {complaints[0]}")
     return proto
-
-
-@contextmanager
-def _errors_of(logger_name: str) -> Iterator[io.StringIO]:
-    """Collect what a logger reports as an error (tf2onnx logs unsupported operators, and writes the file anyway)."""
-    stream = io.StringIO()
-    handler = logging.StreamHandler(stream)
-    handler.setLevel(logging.ERROR)
-    logger = logging.getLogger(logger_name)
-    level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.ERROR)
-    logger.propagate = False
-    try:
-        yield stream
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def _as_forward(converted: ir.Model, keys: Sequence[str], layers: Sequence[str]) -> Forward:

@@ -13,7 +13,9 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from export.emit import Emitter, constant_array
+from export.logs import warnings_of
 from export.windows import Window, window_of
+from harness.errors import InputError
 
 LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity: max(x, LOWEST) = x for every finite x
 
@@ -32,8 +34,14 @@ def tidy(model: ir.Model) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Give every value its type and shape, as far as ONNX shape inference knows them."""
-    common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
+    """Give every value its type and shape, as far as ONNX shape inference knows them.
+
+    Raises InputError where the graph contradicts itself (the pass of onnx-ir only logs that).
+    """
+    with warnings_of("onnx_ir.passes.common.shape_inference") as complaints:
+        common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
+    if complaints:
+        raise InputError(f"the graph's shapes contradict each other: {complaints[0]}")
 
 
 def compose_transposes(graph: ir.Graph) -> int:

@@ -32,12 +32,41 @@ def _conv(x: tuple[int, ...], w: tuple[int, ...], **attributes: Any) -> Case:
     return Case("Conv", [values(*x), values(*w, seed=1), values(w[0], seed=2)], attributes, dynamic=True)
 
 
+def _transposed(x: tuple[int, ...], w: tuple[int, ...], **attributes: Any) -> Case:
+    bias = w[1] * attributes.get("group", 1)
+    return Case("ConvTranspose", [values(*x), values(*w, seed=1), values(bias, seed=2)], attributes, dynamic=True)
+
+
+def _resize(x: tuple[int, ...], scales: Any = None, sizes: Any = None, **attributes: Any) -> Case:
+    scales = None if scales is None else np.array(scales, np.float32)
+    return Case("Resize", [values(*x), None, scales, *([] if sizes is None else [ints(*sizes)])], attributes)
+
+
 def _pool(operator: str, x: tuple[int, ...], opset: int = 18, **attributes: Any) -> Case:
     return Case(operator, [values(*x)], attributes, dynamic=True, opset=opset)
 
 
 ELEMENTWISE = [
     *(case for operator in ("Add", "Sub", "Mul") for case in _broadcasting(operator)),
+    *(case for operator in ("Div", "Pow") for case in _broadcasting(operator, low=0.3)),
+    Case("Pow", [values(2, 3), np.float64(2)]),
+    Case("Pow", [values(2, 3), np.array([3], np.int64)], label="integer exponent"),
+    Case("Pow", [values(2, 3), np.float64(0)], label="zeroth power"),
+    Case("Mean", [values(2, 3), values(3, seed=1), values(2, 1, seed=2)], active=(0, 1, 2)),
+    Case("Where", [np.array([[True], [False]]), values(2, 3), values(3, seed=1)], active=(1, 2)),
+    *(Case(operator, [values(3, 4)]) for operator in ("Abs", "Exp", "Sigmoid", "Softplus", "Tanh", "HardSwish")),
+    *(Case(operator, [values(3, 4, low=0.3)]) for operator in ("Sqrt", "Log", "Reciprocal")),
+    Case("HardSwish", [values(3, 4, low=-5, high=5)], label="beyond the limits"),
+    *(
+        Case(operator, [values(3, 4, low=-4, high=4)], attributes)
+        for operator in ("LeakyRelu", "Elu", "HardSigmoid")
+        for attributes in ({}, {"alpha": 0.3})
+    ),
+    Case("HardSigmoid", [values(3, 4)], {"alpha": 0.6, "beta": 0.4}),
+    Case("PRelu", [values(*MAPS), values(3, 1, 1, low=0.1, seed=1)], active=(0, 1), dynamic=True),
+    Case("PRelu", [values(2, 3), values(1, low=0.1, seed=1)], active=(0, 1)),
+    Case("Cast", [values(2, 3)], {"to": 11}, label="float64 to float64"),
+    Case("CastLike", [values(2, 3), values(1, seed=1)]),
     Case("Sum", [values(2, 3), values(3, seed=1), values(2, 1, seed=2)], active=(0, 1, 2)),
     Case("Sum", [values(2, 3)]),
     Case("Max", [values(2, 3), values(3, seed=1), values(2, 1, seed=2)], active=(0, 1, 2)),
@@ -74,6 +103,11 @@ LINEAR = [
     ),
 ]
 CONVOLUTION = [
+    _transposed((2, 3, 4, 5), (3, 2, 3, 3)),
+    _transposed((2, 3, 4, 5), (3, 2, 3, 2), strides=[2, 3], pads=[1, 0, 1, 1], output_padding=[1, 0]),
+    _transposed((2, 4, 4, 5), (4, 3, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
+    _transposed((2, 3, 4, 4), (3, 2, 3, 3), dilations=[2, 2]),
+    _transposed((1, 2, 5), (2, 2, 3), strides=[2], pads=[1, 0]),
     _conv((2, 3, 5, 7), (4, 3, 3, 3), pads=[1, 1, 1, 1]),
     _conv((2, 3, 5, 7), (4, 3, 3, 3)),
     _conv((2, 3, 5, 7), (4, 3, 1, 1)),
@@ -114,6 +148,7 @@ POOLING = [
     _pool("MaxPool", (2, 2, 6, 7), kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER"),
     _pool("GlobalAveragePool", MAPS),
     _pool("GlobalAveragePool", (2, 3, 1, 1)),
+    _pool("GlobalMaxPool", MAPS),
 ]
 REDUCTION = [
     Case(operator, [values(*MAPS), axes], attributes, dynamic=True)
@@ -126,6 +161,12 @@ REDUCTION = [
         (ints(0, 2), {}),
     )
 ] + [
+    *(
+        Case("ReduceMax", [values(*MAPS), axes], attributes, dynamic=True)
+        for axes, attributes in ((ints(2, 3), {"keepdims": 0}), (ints(-1), {}), (ints(1), {"keepdims": 0}))
+    ),
+    *(Case(name, [values(*MAPS)], {"axis": a}, dynamic=True) for name in ("Softmax", "LogSoftmax") for a in (1, -1)),
+    Case("Softmax", [values(2, 3)]),
     Case("ReduceMean", [values(2, 3)], {"keepdims": 0}),
     Case("ReduceSum", [values(2, 3)], {"noop_with_empty_axes": 1}),
 ]
@@ -141,7 +182,30 @@ LAYOUT = [
     Case("Pad", [values(*MAPS), ints(0, 0, 1, 2, 0, 0, 3, 0)], dynamic=True),
     Case("Pad", [values(3, 4), ints(1, -1, 0, 2), np.float64(7)]),
     Case("Pad", [values(3, 4), ints(1, 2), None, ints(1)]),
+    Case("Pad", [values(*MAPS), ints(0, 0, 1, 2, 0, 0, 3, 0)], {"mode": "edge"}, dynamic=True),
+    Case("Pad", [values(*MAPS), ints(0, 0, 1, 2, 0, 0, 3, 0)], {"mode": "reflect"}, dynamic=True),
+    Case("Expand", [values(3, 1), ints(2, 3, 4)]),
+    Case("Expand", [values(2, 1, 4), ints(1, 3, 1)], dynamic=True),
+    Case("Slice", [values(*MAPS), ints(1, 0), ints(4, -1), ints(2, 3)], dynamic=True),
+    Case("Slice", [values(*MAPS), ints(0, 6), ints(5, -100), ints(2, 3), ints(2, -2)], dynamic=True),
+    Case("Slice", [values(5, 4), ints(-3, -100), ints(100, 3)]),
+    Case("Split", [values(2, 6, 3), ints(1, 3, 2)], {"axis": 1}, outputs=3, dynamic=True),
+    Case("Split", [values(2, 6)], {"axis": -1, "num_outputs": 3}, outputs=3),
     Case("Concat", [values(2, 3, 4), values(2, 1, 4, seed=1), values(2, 2, 4, seed=2)], {"axis": 1}, active=(0, 1, 2)),
     Case("Concat", [values(2, 3), values(2, 2, seed=1)], {"axis": -1}, active=(1,)),
 ]
-CASES = [*ELEMENTWISE, *LINEAR, *CONVOLUTION, *POOLING, *REDUCTION, *LAYOUT]
+RESIZE = [
+    _resize((1, 2, 3, 4), scales=[1, 1, 2, 2]),
+    _resize((1, 2, 3, 4), scales=[1, 1, 2, 3], nearest_mode="floor", coordinate_transformation_mode="asymmetric"),
+    _resize((1, 2, 6, 8), scales=[1, 1, 0.5, 0.4], nearest_mode="round_prefer_ceil"),
+    _resize((1, 2, 3, 4), sizes=[1, 2, 5, 9], mode="linear"),
+    _resize((1, 2, 5, 7), sizes=[1, 2, 3, 4], mode="linear", coordinate_transformation_mode="align_corners"),
+    _resize((1, 2, 3, 4), scales=[1, 1, 2, 2], mode="linear", coordinate_transformation_mode="asymmetric"),
+    _resize((1, 2, 3, 4), scales=[1, 1, 2.5, 2], mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    _resize((1, 2, 3, 4), scales=[2, 1.5], mode="linear", axes=[2, 3]),
+]
+RESPONSE = [
+    Case("LRN", [values(*MAPS)], {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5}, dynamic=True),
+    Case("LRN", [values(1, 7, 2, 2)], {"size": 5, "alpha": 0.3}),
+]
+CASES = [*RESIZE, *RESPONSE, *ELEMENTWISE, *LINEAR, *CONVOLUTION, *POOLING, *REDUCTION, *LAYOUT]

@@ -1,7 +1,9 @@
 """Operators written out from the ONNX specification, for those that `onnx.reference` computes wrongly or not at all.
 
 ConvTranspose: groups with output_padding fail there. MaxPool: asymmetric padding gives another shape. Pad: negative
-amounts are refused. Each stands in for the reference implementation on both sides of a gradient check.
+amounts are refused. LRN: wrong by far.
+
+Each stands in for the reference implementation on both sides of a gradient check.
 """
 
 from __future__ import annotations
@@ -40,6 +42,17 @@ class ConvTranspose(OpRun):
         return (y if b is None else y + b.reshape(-1, *[1] * rank),)
 
 
+class LRN(OpRun):
+    op_domain = ""
+
+    def _run(self, x, size=None, alpha=None, beta=None, bias=None):
+        y = np.empty_like(x)
+        for c in range(x.shape[1]):
+            window = x[:, max(0, c - (size - 1) // 2) : c + size // 2 + 1]
+            y[:, c] = x[:, c] / (bias + alpha / size * (window**2).sum(axis=1)) ** beta
+        return (y,)
+
+
 class MaxPool(OpRun):
     op_domain = ""
 
@@ -68,22 +81,21 @@ class Pad(OpRun):
     op_domain = ""
 
     def _run(self, x, pads, constant_value=None, axes=None, mode="constant"):
-        assert mode == "constant"
         axes = list(range(x.ndim)) if axes is None else [int(axis) % x.ndim for axis in axes]
         fill = 0 if constant_value is None else constant_value.item()
         for place, axis in enumerate(axes):
-            x = _pad_axis(x, axis, int(pads[place]), int(pads[len(axes) + place]), fill)
+            x = _pad_axis(x, axis, int(pads[place]), int(pads[len(axes) + place]), mode, fill)
         return (x,)
 
 
-LITERAL = [ConvTranspose, MaxPool, Pad]
+LITERAL = [ConvTranspose, LRN, MaxPool, Pad]
 
 
-def _pad_axis(x: np.ndarray, axis: int, begin: int, end: int, fill: float) -> np.ndarray:
+def _pad_axis(x: np.ndarray, axis: int, begin: int, end: int, mode: str, fill: float) -> np.ndarray:
     kept = np.take(x, range(max(-begin, 0), x.shape[axis] - max(-end, 0)), axis)
     widths = [(0, 0)] * x.ndim
     widths[axis] = (max(begin, 0), max(end, 0))
-    return np.pad(kept, widths, constant_values=fill)
+    return np.pad(kept, widths, mode, **({"constant_values": fill} if mode == "constant" else {}))
 
 
 def _axis(size, kernel, stride, dilation, pads, a, rank, auto_pad, ceil_mode) -> list[list[int]]:

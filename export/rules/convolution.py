@@ -76,8 +76,50 @@ def _transposed_convolution(s: Step, window: Window) -> ir.Value:
     )
 
 
+def _transposed_input(s: Step) -> ir.Value:
+    """y = transposed convolution of x with W (C, M/g, k...): x' is the plain convolution of g with that W."""
+    kernel = _sizes(s, s.b)[2:]
+    return s.op.Conv(
+        s.g,
+        s.b,
+        kernel_shape=kernel,
+        strides=s.attribute("strides", [1] * len(kernel)),
+        dilations=s.attribute("dilations", [1] * len(kernel)),
+        pads=_transposed_pads(s, kernel),
+        group=s.attribute("group", 1),
+    )
+
+
+def _transposed_pads(s: Step, kernel: tuple[int, ...]) -> list[int]:
+    """What ConvTranspose cuts off at either side, so that g gives back exactly x's size.
+
+    The end is set from the sizes, which covers output_padding, output_shape and auto_pad alike.
+    """
+    rank = len(kernel)
+    strides, dilations = s.attribute("strides", [1] * rank), s.attribute("dilations", [1] * rank)
+    inner, outer = _sizes(s, s.a)[-rank:], _sizes(s, s.y)[-rank:]
+    total = [
+        (n - 1) * st + d * (k - 1) + 1 - m
+        for n, m, st, d, k in zip(inner, outer, strides, dilations, kernel, strict=True)
+    ]
+    begin = _transposed_begin(s, total)
+    return [*begin, *(t - b for t, b in zip(total, begin, strict=True))]
+
+
+def _transposed_begin(s: Step, total: list[int]) -> list[int]:
+    mode = s.attribute("auto_pad", "NOTSET")
+    if mode == "NOTSET" and "output_shape" not in s.node.attributes:
+        return list(s.attribute("pads", [0] * (2 * len(total))))[: len(total)]
+    with_output_padding = [t + e for t, e in zip(total, s.attribute("output_padding", [0] * len(total)), strict=True)]
+    if mode == "VALID":
+        return [0] * len(total)
+    return [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in with_output_padding]
+
+
 def _sizes(s: Step, weights: ir.Value) -> tuple[int, ...]:
     return tuple(int(size) for size in s.shape(weights) if size is not None)
 
 
-define("Conv", _conv_input, note="with respect to the input; weights are constants")
+_NOTE = "with respect to the input; weights are constants"
+define("Conv", _conv_input, note=_NOTE)
+define("ConvTranspose", _transposed_input, note=_NOTE)

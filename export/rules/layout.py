@@ -1,4 +1,4 @@
-"""Operators that move elements without changing them."""
+"""Operators that move elements without changing them, or copy and drop some."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.engine import Step, define, define_variadic, describe
+from export.rules.resampling import along
 from harness.errors import InputError
 
 
@@ -28,12 +29,76 @@ def _concat(s: Step, active: frozenset[int]) -> list[ir.Value | None]:
     return stretches
 
 
-def _unpadded(s: Step) -> ir.Value:
-    """y = x between constant borders: the borders are cut off (a negative pad had cropped: zeros come back)."""
-    if s.attribute("mode", "constant") != "constant":
-        raise InputError(f"{describe(s.node)}: only constant padding can be differentiated; choose a later layer")
-    axes = [s.input(3)] if s.has(3) else []
-    return s.op.Pad(s.g, s.op.integers(*(-int(pad) for pad in s.constant(1))), s.number(0.0), *axes)
+def _split(s: Step, active: frozenset[int]) -> list[ir.Value | None]:
+    """y_0, y_1 ... = stretches of x: their cotangents end to end, zeros for a stretch that nothing needs."""
+    assert 0 in active
+    stretches = [
+        s.op.CastLike(s.op.ConstantOfShape(s.op.Shape(output)), s.a) if cotangent is None else cotangent
+        for output, cotangent in zip(s.node.outputs, s.cotangents, strict=True)
+    ]
+    whole = s.op.Concat(*stretches, axis=s.attribute("axis", 0))
+    return [whole] + [None] * (len(s.node.inputs) - 1)
+
+
+def _slice(s: Step) -> ir.Value:
+    """y = every step-th element between start and end, per axis: g goes back to where its element came from."""
+    cotangent = s.g
+    for axis, kept in _kept_places(s).items():
+        size = s.shape(s.a)[axis]
+        assert size is not None
+        if len(kept) and kept == list(range(kept[0], kept[0] + len(kept))):
+            cotangent = _zeros_around(s, cotangent, axis, kept[0], size - kept[-1] - 1)
+        else:
+            cotangent = along(s, cotangent, axis, np.eye(size)[kept])  # (kept, size)
+    return cotangent
+
+
+def _kept_places(s: Step) -> dict[int, list[int]]:
+    """Axis -> positions of x that y holds, in order; axes that are kept whole are left out."""
+    shape = s.shape(s.a)
+    starts, ends = s.constant(1).tolist(), s.constant(2).tolist()
+    axes = s.constant(3).tolist() if s.has(3) else list(range(len(starts)))
+    steps = s.constant(4).tolist() if s.has(4) else [1] * len(starts)
+    places = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis, size = axis % len(shape), shape[axis % len(shape)]
+        if size is None:
+            raise InputError(f"{describe(s.node)}: slices an axis of unknown size; fix that size in the model")
+        kept = list(range(size))[start:end:step]  # Python clamps as ONNX does
+        if kept != list(range(size)):
+            places[axis] = kept
+    return places
+
+
+def _zeros_around(s: Step, value: ir.Value, axis: int, before: int, after: int) -> ir.Value:
+    pads = s.op.integers(before, after)
+    return s.op.Pad(value, pads, s.number(0.0), s.op.integers(axis))
+
+
+def _pad(s: Step) -> ir.Value:
+    """y = x with a border: cotangents of a constant border are dropped, those of copies return to their source."""
+    rank = len(s.shape(s.a))
+    axes = [int(axis) % rank for axis in s.constant(3)] if s.has(3) else list(range(rank))
+    pads = [int(pad) for pad in s.constant(1)]
+    mode = s.attribute("mode", "constant")
+    if mode == "constant":
+        axes_input = [s.input(3)] if s.has(3) else []
+        return s.op.Pad(s.g, s.op.integers(*(-pad for pad in pads)), s.number(0.0), *axes_input)
+    cotangent = s.g
+    for place, axis in enumerate(axes):
+        before, after = pads[place], pads[len(axes) + place]
+        if before or after:
+            cotangent = along(s, cotangent, axis, _copies(s, axis, before, after, mode))
+    return cotangent
+
+
+def _copies(s: Step, axis: int, before: int, after: int, mode: str) -> np.ndarray:
+    """(padded size, size): a 1 where a padded position copies a position of x."""
+    size = s.shape(s.a)[axis]
+    if size is None or min(before, after) < 0:
+        raise InputError(f"{describe(s.node)}: this padding cannot be differentiated; choose a later layer")
+    numpy_mode = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}[mode]
+    return np.eye(size)[np.pad(np.arange(size), (before, after), mode=numpy_mode)]  # type: ignore[call-overload]
 
 
 define("Transpose", _transposed_back)
@@ -41,5 +106,8 @@ define("Reshape", lambda s: s.reshaped(s.g, s.a))
 define("Flatten", lambda s: s.reshaped(s.g, s.a))
 define("Squeeze", lambda s: s.reshaped(s.g, s.a))
 define("Unsqueeze", lambda s: s.reshaped(s.g, s.a))
-define("Pad", _unpadded, note="mode constant")
+define("Expand", lambda s: s.g, broadcast=True)
+define("Slice", _slice)
+define("Pad", _pad)
 define_variadic("Concat", _concat)
+define_variadic("Split", _split)

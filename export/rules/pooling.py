@@ -104,6 +104,19 @@ def _global_average(s: Step) -> ir.Value:
     return s.op.Expand(s.op.Mul(s.g, s.number(1.0 / prod(spatial))), s.op.integers(1, 1, *spatial))
 
 
+def _global_max(s: Step) -> ir.Value:
+    """y = max over the map: g, shared by the positions that reach it."""
+    spatial = range(2, len(s.shape(s.a)))
+    return shared_by_maxima(s, s.y, s.g, list(spatial))
+
+
+def shared_by_maxima(s: Step, maximum: ir.Value, cotangent: ir.Value, axes: list[int]) -> ir.Value:
+    """The cotangent (reduced axes of size 1) at the elements that equal the maximum, in equal shares."""
+    winners = s.op.CastLike(s.op.Equal(s.a, maximum), s.a)
+    share = s.op.Div(cotangent, s.op.ReduceSum(winners, s.op.integers(*axes), keepdims=1))
+    return s.op.Mul(winners, share)
+
+
 def _channels(s: Step) -> int:
     channels = s.shape(s.a)[1]
     assert channels is not None
@@ -117,3 +130,4 @@ def _like(s: Step, array: np.ndarray) -> ir.Value:
 define("AveragePool", _average_pool)
 define("MaxPool", _max_pool, ties="the first maximum of a window, as ONNX Runtime reports it")
 define("GlobalAveragePool", _global_average)
+define("GlobalMaxPool", _global_max, ties="equal shares")

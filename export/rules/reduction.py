@@ -1,4 +1,4 @@
-"""Sums and means over axes."""
+"""Sums, means, maxima and softmax over axes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import prod
 import onnx_ir as ir
 
 from export.engine import Step, define
+from export.rules.pooling import shared_by_maxima
 
 
 def _reduced_axes(s: Step) -> list[int]:
@@ -39,5 +40,33 @@ def _mean(s: Step) -> ir.Value:
     return _spread_out(s, s.op.Mul(s.g, s.number(1.0 / prod(size for size in sizes if size is not None))))
 
 
+def _maximum(s: Step) -> ir.Value:
+    """y = max over axes: g, shared by the elements that reach it."""
+    axes = _reduced_axes(s)
+    if not axes:
+        return s.g
+    kept = s.attribute("keepdims", 1)
+    maximum, cotangent = (v if kept else s.op.Unsqueeze(v, s.op.integers(*axes)) for v in (s.y, s.g))
+    return shared_by_maxima(s, maximum, cotangent, axes)
+
+
+def _softmax(s: Step) -> ir.Value:
+    """y = exp(x) / sum exp(x): x' = y (g - sum(g y))."""
+    weighted = s.op.Mul(s.g, s.y)
+    return s.op.Sub(weighted, s.op.Mul(s.y, _summed(s, weighted)))
+
+
+def _log_softmax(s: Step) -> ir.Value:
+    """y = x - log sum exp(x): x' = g - exp(y) sum(g)."""
+    return s.op.Sub(s.g, s.op.Mul(s.op.Exp(s.y), _summed(s, s.g)))
+
+
+def _summed(s: Step, value: ir.Value) -> ir.Value:
+    return s.op.ReduceSum(value, s.op.integers(s.attribute("axis", -1)), keepdims=1)
+
+
 define("ReduceSum", lambda s: _spread_out(s, s.g))
 define("ReduceMean", _mean)
+define("ReduceMax", _maximum, ties="equal shares")
+define("Softmax", _softmax)
+define("LogSoftmax", _log_softmax)
