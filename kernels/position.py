@@ -27,7 +27,7 @@ def peak_shift(pair: PairFacts) -> float:
 
 def zone_overlap(pair: PairFacts) -> float:
     """Sum over the six zones of min(share before, share after) of the mass."""
-    return float(np.minimum(pair.before.fact(mass)[1], pair.after.fact(mass)[1]).sum())
+    return min(1.0, float(np.minimum(pair.before.fact(mass)[1], pair.after.fact(mass)[1]).sum()))
 
 
 def mass(a_map: MapFacts) -> tuple[tuple[float, float], np.ndarray]:

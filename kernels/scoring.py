@@ -78,7 +78,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class PairScores:
-    """Values float64 (N, M) and reason codes uint8 (N, M) of N pairs, one column per name.
+    """Values float64 (..., N, M) and reason codes uint8 of the same shape, of N pairs, one column per name.
 
     A value is NaN exactly where its reason is an undefined one; `kernels.reasons` tells the cases apart.
     """
@@ -88,11 +88,11 @@ class PairScores:
     reasons: np.ndarray
 
     def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Values and reasons (N,) of one column; raises ValueError where there is none of that name."""
+        """Values and reasons (..., N) of one column; raises ValueError where there is none of that name."""
         if name not in self.names:
             raise ValueError(f"no column {name!r}; there are {', '.join(self.names)}")
         place = self.names.index(name)
-        return self.values[:, place], self.reasons[:, place]
+        return self.values[..., place], self.reasons[..., place]
 
 
 @dataclass(frozen=True)
