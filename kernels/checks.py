@@ -49,13 +49,17 @@ def map_size(size: object) -> tuple[int, int]:
     return positive_integer(size[0], "the height in size"), positive_integer(size[1], "the width in size")
 
 
-def clean_float32(array: np.ndarray) -> np.ndarray:
-    """`array` itself where it is C-ordered, writable float32, else a copy that is.
+def is_clean(array: np.ndarray) -> bool:
+    """True for C-ordered, aligned, writable float32: the one form for which kernels are compiled."""
+    return array.flags.carray and array.dtype == np.float32
 
-    One form means one compiled version of each kernel. A value beyond float32 becomes infinite, and is then
-    reported as `NON_FINITE`.
+
+def clean_float32(array: np.ndarray) -> np.ndarray:
+    """`array` itself where it is clean, else a copy that is.
+
+    A value beyond float32 becomes infinite, and is then reported as `NON_FINITE`.
     """
-    if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable and array.dtype.isnative:
+    if is_clean(array):
         return array
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(array, dtype=np.float32, order="C")

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kernels.checks import clean_float32
+from kernels.checks import clean_float32, is_clean
 from kernels.jit import sums
 from kernels.reasons import Reason
 from kernels.resize import Resizer
 
 Fact = TypeVar("Fact")
+_NEGATIVE_ZERO = -(2**31)  # the bits of -0.0, read as an integer: smaller than those of any other float
 _INFINITY = 0x7F800000  # the bits of float32 infinity; read as integers, NaN lies above and negatives below 0
 
 
@@ -44,13 +45,23 @@ class Slot:
         self._resizers: dict[tuple[int, ...], Resizer] = {}
 
     def load(self, source: np.ndarray, reason: int = Reason.DEFINED) -> MapFacts:
-        """Take `source` in, resized to the size of the slot where it has another one."""
+        """Take `source` in, resized to the size of the slot where it has another one.
+
+        What can be read as it is is not copied, so it must not change while the facts are in use.
+        """
+        if source.shape == self.size and is_clean(source):
+            facts = MapFacts(source, self, reason)
+            return facts if facts.is_unsigned else self._copy(source, reason)
+        if source.shape == self.size:
+            return self._copy(source, reason)
         values = self.own.array("values", self.size, np.float32)
-        if source.shape != self.size:
-            self._resizer(source.shape).write(clean_float32(source), values)
-            return MapFacts(values, self, reason)
+        self._resizer(source.shape).write(clean_float32(source), values)
+        return MapFacts(values, self, reason)
+
+    def _copy(self, source: np.ndarray, reason: int) -> MapFacts:
+        values = self.own.array("values", self.size, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add(source, 0.0, out=values, casting="unsafe")  # not a copy: -0.0 becomes 0.0
+            np.add(source, 0.0, out=values, casting="unsafe")  # not a plain copy: -0.0 becomes 0.0
         return MapFacts(values, self, reason)
 
     def _resizer(self, shape: tuple[int, ...]) -> Resizer:
@@ -73,8 +84,9 @@ class _Facts:
 
 
 class MapFacts(_Facts):
-    """One map: `values` float32 (H, W) without -0.0, `flat` the same as (HW,), sum, extremes, and `reason`.
+    """One map: `values` float32 (H, W), `flat` the same as (HW,), sum, extremes, and `reason`.
 
+    `is_unsigned` is False where a pixel is -0.0, whose bits would be out of order.
     `reason` is what makes every metric of the map undefined (it may come from the CAM stage), else DEFINED.
     """
 
@@ -86,6 +98,7 @@ class MapFacts(_Facts):
         bits = self.flat.view(np.int32)  # floats >= 0 are ordered as their bits are, and integers vectorise
         self.total, lowest, highest = _survey(self.flat, bits)
         self.maximum = float(np.int32(highest).view(np.float32))
+        self.is_unsigned = lowest != _NEGATIVE_ZERO
         self.is_empty = highest == 0
         self.is_constant = lowest == highest
         self.reason = reason or _reason(self.total, lowest, highest)

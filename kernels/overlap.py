@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels.facts import PairFacts
+from kernels.facts import MapFacts, PairFacts
 from kernels.jit import kernel, sums
 from kernels.order import TOP_PERCENTS, order
 
@@ -26,16 +26,17 @@ def top_ious(pair: PairFacts) -> np.ndarray:
 
 def iou_half(pair: PairFacts) -> float:
     """IoU of the masks {x >= max / 2}."""
-    return float(pair.fact(relative_ious)[CURVE_STEPS // 2 - 1])
+    return float(_ious(pair, _half(pair.before), _half(pair.after))[0])
+
+
+def _half(a_map: MapFacts) -> np.ndarray:
+    """float32 (1,): the smallest one that is at least max / 2, which is max / 2 itself unless that is denormal."""
+    half = np.array([a_map.maximum / 2], np.float32)
+    return half if float(half[0]) >= a_map.maximum / 2 else np.nextafter(half, np.float32(np.inf))
 
 
 def iou_curve(pair: PairFacts) -> float:
     """Mean IoU of the masks {x >= r max} over r = 0.05, 0.10 ... 0.95."""
-    return float(pair.fact(relative_ious).mean())
-
-
-def relative_ious(pair: PairFacts) -> np.ndarray:
-    """IoU of {x >= j max / 20} for j = 1 ... 19, from one joint histogram of levels."""
     before, after = pair.before, pair.after
     levels = before.slot.shared.array("levels", before.flat.size, np.uint16)
     _levels(before.flat, after.flat, CURVE_STEPS / before.maximum, CURVE_STEPS / after.maximum, levels)
@@ -84,7 +85,7 @@ def _levels(a, b, scale_a, scale_b, levels):
 
 @kernel
 def _curve(levels):
-    """IoU of {i >= t} and {j >= t} for t = 1 ... 19."""
+    """Mean over t = 1 ... 19 of the IoU of {i >= t} and {j >= t}, from the joint histogram of i and j."""
     counts = np.zeros((4, CURVE_STEPS * CURVE_STEPS), np.int64)  # neighbours are alike; four do not wait in line
     for p in range(levels.size):
         counts[p & 3, levels[p]] += 1
@@ -94,7 +95,7 @@ def _curve(levels):
         i, j = level // CURVE_STEPS, level % CURVE_STEPS
         both[min(i, j)] += count
         either[max(i, j)] += count
-    return (both[::-1].cumsum() / either[::-1].cumsum())[:-1][::-1]
+    return (both[:0:-1].cumsum() / either[:0:-1].cumsum()).mean()
 
 
 @sums
