@@ -9,7 +9,7 @@ Y_c is the logit of class c. A target outside -1..K-1 gives NaN gradients, never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,11 @@ import export.rules  # noqa: F401  (registers the rules)
 from export import passes
 from export.emit import Emitter, dimensions
 from export.engine import backward
+from export.fuse import fuse
 from harness.errors import InputError
 
-SCORE_KINDS = ("softmax", "multilabel", "binary")
+SQUEEZED = "/squeezed"  # ends the name of a head that was (N, K, 1, 1)
+_ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "multilabel"}
 
 
 @dataclass
@@ -62,23 +64,72 @@ def clean(forward: Forward) -> None:
     passes.separate_padding_from_max_pool(forward.graph)
 
 
-def add_backward(forward: Forward, score_kind: str) -> ir.Model:
-    """Append the backward graph and declare inputs and outputs. Returns the finished, checked model."""
+def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (), probability: bool = False) -> ir.Model:
+    """Append the backward graph and declare inputs and outputs. Returns the finished, checked model.
+
+    :param methods: CAM methods whose maps become outputs too.
+    :param probability: explain the class probability instead of its logit.
+    """
     graph, logits, layers = forward.graph, forward.logits, forward.layers
     op = Emitter(graph)
     target = ir.val("target", ir.DataType.INT64, ["N"])
     graph.inputs.append(target)
     seed, poison = _seed(op, logits, target, score_kind)
-    cotangents = backward(graph, forward.opset, logits, seed, list(layers.values()), op)
-    gradients = {layer: op.Add(cotangent, poison) for layer, cotangent in zip(layers, cotangents, strict=True)}
-    _declare_outputs(graph, logits, layers, gradients)
+    score = _probability(op, logits, score_kind) if probability else logits
+    cotangents = backward(graph, forward.opset, score, seed, list(layers.values()), op)
+    declared = {"logits": logits}
+    for (layer, names), cotangent in zip(output_names(layers, methods).items(), cotangents, strict=True):
+        declared[names.activations] = layers[layer]
+        declared[names.gradients] = _like(op.Add(cotangent, poison), layers[layer])
+        for method, name in names.maps.items():
+            declared[name] = _map(op, method, layers[layer], cotangent, poison)
+    _declare_outputs(graph, declared)
     return _finished(forward.model)
 
 
-def output_names(layers: Mapping[str, object]) -> dict[str, tuple[str, str]]:
-    """CAM layer -> names of its two outputs; the layer's name is part of them where there are several layers."""
+@dataclass(frozen=True)
+class OutputNames:
+    """Names of the outputs of one CAM layer; `maps`: CAM method -> output."""
+
+    activations: str
+    gradients: str
+    maps: dict[str, str]
+
+
+def output_names(layers: Iterable[str], methods: Sequence[str] = ()) -> dict[str, OutputNames]:
+    """CAM layer -> names of its outputs; the layer's name is part of them where there are several layers."""
+    layers = list(layers)
     suffix = {name: f":{name}" if len(layers) > 1 else "" for name in layers}
-    return {name: (f"activations{suffix[name]}", f"gradients{suffix[name]}") for name in layers}
+    return {
+        name: OutputNames(
+            f"activations{suffix[name]}", f"gradients{suffix[name]}", {m: f"{m}{suffix[name]}" for m in methods}
+        )
+        for name in layers
+    }
+
+
+def cut_final_activation(graph: ir.Graph) -> tuple[ir.Value, str]:
+    """(logits, score kind): the tensor before a final Softmax, LogSoftmax or Sigmoid, or the output itself."""
+    value = output = graph.outputs[0]
+    while (node := value.producer()) is not None and node.op_type in ("Identity", "Reshape", "Flatten", "Squeeze"):
+        value = node.inputs[0]  # type: ignore[assignment]
+    activation = node.op_type if node is not None else ""
+    logits = node.inputs[0] if node is not None and activation in _ACTIVATIONS else output
+    assert logits is not None
+    graph.outputs[0] = logits
+    single = dimensions(output)[1:] in ((1,), (1, 1, 1))
+    return logits, "binary" if single else _ACTIVATIONS.get(activation, "softmax")
+
+
+def squeeze_head(graph: ir.Graph, logits: ir.Value) -> ir.Value:
+    """Class scores (N, K, 1, 1) become (N, K)."""
+    sizes = dimensions(logits)
+    if len(sizes) <= 2 or any(size != 1 for size in sizes[2:]):
+        return logits
+    flat = Emitter(graph, "head").Flatten(logits, axis=1)
+    flat.name, flat.type = f"{logits.name}{SQUEEZED}", logits.type
+    graph.outputs[0] = flat
+    return flat
 
 
 def _seed(op: Emitter, logits: ir.Value, target: ir.Value, score_kind: str) -> tuple[ir.Value, ir.Value]:
@@ -105,14 +156,25 @@ def _predicted(op: Emitter, logits: ir.Value, binary: bool) -> ir.Value:
     return op.ArgMax(logits, axis=1, keepdims=0)
 
 
-def _declare_outputs(
-    graph: ir.Graph, logits: ir.Value, layers: dict[str, ir.Value], gradients: dict[str, ir.Value]
-) -> None:
+def _probability(op: Emitter, logits: ir.Value, score_kind: str) -> ir.Value:
+    return op.Softmax(logits, axis=1) if score_kind == "softmax" else op.Sigmoid(logits)
+
+
+def _like(value: ir.Value, other: ir.Value) -> ir.Value:
+    value.type, value.shape = other.type, other.shape
+    return value
+
+
+def _map(op: Emitter, method: str, activations: ir.Value, cotangent: ir.Value, poison: ir.Value) -> ir.Value:
+    """The map (N, h, w) of a CAM method, NaN for a target out of range."""
+    made = op.Add(fuse(op, method, activations, cotangent), op.Squeeze(poison, op.integers(1)))
+    sizes = dimensions(activations)
+    made.type, made.shape = activations.type, ir.Shape(["N", *(size for size in sizes[2:] if size is not None)])
+    return made
+
+
+def _declare_outputs(graph: ir.Graph, declared: dict[str, ir.Value]) -> None:
     graph.outputs.clear()
-    declared = {"logits": logits}
-    for layer, (activations, gradient) in output_names(layers).items():
-        declared[activations], declared[gradient] = layers[layer], gradients[layer]
-        gradients[layer].type, gradients[layer].shape = layers[layer].type, layers[layer].shape
     for value in _all_values(graph):
         if value.name in declared and declared[value.name] is not value:
             value.name = f"{value.name}/inner"

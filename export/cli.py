@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.errors import InputError, run_command_line
 
 if TYPE_CHECKING:
+    from export.finish import Request
+    from export.parity import Difference
     from export.record import CheckpointRecord
+
+METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group()
@@ -21,37 +27,58 @@ def cli() -> None:
     """
 
 
+def _shared_options(command: Command) -> Command:
+    """What both sources have in common, bottom up."""
+    for option in (
+        click.option("--classes", default="", help="Class names, separated by commas."),
+        click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
+        click.option("--probability", is_flag=True, help="Explain the class probability instead of its logit."),
+        click.option("--fuse", "methods", multiple=True, type=click.Choice(METHODS), help="CAM maps as outputs too."),
+        click.option("--layer", "layers", multiple=True, help="CAM layer, repeatable; auto: the last map."),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    help="penultimate (default), last, auto, or a layer's name; repeatable.",
-)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; a folder for a whole run.")
 @click.option("--phase", help="Export only this phase of a run directory, to the file --out.")
-@click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on; repeatable.")
-@click.option("--classes", default="", help="Class names, separated by commas, where no run.json gives them.")
-def keras(
-    source: Path,
-    layers: tuple[str, ...],
-    out: Path,
-    phase: str | None,
-    images: tuple[Path, ...],
-    classes: str,
-) -> None:
-    """Export a Keras checkpoint, or every phase of a run directory, and prove it equal to Keras."""
+@_shared_options
+def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], **asked: Any) -> None:
+    """Export a Keras checkpoint, or every phase of a run directory, and prove it equal to Keras.
+
+    Layers: penultimate (the default in a run directory), last, auto, or a Keras layer's name.
+    """
     from export.from_keras import export_checkpoint
     from export.record import find_checkpoints
 
     records = _of_phase(find_checkpoints(source), source, phase)
-    names = [name.strip() for name in classes.split(",") if name.strip()]
     for record in records:
         default = "penultimate" if record.cam_layers else "auto"
         file = out / f"{record.name}.onnx" if len(records) > 1 else out
-        differences = export_checkpoint(record, layers or (default,), file, images, names)
-        _report(file, differences)
+        _report(file, "Keras", export_checkpoint(record, _request(layers or (default,), file, **asked)))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+@click.option(
+    "--scale", default=1.0, show_default=True, help="The model expects (grey * scale - mean) / std, grey 0..255."
+)
+@click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas.")
+@click.option("--std", default="1", show_default=True, help="One number, or three separated by commas.")
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True)
+@_shared_options
+def onnx(
+    model: Path, out: Path, scale: float, mean: str, std: str, layout: str, layers: tuple[str, ...], **asked: Any
+) -> None:
+    """Export any ONNX image classifier, and prove it equal to its source."""
+    from export.from_onnx import export_onnx
+    from export.onnx_source import Preprocessing
+
+    preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
+    _report(out, "its source", export_onnx(model, _request(layers or ("auto",), out, **asked), preprocessing))
 
 
 @cli.command()
@@ -62,8 +89,24 @@ def operators() -> None:
 
     for rule in all_rules():
         gradient = f"inputs {rule.inputs}" if rule.vjp else "none, by nature"
-        extra = "; ".join(text for text in (rule.ties and f"ties: {rule.ties}", rule.note if rule.vjp else "") if text)
+        extra = "; ".join(filter(None, (rule.ties and f"ties: {rule.ties}", rule.note if rule.vjp else "")))
         click.echo(f"{rule.operator:24} gradient of {gradient:18} {extra}".rstrip())
+
+
+def _request(
+    layers: Sequence[str], out: Path, methods: Sequence[str], probability: bool, images: Sequence[Path], classes: str
+) -> Request:
+    from export.finish import Request
+
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    return Request(layers, out, methods, probability, images, names)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option} takes numbers separated by commas, not {text!r}") from None
 
 
 def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) -> list[CheckpointRecord]:
@@ -76,14 +119,14 @@ def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) 
     return chosen
 
 
-def _report(file: Path, differences: list) -> None:
-    from export.from_keras import summary
+def _report(file: Path, source: str, differences: Sequence[Difference]) -> None:
+    from export.parity import summary
 
-    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to Keras at all ONNX Runtime optimisation levels")
-    for row in summary(differences):
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to {source} at all ONNX Runtime optimisation levels")
+    for item in summary(differences):
         click.echo(
-            f"  {row['output']}: relative L2 error {row['relative_l2']:.1e}, cosine {row['cosine']:.7f}, "
-            f"{row['switched']} switched elements"
+            f"  {item.output}: relative L2 error {item.relative_l2:.1e}, cosine {item.cosine:.7f}, "
+            f"{item.switched} switched elements"
         )
 
 

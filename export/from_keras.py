@@ -1,48 +1,39 @@
-"""Keras checkpoint to exported graph: convert, differentiate, stamp, prove, write."""
+"""Keras checkpoint to exported graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from export import assemble, parity
-from export.metadata import Metadata, stamp
+from export import parity
+from export.assemble import Forward
+from export.finish import PATTERNS, Request, finish, patterns
+from export.metadata import Metadata
 from export.record import CheckpointRecord
 from harness.digests import weights_digest
 from harness.errors import InputError
 from harness.images import RULE, channels_first, channels_last, load_grey
 
-PARITY_IMAGES = 4
 
-
-def export_checkpoint(
-    record: CheckpointRecord, layers: Sequence[str], out: Path, images: Sequence[Path], classes: Sequence[str]
-) -> list[parity.Difference]:
+def export_checkpoint(record: CheckpointRecord, request: Request) -> list[parity.Difference]:
     """Write one checkpoint as a self-describing graph and return how far it is from Keras.
 
-    :param layers: `penultimate`, `last` (as the run records them), `auto` or names of Keras layers.
-    :param images: files to prove parity on; without any, the run's test images, else seeded patterns.
+    Layers are `penultimate` and `last` (as the run records them), `auto` or names of Keras layers. Parity is proved
+    on the images of the request; without any, on the run's test images, else on seeded patterns.
+
     :raises InputError: the checkpoint, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from Keras; nothing is written.
     """
     keras_source = _keras_source()
     model, score_kind = keras_source.without_final_activation(keras_source.load_checkpoint(record.path))
-    _check_digest(record, digest := weights_digest((weight.path, weight.numpy()) for weight in model.weights))
-    names = [_resolve(layer, record, model) for layer in layers]
-    forward = keras_source.forward_graph(model, names)
-    metadata = _metadata(record, model, names, score_kind, digest, classes, forward)
-    assemble.clean(forward)
-    exported = assemble.add_backward(forward, metadata.score_kind)
-    stamp(exported, metadata)
-    content = ir.to_proto(exported).SerializeToString()
-    differences = _prove(content, model, names, _greys(record, images, tuple(metadata.input_size)))
-    _write(out, content)
-    return differences
+    digest = weights_digest((weight.path, weight.numpy()) for weight in model.weights)
+    _check_digest(record, digest)
+    layers = [_resolve(layer, record, model) for layer in request.layers]
+    forward = keras_source.forward_graph(model, layers)
+    metadata = _metadata(record, request, model, score_kind, digest)
+    greys = _greys(record, request, keras_source.input_size(model))
+    return finish(forward, metadata, request, lambda content: _compare(content, model, forward, request, greys))
 
 
 def _keras_source() -> Any:
@@ -73,20 +64,11 @@ def _resolve(layer: str, record: CheckpointRecord, model: Any) -> str:
     return _keras_source().last_spatial_layer(model) if layer == "auto" else layer
 
 
-def _metadata(
-    record: CheckpointRecord,
-    model: Any,
-    layers: Sequence[str],
-    score_kind: str,
-    digest: str,
-    classes: Sequence[str],
-    forward: assemble.Forward,
-) -> Metadata:
-    facts = record.facts
-    names = list(classes) or record.classes or [f"class {i}" for i in range(model.output_shape[1])]
-    outputs = assemble.output_names(forward.layer_names)
-    if len(names) != max(model.output_shape[1], 2 if score_kind == "binary" else 1):
-        raise InputError(f"{record.path}: the model has {model.output_shape[1]} outputs, but {len(names)} class names")
+def _metadata(record: CheckpointRecord, request: Request, model: Any, score_kind: str, digest: str) -> Metadata:
+    facts, outputs = record.facts, model.output_shape[1]
+    names = list(request.classes) or record.classes or [f"class {i}" for i in range(max(outputs, 2))]
+    if len(names) != (2 if score_kind == "binary" else outputs):
+        raise InputError(f"{record.path}: the model has {outputs} outputs, but {len(names)} class names")
     if facts.get("image_rule", RULE) != RULE:
         raise InputError(
             f"{record.path}: trained under image rule {facts['image_rule']!r}, this is {RULE!r}; train again"
@@ -98,9 +80,7 @@ def _metadata(
         preprocessing=facts.get("preprocessing", "inside the graph, as the checkpoint holds it"),
         image_rule=RULE,
         input_size=list(_keras_source().input_size(model)),
-        input_range=[0.0, 255.0],
         score_kind=facts.get("score", score_kind),
-        layers=[{"name": name, "activations": outputs[name][0], "gradients": outputs[name][1]} for name in layers],
         weights_digest=digest,
         data_digest=record.data_digest,
         seed=record.phase.get("seed"),
@@ -108,45 +88,18 @@ def _metadata(
     )
 
 
-def _greys(record: CheckpointRecord, images: Sequence[Path], size: tuple[int, ...]) -> np.ndarray:
+def _greys(record: CheckpointRecord, request: Request, size: tuple[int, int]) -> np.ndarray:
     """(N, H, W) grey levels to prove parity on."""
-    paths = list(images) or record.test_images(PARITY_IMAGES)
-    if paths:
-        return np.stack([load_grey(path, (size[0], size[1])) for path in paths])
-    return _patterns(size)
+    paths = list(request.images) or record.test_images(PATTERNS)
+    return np.stack([load_grey(path, size) for path in paths]) if paths else patterns(size)
 
 
-def _patterns(size: tuple[int, ...]) -> np.ndarray:
-    """Seeded patches of grey with noise, for a checkpoint that comes without images."""
-    rng = np.random.default_rng(0)
-    coarse = rng.uniform(0, 255, (PARITY_IMAGES, -(-size[0] // 16), -(-size[1] // 16)))
-    patches = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, : size[0], : size[1]]
-    return np.clip(patches + rng.normal(0, 20, patches.shape), 0, 255).astype(np.float32)
-
-
-def _prove(content: bytes, model: Any, layers: Sequence[str], greys: np.ndarray) -> list[parity.Difference]:
-    classes = max(model.output_shape[1], 2)
-    target = np.arange(len(greys), dtype=np.int64) % classes
-    expected = _keras_source().explain(model, layers, channels_last(greys), target)
+def _compare(
+    content: bytes, model: Any, forward: Forward, request: Request, greys: np.ndarray
+) -> list[parity.Difference]:
+    layers = list(forward.layer_names)
+    target = np.arange(len(greys), dtype=np.int64) % max(model.output_shape[1], 2)
+    expected = _keras_source().explain(model, layers, channels_last(greys), target, request.probability)
     if len(layers) == 1:
         expected = {name.split(":")[0]: array for name, array in expected.items()}
-    differences = parity.compare(content, {"image": channels_first(greys), "target": target}, expected)
-    parity.require(differences)
-    return differences
-
-
-def _write(out: Path, content: bytes) -> None:
-    """Whole or not at all: a reader never sees half a graph."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(out)
-
-
-def summary(differences: Sequence[parity.Difference]) -> list[dict[str, Any]]:
-    """The worst optimisation level of each output, as plain records."""
-    worst: dict[str, parity.Difference] = {}
-    for item in differences:
-        if item.output not in worst or item.relative_l2 > worst[item.output].relative_l2:
-            worst[item.output] = item
-    return [asdict(item) for item in worst.values()]
+    return parity.compare(content, {"image": channels_first(greys), "target": target}, expected)

@@ -87,7 +87,9 @@ def forward_graph(model: Any, layers: Sequence[str]) -> Forward:
     return _as_forward(converted, keys, layers)
 
 
-def explain(model: Any, layers: Sequence[str], images: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+def explain(
+    model: Any, layers: Sequence[str], images: np.ndarray, target: np.ndarray, probability: bool = False
+) -> dict[str, np.ndarray]:
     """Logits, activations and gradients by GradientTape, channels first: what the exported graph must equal.
 
     :param images: (N, H, W, 3) grey levels.
@@ -95,7 +97,7 @@ def explain(model: Any, layers: Sequence[str], images: np.ndarray, target: np.nd
     pinned = keras.Model(model.inputs, [model.output, *(_layer(model, name).output for name in layers)])
     with tf.GradientTape() as tape:
         logits, *activations = pinned(tf.constant(images), training=False)
-        score = _score(logits, tf.constant(target))
+        score = _score(logits, tf.constant(target), probability)
     gradients = tape.gradient(score, activations)
     found = {"logits": logits.numpy()}
     for name, a, g in zip(layers, activations, gradients, strict=True):
@@ -104,10 +106,13 @@ def explain(model: Any, layers: Sequence[str], images: np.ndarray, target: np.nd
     return found
 
 
-def _score(logits: Any, target: Any) -> Any:
+def _score(logits: Any, target: Any, probability: bool) -> Any:
+    """The sum over images of the explained score: gradients of a sum are those of each term."""
     if logits.shape[-1] == 1:
-        return tf.reduce_sum(logits[:, 0] * tf.cast(2 * target - 1, logits.dtype))
-    return tf.reduce_sum(tf.gather(logits, target, batch_dims=1))
+        scores = tf.sigmoid(logits) if probability else logits
+        return tf.reduce_sum(scores[:, 0] * tf.cast(2 * target - 1, logits.dtype))
+    scores = tf.nn.softmax(logits) if probability else logits
+    return tf.reduce_sum(tf.gather(scores, target, batch_dims=1))
 
 
 def _layer(model: Any, name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,7 +16,7 @@ TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime-gpu",
 
 @dataclass(frozen=True)
 class Metadata:
-    """One field per property. `layers` lists {name, activations, gradients}: a CAM layer and its two outputs."""
+    """One field per property. `layers` lists {name, activations, gradients, maps}: a CAM layer and its outputs."""
 
     architecture: str
     phase: str
@@ -24,13 +24,14 @@ class Metadata:
     preprocessing: Any
     image_rule: str
     input_size: list[int]
-    input_range: list[float]
     score_kind: str
-    layers: list[dict[str, str]]
     weights_digest: str
-    data_digest: str
-    seed: int | None
-    git_commit: str | None
+    data_digest: str = ""
+    seed: int | None = None
+    git_commit: str | None = None
+    input_range: tuple[float, float] = (0.0, 255.0)
+    explained: str = "logit"  # or `probability`: what the gradients are of
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
 
 def stamp(model: ir.Model, metadata: Metadata) -> None:

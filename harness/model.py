@@ -27,11 +27,15 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 
 
 class LayerOutputs(BaseModel):
-    """A CAM layer and the graph outputs that carry its activations and gradients, both (N, C, h, w)."""
+    """A CAM layer and the graph outputs that carry its activations and gradients, both (N, C, h, w).
+
+    `maps`: CAM method -> output that carries its map (N, h, w), where the graph explains itself.
+    """
 
     name: str
     activations: str
     gradients: str
+    maps: dict[str, str] = {}
 
 
 class GraphMetadata(BaseModel):
@@ -46,6 +50,7 @@ class GraphMetadata(BaseModel):
     input_size: tuple[int, int]
     input_range: tuple[float, float]
     score_kind: Literal["softmax", "multilabel", "binary"]
+    explained: Literal["logit", "probability"]
     layers: list[LayerOutputs]
     weights_digest: str
     data_digest: str
@@ -126,6 +131,7 @@ def require_comparable(before: Model, after: Model) -> None:
         ("input_size", "input sizes"),
         ("image_rule", "image rules"),
         ("score_kind", "score kinds"),
+        ("explained", "explained scores"),
     ):
         a, b = getattr(before.metadata, field), getattr(after.metadata, field)
         if a != b:

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import cv2
 
+from export.finish import Request
 from export.from_keras import export_checkpoint
 from export.record import find_checkpoints
 from harness.images import read_grey
@@ -32,7 +33,7 @@ def main(run: Path) -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     for record in find_checkpoints(run):
         if record.name in ("transfer", "finetune"):
-            export_checkpoint(record, [record.cam_layers["penultimate"]], DEMO / f"{record.name}.onnx", [], [])
+            export_checkpoint(record, Request(["penultimate"], DEMO / f"{record.name}.onnx"))
     with tempfile.TemporaryDirectory() as folder:
         write_phantoms(Path(folder), IMAGES, PATIENTS, seed=SEED, size=SIZE)
         _copy_as_jpeg(Path(folder))

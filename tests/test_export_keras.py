@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("tensorflow", reason="the Keras front end needs the extra `train`")
 
 from export import passes
+from export.finish import Request
 from export.from_keras import export_checkpoint
 from export.record import CheckpointRecord, find_checkpoints
 from harness.errors import CannotEvaluateError, InputError
@@ -43,7 +44,9 @@ def checkpoint(small: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path) -> Path:
     out = checkpoint.with_suffix(".onnx")
-    differences = export_checkpoint(CheckpointRecord(checkpoint, "small"), LAYERS, out, [], ["a", "b", "c"])
+    differences = export_checkpoint(
+        CheckpointRecord(checkpoint, "small"), Request(LAYERS, out, classes=["a", "b", "c"])
+    )
     assert {item.level for item in differences} == {"disabled", "basic", "extended", "all"}
     assert {item.output for item in differences} >= {f"gradients:{layer}" for layer in LAYERS}
     assert all(item.passes for item in differences)
@@ -109,7 +112,7 @@ def test_without_the_padding_rewrite_the_export_fails(
     monkeypatch.setattr(passes, "separate_padding_from_max_pool", lambda _graph: 0)
     out = tmp_path / "x.onnx"
     with pytest.raises(CannotEvaluateError, match=r"differs from its source: .* nothing was written"):
-        export_checkpoint(CheckpointRecord(checkpoint, "small"), ["joined"], out, [], [])
+        export_checkpoint(CheckpointRecord(checkpoint, "small"), Request(["joined"], out))
     assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +126,7 @@ def test_final_activation_is_cut_off_and_remembered(
     path = tmp_path / "m.keras"
     keras_models.small(classes=classes, activation=activation).save(path)
     names = ["no", "yes"] if classes == 1 else []
-    export_checkpoint(CheckpointRecord(path, "m"), ["map"], tmp_path / "m.onnx", [], names)
+    export_checkpoint(CheckpointRecord(path, "m"), Request(["map"], tmp_path / "m.onnx", classes=names))
     model = Model.open(tmp_path / "m.onnx")
     assert model.metadata.score_kind == kind
     logits = model.explain(images(3), np.zeros(3, np.int64), ["map"]).logits
@@ -135,13 +138,13 @@ def test_final_activation_is_cut_off_and_remembered(
 
 def test_unknown_layer_is_answered_with_the_nearest(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no spatial layer 'joind'; nearest \(h, w, C\): joined \(8, 8, 16\)"):
-        export_checkpoint(CheckpointRecord(checkpoint, "m"), ["joind"], tmp_path / "x.onnx", [], [])
+        export_checkpoint(CheckpointRecord(checkpoint, "m"), Request(["joind"], tmp_path / "x.onnx"))
 
 
 def test_changed_weights_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
     record = CheckpointRecord(checkpoint, "transfer", {"classes": ["a", "b", "c"]}, {"weights_digest": "0" * 64})
     with pytest.raises(InputError, match=r"weights are not those that run\.json records for checkpoint 'transfer'"):
-        export_checkpoint(record, ["map"], tmp_path / "x.onnx", [], [])
+        export_checkpoint(record, Request(["map"], tmp_path / "x.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_unusable_checkpoint_is_refused(tmp_path: Path, content: bytes | None, s
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=sentence):
-        export_checkpoint(CheckpointRecord(path, "x"), ["map"], tmp_path / "x.onnx", [], [])
+        export_checkpoint(CheckpointRecord(path, "x"), Request(["map"], tmp_path / "x.onnx"))
 
 
 def test_a_checkpoint_cannot_bring_code(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_a_checkpoint_cannot_bring_code(tmp_path: Path) -> None:
     hidden = keras.layers.Lambda(lambda x: x * 2)(image)
     keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(hidden))).save(tmp_path / "x.keras")
     with pytest.raises(InputError, match="not a checkpoint that Keras can load safely"):
-        export_checkpoint(CheckpointRecord(tmp_path / "x.keras", "x"), ["auto"], tmp_path / "x.onnx", [], [])
+        export_checkpoint(CheckpointRecord(tmp_path / "x.keras", "x"), Request(["auto"], tmp_path / "x.onnx"))
 
 
 def test_run_directory_lists_its_checkpoints(tmp_path: Path) -> None:
@@ -192,4 +195,4 @@ def test_resnet_fails_without_the_padding_rewrite(tmp_path: Path, monkeypatch: p
     path = tmp_path / "m.keras"
     keras_models.backbone("ResNet50V2").save(path)
     with pytest.raises(CannotEvaluateError, match="differs from its source"):
-        export_checkpoint(CheckpointRecord(path, "m"), ["post_relu"], tmp_path / "m.onnx", [], [])
+        export_checkpoint(CheckpointRecord(path, "m"), Request(["post_relu"], tmp_path / "m.onnx"))

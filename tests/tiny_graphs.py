@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def write_graph(path: Path, seed: int = 0, **changed: Any) -> Path:
         "input_size": [SIZE, SIZE],
         "input_range": [0.0, 255.0],
         "score_kind": "softmax",
+        "explained": "logit",
         "weights_digest": f"weights {seed}",
         "data_digest": "",
         "seed": seed,
@@ -64,7 +66,7 @@ def write_graph(path: Path, seed: int = 0, **changed: Any) -> Path:
     }
     made = forward(seed, len(fields["classes"]))
     outputs = assemble.output_names(made.layer_names)
-    layers = [{"name": name, "activations": a, "gradients": g} for name, (a, g) in outputs.items()]
+    layers = [{"name": name, **asdict(names)} for name, names in outputs.items()]
     model = assemble.add_backward(made, "softmax")
     stamp(model, Metadata(**{**fields, "layers": layers, **changed}))
     path.parent.mkdir(parents=True, exist_ok=True)

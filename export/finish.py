@@ -1,0 +1,66 @@
+"""What every export ends with: clean, differentiate, stamp, prove, write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from export import assemble, parity
+from export.metadata import Metadata, stamp
+
+PATTERNS = 4  # images to prove parity on where none are given
+
+Proof = Callable[[bytes], list[parity.Difference]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of an export, whatever its source."""
+
+    layers: Sequence[str]
+    out: Path
+    methods: Sequence[str] = ()  # CAM methods whose maps become outputs
+    probability: bool = False  # explain the probability, not the logit
+    images: Sequence[Path] = ()
+    classes: Sequence[str] = ()
+
+
+def finish(forward: assemble.Forward, metadata: Metadata, request: Request, prove: Proof) -> list[parity.Difference]:
+    """Write the exported graph after `prove` has found it equal to its source.
+
+    :raises CannotEvaluateError: it is not; nothing is written.
+    """
+    outputs = assemble.output_names(forward.layer_names, request.methods)
+    metadata = replace(
+        metadata,
+        layers=[{"name": layer, **asdict(names)} for layer, names in outputs.items()],
+        explained="probability" if request.probability else "logit",
+    )
+    assemble.clean(forward)
+    exported = assemble.add_backward(forward, metadata.score_kind, request.methods, request.probability)
+    stamp(exported, metadata)
+    content = ir.to_proto(exported).SerializeToString()
+    differences = prove(content)
+    parity.require(differences)
+    _write(request.out, content)
+    return differences
+
+
+def patterns(size: tuple[int, int]) -> np.ndarray:
+    """(4, H, W) seeded patches of grey with noise, for a model that comes without images."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (PATTERNS, -(-size[0] // 16), -(-size[1] // 16)))
+    patches = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, : size[0], : size[1]]
+    return np.clip(patches + rng.normal(0, 20, patches.shape), 0, 255).astype(np.float32)
+
+
+def _write(out: Path, content: bytes) -> None:
+    """Whole or not at all: a reader never sees half a graph."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(out)

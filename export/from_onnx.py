@@ -1,0 +1,142 @@
+"""Any ONNX classifier to exported graph, proved against the file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from export import onnx_source, parity
+from export.assemble import SQUEEZED, Forward, output_names
+from export.emit import dimensions
+from export.finish import Request, finish, patterns
+from export.metadata import Metadata
+from export.onnx_source import Preprocessing
+from harness.digests import weights_digest
+from harness.errors import InputError
+from harness.images import RULE, channels_first, load_grey
+
+
+def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> list[parity.Difference]:
+    """Write any single-input ONNX classifier as a self-describing graph; returns how far it is from its source.
+
+    The forward pass is proved against the source file, the gradients against central differences of the part of the
+    graph behind each CAM layer, both in ONNX Runtime.
+
+    :raises InputError: the file, a layer or an image cannot be used.
+    :raises CannotEvaluateError: the graph differs from its source; nothing is written.
+    """
+    model = onnx_source.load(path)
+    source = ir.to_proto(model)
+    digest = weights_digest(_weights(model))
+    forward, score_kind = onnx_source.forward_graph(path, model, request.layers, preprocessing)
+    _, _, height, width = dimensions(model.graph.inputs[0])
+    greys = _greys(request, (height or 0, width or 0))
+    metadata = _metadata(path, request, forward, score_kind, digest, preprocessing, greys)
+    images = channels_first(greys)
+    expected = _source_logits(source, forward.logits_name, preprocessing, images)
+
+    def prove(content: bytes) -> list[parity.Difference]:
+        return _prove(content, expected, forward, request, score_kind, images)
+
+    return finish(forward, metadata, request, prove)
+
+
+def _weights(model: ir.Model) -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            yield str(name), value.const_value.numpy()
+
+
+def _greys(request: Request, size: tuple[int, int]) -> np.ndarray:
+    return np.stack([load_grey(path, size) for path in request.images]) if request.images else patterns(size)
+
+
+def _metadata(
+    path: Path,
+    request: Request,
+    forward: Forward,
+    score_kind: str,
+    digest: str,
+    preprocessing: Preprocessing,
+    greys: np.ndarray,
+) -> Metadata:
+    outputs = dimensions(forward.logits)[1] or 0
+    wanted = 2 if score_kind == "binary" else outputs
+    names = list(request.classes) or [f"class {i}" for i in range(wanted)]
+    if len(names) != wanted:
+        raise InputError(f"{path}: the model tells {wanted} classes apart, but --classes names {len(names)}")
+    return Metadata(
+        architecture=path.stem,
+        phase="exported",
+        classes=names,
+        preprocessing=str(preprocessing),
+        image_rule=RULE,
+        input_size=list(greys.shape[1:]),
+        score_kind=score_kind,
+        weights_digest=digest,
+    )
+
+
+def _source_logits(
+    source: onnx.ModelProto, logits: str, preprocessing: Preprocessing, images: np.ndarray
+) -> np.ndarray:
+    """(N, K) logits of the file itself, image by image, on input that NumPy has preprocessed."""
+    name = logits.removesuffix(SQUEEZED)
+    del source.graph.output[:]
+    source.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    image = source.graph.input[0]
+    sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
+    ready = preprocessing.apply(images, sizes[1] if preprocessing.layout == "nchw" else sizes[3])
+    content = source.SerializeToString()
+    rows = [parity.run(content, parity.LEVELS["disabled"], {image.name: one[None]}, [name])[name] for one in ready]
+    return np.concatenate(rows).reshape(len(images), -1)
+
+
+def _prove(
+    content: bytes,
+    expected: np.ndarray,
+    forward: Forward,
+    request: Request,
+    score_kind: str,
+    images: np.ndarray,
+) -> list[parity.Difference]:
+    feeds = {"image": images, "target": expected.argmax(axis=1).astype(np.int64)}
+    names = {
+        layer: (outputs.activations, outputs.gradients)
+        for layer, outputs in output_names(forward.layer_names, request.methods).items()
+    }
+
+    def score(logits: np.ndarray) -> np.ndarray:
+        return _explained(logits.astype(np.float64), feeds["target"], score_kind, request.probability)
+
+    return parity.compare(content, feeds, {"logits": expected}) + parity.compare_slopes(
+        content, _tails(content, {layer: pair[0] for layer, pair in names.items()}), feeds, names, score
+    )
+
+
+def _explained(logits: np.ndarray, target: np.ndarray, score_kind: str, probability: bool) -> np.ndarray:
+    """(N,) explained scores. A binary model has one logit; argmax of one column is class 0, its negative."""
+    if probability:
+        logits = scores_to_probabilities(logits, score_kind)
+    chosen = np.take_along_axis(logits, target[:, None], axis=1)[:, 0]
+    return -chosen if score_kind == "binary" else chosen
+
+
+def scores_to_probabilities(logits: np.ndarray, score_kind: str) -> np.ndarray:
+    """Softmax over classes, or a sigmoid per class."""
+    if score_kind != "softmax":
+        return 1 / (1 + np.exp(-logits))
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def _tails(content: bytes, activations: dict[str, str]) -> dict[str, bytes]:
+    """CAM layer -> the part of the exported graph from the layer to the logits."""
+    extractor = onnx.utils.Extractor(onnx.load_model_from_string(content))
+    return {
+        layer: extractor.extract_model([name], ["logits"]).SerializeToString() for layer, name in activations.items()
+    }
