@@ -1,0 +1,1 @@
+"""Speed against the usual libraries, as ratios within one run. `python -m benchmarks --help` prints a table."""
