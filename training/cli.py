@@ -19,6 +19,9 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME-OF-CONFIG.")
 def fit(config: Path, out: Path | None) -> None:
     """Train what the file CONFIG (TOML) describes."""
+    from training.config import read_config
+
+    read_config(config)  # a slip in the file is told at once, not after the seconds that TensorFlow takes to load
     from training.run import fit
 
     _show(fit(config, out or Path("runs") / config.stem))

@@ -15,14 +15,13 @@ from harness.errors import InputError
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Drop what TensorFlow writes to stderr while it loads, unless the user has chosen a log level.
+    """Drop what TensorFlow writes to stderr while it loads, unless the user's log level asks for it.
 
     Its first lines come before its logging is set up, so that no log level silences them.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") < "3":
         yield
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -66,14 +65,14 @@ def fresh_session(seed: int, precision: str = "float32") -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def several_devices() -> contextlib.AbstractContextManager[object]:
-    """Scope in which a model is copied to every visible GPU; does nothing with fewer than two.
+def several_devices(kind: str = "GPU") -> contextlib.AbstractContextManager[object]:
+    """Scope in which a model is copied to every visible device of a kind; does nothing with fewer than two.
 
     On the TensorFlow backend Keras' distribution API is a prototype that says "do not use"; what works there,
     and what Keras documents for it, is `tf.distribute.MirroredStrategy`.
     """
-    gpus = tf.config.list_logical_devices("GPU")
-    return tf.distribute.MirroredStrategy(gpus).scope() if len(gpus) > 1 else contextlib.nullcontext()
+    found = [device.name for device in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(found).scope() if len(found) > 1 else contextlib.nullcontext()
 
 
 def versions() -> dict[str, str]:

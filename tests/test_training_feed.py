@@ -1,0 +1,85 @@
+"""Cached features train the same head as whole images do, only sooner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.batches import ImageBatches, epoch_key
+from training.config import Augment, Data, Model, Phantoms, Phase
+from training.feed import caches, feed_for
+from training.model import build_classifier, set_trainable
+from training.objective import compile_view
+from training.phase import reseed
+from training.task import Task, prepare
+
+HEAD = Phase(epochs=1, learning_rate=0.01, trainable="head")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    data = Data(phantoms=Phantoms(images=60, patients=60, size=40))
+    folder = tmp_path_factory.mktemp("task")
+    return prepare(data, folder, folder, "split", 0, (32, 32))
+
+
+def head_after_two_epochs(task: Task, phase: Phase) -> list[np.ndarray]:
+    classifier = build_classifier(Model(backbone="PhantomNet", input_size=(32, 32), dropout=0.5), 5, seed=0)
+    set_trainable(classifier, phase)
+    feed = feed_for(classifier, phase, task)
+    compile_view(feed.view, phase, 3, multi=False)
+    for epoch in range(2):
+        key = epoch_key(0, "transfer", epoch)
+        order = np.random.default_rng(key).permutation(task.indices("train"))
+        reseed(feed.view, key)
+        feed.view.fit(feed.epoch(order, key), verbose=0, shuffle=False)
+    return classifier.get_layer("logits").get_weights()
+
+
+def test_cached_and_direct_give_one_head(task: Task) -> None:
+    cached = head_after_two_epochs(task, HEAD)
+    direct = head_after_two_epochs(task, HEAD.model_copy(update={"cache_features": False}))
+    for a, b in zip(cached, direct, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"cache_features": False}, False),
+        ({"trainable": "all"}, False),
+        ({"augment": Augment(shift=0.1)}, False),
+    ],
+)
+def test_features_are_cached_only_where_nothing_changes_them(change: dict[str, Any], expected: bool) -> None:
+    assert caches(HEAD.model_copy(update=change)) is expected
+
+
+def test_batches_are_a_function_of_seed_phase_and_epoch(task: Task) -> None:
+    """And of nothing else: reading a batch twice, or alone, gives the same pixels."""
+    how, order, labels = Augment(shift=0.1, contrast=0.2), task.indices("train"), (task.targets, np.ones(60))
+    first = ImageBatches(task.pixels, order, 8, labels, how, epoch_key(0, "finetune", 3))
+    again = ImageBatches(task.pixels, order, 8, labels, how, epoch_key(0, "finetune", 3))
+    assert np.array_equal(first[1][0], again[1][0])
+    assert np.array_equal(first[1][0], first[1][0])
+    alone = ImageBatches(task.pixels, order[8:9], 1, labels, how, epoch_key(0, "finetune", 3))
+    assert np.array_equal(first[1][0][:1], alone[0][0])
+    for key in (epoch_key(1, "finetune", 3), epoch_key(0, "pretrain", 3), epoch_key(0, "finetune", 4)):
+        assert not np.array_equal(first[0][0], ImageBatches(task.pixels, order, 8, labels, how, key)[0][0])
+
+
+def test_batches_cover_every_image_once_with_its_label(task: Task) -> None:
+    order, labels = task.indices("train")[::-1], (task.targets, np.arange(60.0))
+    batches = ImageBatches(task.pixels, order, 7, labels)
+    assert len(batches) == -(-len(order) // 7)
+    images, targets, weights = (
+        np.concatenate(column) for column in zip(*(batches[k] for k in range(len(batches))), strict=True)
+    )
+    assert np.array_equal(weights, order)
+    assert np.array_equal(targets, task.targets[order])
+    assert images.shape == (len(order), 32, 32, 3)
+    assert np.array_equal(images[..., 0], task.pixels.greys(order))
+    assert np.array_equal(images[..., 0], images[..., 2])

@@ -1,0 +1,307 @@
+"""Whole runs, small: what they leave behind, that they repeat, and that they stop with a sentence."""
+
+from __future__ import annotations
+
+import csv
+import errno
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from harness.errors import CannotEvaluateError, InputError
+from harness.images import RULE, load_grey
+from tests.training_runs import digests, record, tiny
+from training import files, phase, run
+from training.backbones import load_model
+from training.config import Data
+from training.framework import tf
+from training.model import weights_digest
+from training.phantoms import write_phantoms
+from training.samples import read_manifest
+from training.task import prepare
+
+MORE = """
+[phases.late]
+trainable = "block5_1_conv"
+learning_rate = 1e-3
+epochs = 2
+seeds = [0, 7]
+checkpoint_every = 1
+class_weights = true
+label_smoothing = 0.1
+weight_decay = 1e-3
+early_stopping = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    return run.fit(tiny(folder, more=MORE), folder / "run")
+
+
+def weights(folder: Path, stem: str) -> dict[str, np.ndarray]:
+    return {weight.path: np.asarray(weight) for weight in load_model(folder / f"{stem}.keras").weights}
+
+
+def changed(folder: Path, before: str, after: str) -> set[str]:
+    old, new = weights(folder, before), weights(folder, after)
+    return {path for path in old if not np.array_equal(old[path], new[path])}
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_record_says_what_was_done(finished: Path) -> None:
+    found = record(finished)
+    assert found["status"] == "complete"
+    assert found["image_rule"] == RULE
+    assert found["input_size"] == [32, 32]
+    assert found["cam_layers"] == {"last": "block5_out", "penultimate": "block4_out"}
+    assert list(found["phases"]) == ["pretrain", "transfer", "finetune", "late", "late.seed7"]
+    late = found["phases"]["late.seed7"]
+    assert (late["phase"], late["seed"], late["epochs"], late["checkpoint"]) == ("late", 7, 2, "late.seed7.keras")
+    assert set(late["metrics"]) == {"validation", "test"}
+    assert not (finished / "state.npz").exists()
+
+
+def test_digests_are_those_of_the_saved_checkpoints(finished: Path) -> None:
+    found = record(finished)["phases"]
+    for entry in [*found.values(), *found["late"]["along"]]:
+        assert weights_digest(load_model(finished / entry["checkpoint"])) == entry["weights_digest"]
+    assert [kept["epoch"] for kept in found["late"]["along"]] == [1, 2]
+    assert len(set(digests(finished).values())) == 5
+
+
+def test_transfer_changes_the_head_alone(finished: Path) -> None:
+    assert changed(finished, "pretrain", "transfer") == {"logits/kernel", "logits/bias"}
+    assert record(finished)["phases"]["transfer"]["cached_features"]
+
+
+def test_finetune_changes_everything_but_the_statistics(finished: Path) -> None:
+    moved, every = changed(finished, "transfer", "finetune"), set(weights(finished, "transfer"))
+    assert every - moved == {path for path in every if "moving_" in path}
+
+
+def test_named_phase_changes_what_lies_behind_its_layer(finished: Path) -> None:
+    assert {path.split("_")[0].split("/")[0] for path in changed(finished, "finetune", "late")} == {"block5", "logits"}
+
+
+def test_history_has_a_line_per_epoch(finished: Path) -> None:
+    lines = [(row["checkpoint"], row["epoch"]) for row in history(finished)]
+    assert lines == [
+        ("pretrain", "1"), ("transfer", "1"), ("transfer", "2"), ("finetune", "1"), ("finetune", "2"),
+        ("late", "1"), ("late", "2"), ("late.seed7", "1"), ("late.seed7", "2"),
+    ]  # fmt: skip
+    rates = [float(row["learning_rate"]) for row in history(finished) if row["checkpoint"] == "finetune"]
+    assert rates == pytest.approx([1e-4, 0], abs=1e-9)  # warm-up for one epoch, then the cosine down to zero
+
+
+def test_no_patient_is_in_two_parts(finished: Path) -> None:
+    with (finished / "split.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({(row["group"], row["split"]) for row in rows}) == len({row["group"] for row in rows}) == 80
+    assert all((finished / row["file"]).is_file() for row in rows)
+
+
+def test_report_shows_every_checkpoint(finished: Path) -> None:
+    report = (finished / "report.txt").read_text(encoding="utf-8")
+    accuracy = record(finished)["phases"]["late.seed7"]["metrics"]["test"]["accuracy"]
+    line = next(line for line in report.splitlines() if line.startswith("late.seed7"))
+    assert f"{accuracy:.3f}" in line
+    assert cv2.imread(str(finished / "curves.png")).shape[0] > 200
+
+
+def test_event_files_hold_the_history(finished: Path) -> None:
+    file = finished / "tensorboard" / "finetune" / "events.out.tfevents.0"
+    events = [tf.compat.v1.Event.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(file))]
+    assert events[0].file_version == "brain.Event:2"
+    found = {(e.step, value.tag): value.simple_value for e in events for value in e.summary.value}
+    rows = [row for row in history(finished) if row["checkpoint"] == "finetune"]
+    assert found[(2, "val_loss")] == pytest.approx(float(rows[1]["val_loss"]))
+
+
+@pytest.mark.slow
+def test_interrupted_in_every_phase_it_ends_with_the_same_bits(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the test of reproducibility: another process start, the same configuration, the same weights."""
+    kept_writer, epochs = run.Run._write_history, []
+
+    def interrupt(self: Any, progress: Any) -> None:
+        kept_writer(self, progress)
+        epochs.append(progress.stem)
+        if progress.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.Run, "_write_history", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(tiny(tmp_path, more=MORE), tmp_path / "run")
+    while record(tmp_path / "run")["status"] == "running":
+        try:
+            run.resume(tmp_path / "run")
+        except KeyboardInterrupt:
+            continue
+    assert len(epochs) == len(history(finished))  # no epoch was trained twice
+    assert digests(tmp_path / "run") == digests(finished)
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in history(tmp_path / "run")]
+    assert timeless == [{k: v for k, v in row.items() if k != "seconds"} for row in history(finished)]
+
+
+def test_the_same_configuration_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text[: text.index("[phases.transfer]")], encoding="utf-8")
+    again = digests(run.fit(config, tmp_path / "run"))
+    assert again == {"pretrain": digests(finished)["pretrain"]}
+
+
+def test_resuming_a_complete_run_changes_nothing(finished: Path) -> None:
+    before = (finished / "late.keras").stat().st_mtime_ns
+    run.resume(finished)
+    assert (finished / "late.keras").stat().st_mtime_ns == before
+
+
+def test_full_disk_is_a_sentence_and_what_was_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, left = files._to_disk, ["the first epoch's state fits, the next does not"]
+
+    def full(path: Path) -> None:
+        if path.name.endswith(phase.STATE) and not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if path.name.endswith(phase.STATE):
+            left.pop()
+        sync(path)
+
+    config = tiny(tmp_path, pretrain=2, transfer=1, finetune=1)
+    monkeypatch.setattr(files, "_to_disk", full)
+    with pytest.raises(CannotEvaluateError, match=r"state\.npz: no space left .* training resume"):
+        run.fit(config, tmp_path / "run")
+    assert [row["epoch"] for row in history(tmp_path / "run")] == ["1"]
+    assert not list((tmp_path / "run").glob(".partial*"))
+    with np.load(tmp_path / "run" / "state.npz") as state:
+        assert '"epoch": 1' in str(state["facts"])
+
+
+def test_loss_that_is_not_finite_is_a_sentence(tmp_path: Path) -> None:
+    config = tiny(tmp_path, pretrain=2)
+    config.write_text(config.read_text().replace("[phases.pretrain]", "[phases.pretrain]\nlearning_rate = 1e36"))
+    with pytest.raises(CannotEvaluateError, match=r"pretrain, epoch 1, step .: the loss is not finite; lower learning"):
+        run.fit(config, tmp_path / "run")
+
+
+def images(folder: Path, labels: dict[str, str] | None = None) -> Path:
+    """A manifest of 60 drawn images; `labels` replaces class names."""
+    manifest = write_phantoms(folder, 60, 60, seed=1, size=40)
+    text = manifest.read_text(encoding="utf-8")
+    for old, new in (labels or {}).items():
+        text = text.replace(f",{old},", f",{new},")
+    manifest.write_text(text, encoding="utf-8")
+    return manifest
+
+
+FOLDER = """
+[data]
+manifest = "data/manifest.csv"
+{more}
+[model]
+backbone = "PhantomNet"
+weights = "none"
+input_size = [32, 32]
+[phases.pretrain]
+epochs = 2
+"""
+
+
+def fit_folder(folder: Path, data: str = "", phase: str = "") -> Path:
+    (folder / "c.toml").write_text(FOLDER.format(more=data) + phase, encoding="utf-8")
+    return run.fit(folder / "c.toml", folder / "run")
+
+
+def test_unreadable_images_are_named_before_any_training(tmp_path: Path) -> None:
+    manifest = images(tmp_path / "data")
+    header, *rows = manifest.read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join([header, *(row.rsplit(",", 1)[0] + "," for row in rows)]), encoding="utf-8")
+    for number in (3, 5):
+        (tmp_path / "data" / f"phantom-{number:05d}.jpg").write_bytes(b"\xff\xd8\xff broken")
+    with pytest.raises(InputError, match=r"2 of 60 images cannot be used; the first: .*00003\.jpg: .* truncated"):
+        fit_folder(tmp_path)
+    assert record(tmp_path / "run")["phases"] == {}
+
+
+def test_image_that_vanishes_during_training_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = images(tmp_path / "data")
+
+    def vanish(*_: Any, **__: Any) -> None:
+        for path in manifest.parent.glob("*.jpg"):
+            path.unlink()
+
+    monkeypatch.setattr("training.progress._Step.on_train_batch_end", vanish)
+    with pytest.raises(InputError, match=r"pretrain: .*\.jpg: no such file"):
+        fit_folder(tmp_path, "cache_gb = 0", "batch_size = 2")
+    assert record(tmp_path / "run")["phases"] == {}
+
+
+def test_several_labels_per_image(tmp_path: Path) -> None:
+    named = {
+        "lobar_consolidation": "opacity",
+        "peripheral_ground_glass": "opacity|peripheral",
+        "diffuse_interstitial": "peripheral",
+        "apical_cavity": "opacity",
+        "normal": "",
+    }
+    images(tmp_path / "data", named)
+    folder = fit_folder(tmp_path, 'labels = "multi"')
+    found = record(folder)
+    assert found["score"] == "multilabel"
+    assert found["classes"] == ["opacity", "peripheral"]
+    assert 0 < found["phases"]["pretrain"]["metrics"]["test"]["auc"] <= 1
+    assert load_model(folder / "pretrain.keras").output_shape == (None, 2)
+
+
+def test_split_of_another_run_is_taken_over(finished: Path, tmp_path: Path) -> None:
+    data = Data(manifest=str(finished / "phantoms-split" / "manifest.csv"), split=str(finished / "split.csv"))
+    other = data.model_copy(update={"split": None})
+    original, taken, own = (
+        [row.extras["split"] for row in read_manifest(path)]
+        for path in (
+            finished / "split.csv",
+            _split_file(data, tmp_path, "taken"),
+            _split_file(other, tmp_path, "own"),
+        )
+    )
+    assert taken == original
+    assert own != original
+
+
+def _split_file(data: Data, folder: Path, name: str) -> Path:
+    prepare(data, folder, folder, name, seed=5, size=(32, 32))
+    return folder / f"{name}.csv"
+
+
+def test_checkpoint_predicts_what_the_metrics_say(finished: Path) -> None:
+    """From the file and the split alone, without any of the training code."""
+    with (finished / "split.csv").open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
+    greys = np.stack([load_grey(finished / row["file"], (32, 32)) for row in rows])
+    logits = load_model(finished / "finetune.keras").predict(np.repeat(greys[..., None], 3, -1), verbose=0)
+    classes = record(finished)["classes"]
+    right = [classes[k] == row["class"] for k, row in zip(logits.argmax(axis=1), rows, strict=True)]
+    assert np.mean(right) == record(finished)["phases"]["finetune"]["metrics"]["test"]["accuracy"]
+
+
+def test_occupied_and_foreign_folders_are_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds a run; go on with"):
+        run.fit(tiny(tmp_path), finished)
+    with pytest.raises(InputError, match=r"no run\.json; start with"):
+        run.resume(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 99}', encoding="utf-8")
+    with pytest.raises(InputError, match="format 99; this version reads 1"):
+        run.resume(tmp_path)
+    (tmp_path / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="not JSON"):
+        run.resume(tmp_path)

@@ -1,0 +1,115 @@
+"""Manifests and class folders: labels, groups, digest, refusals."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InputError
+from training.samples import Sample, at_most, class_names, data_digest, one_hot, read_folders, read_manifest
+
+
+def manifest(folder: Path, text: str) -> Path:
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).write_bytes(name.encode())
+    path = folder / "manifest.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_rows_become_samples_with_their_extra_columns(tmp_path: Path) -> None:
+    first, second = read_manifest(manifest(tmp_path, "file,class,group,source\na.png,x,1,nih\nb.png,y,2,\n"))
+    assert (first.file, first.labels, first.group, first.extras) == ("a.png", ("x",), "1", {"source": "nih"})
+    assert second.path == tmp_path / "b.png"
+
+
+def test_several_labels_and_none(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "file,class,group\na.png,x|y,1\nb.png,,2\nc.png,x,3\n")
+    samples = read_manifest(path, multi=True)
+    assert [sample.labels for sample in samples] == [("x", "y"), (), ("x",)]
+    assert one_hot(samples, class_names(samples, None)).tolist() == [[1, 1], [0, 0], [1, 0]]
+    with pytest.raises(InputError, match=r"a row lacks file, class or group: b\.png"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,class\na.png,x\n", "the manifest lacks the column group; it needs file, class and group"),
+        ("file,class,group\na.png,x,\n", "a row lacks file, class or group: a.png"),
+        ("file,class,group\n", "no images found"),
+        ("file,class,group\na.png,x,1\na.png,y,1\n", "a.png is listed twice"),
+    ],
+)
+def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_missing_or_binary_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such manifest"):
+        read_manifest(tmp_path / "none.csv")
+    (tmp_path / "m.csv").write_bytes(b"file,class,group\n\xff\xfe\n")
+    with pytest.raises(InputError, match="not a CSV text in UTF-8"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def folders(root: Path) -> Path:
+    for name in ("well/p1_a.png", "well/p1_b.png", "sick/p2_a.jpg", "sick/notes.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def test_class_folders_with_a_group_pattern(tmp_path: Path) -> None:
+    samples = read_folders(folders(tmp_path), r"(p\d+)_")
+    assert [(sample.labels[0], sample.group) for sample in samples] == [("sick", "p2"), ("well", "p1"), ("well", "p1")]
+    alone = read_folders(tmp_path, None)
+    assert len({sample.group for sample in alone}) == 3
+    with pytest.raises(InputError, match="does not match the file name"):
+        read_folders(tmp_path, r"x(\d)")
+    with pytest.raises(InputError, match="no such folder"):
+        read_folders(tmp_path / "none", None)
+
+
+def sample(file: str, *labels: str, group: str = "g") -> Sample:
+    return Sample(file, Path(file), labels, group)
+
+
+def test_class_order_is_sorted_or_wanted() -> None:
+    samples = [sample("1", "b"), sample("2", "a")]
+    assert class_names(samples, None) == ("a", "b")
+    assert class_names(samples, ["b", "a", "z"]) == ("b", "a", "z")
+    with pytest.raises(InputError, match=r"data\.classes lacks a, which the data has"):
+        class_names(samples, ["b"])
+    with pytest.raises(InputError, match="at least two classes; the data has b"):
+        class_names(samples[:1], None)
+
+
+def test_limit_per_class_is_a_seeded_subset() -> None:
+    samples = [sample(str(k), "ab"[k % 2]) for k in range(20)]
+    kept = at_most(samples, 3, seed=0)
+    assert [s.labels[0] for s in kept].count("a") == [s.labels[0] for s in kept].count("b") == 3
+    assert kept == at_most(samples, 3, seed=0)
+    assert kept != at_most(samples, 3, seed=1)
+    assert at_most(samples, None, seed=0) == samples
+
+
+def test_digest_sees_content_label_and_group_but_not_order(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "file,class,group\na.png,x,1\nb.png,y,2\n")
+    before = data_digest(read_manifest(path))
+    assert before == data_digest(read_manifest(path)[::-1])
+    for old, new in (("a.png,x", "a.png,z"), ("y,2", "y,3")):
+        path.write_text(path.read_text().replace(old, new), encoding="utf-8")
+        assert data_digest(read_manifest(path)) != before
+        path.write_text(path.read_text().replace(new, old), encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(b"changed")
+    assert data_digest(read_manifest(path)) != before
+
+
+def test_stated_sha256_must_hold(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "file,class,group,sha256\na.png,x,1,00\n")
+    with pytest.raises(InputError, match=r"a\.png: its sha256 is not the manifest's"):
+        data_digest(read_manifest(path))

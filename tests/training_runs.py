@@ -1,0 +1,64 @@
+"""Small runs that the training tests share: PhantomNet at 32 pixels on a few drawn radiographs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+TINY = """
+seed = {seed}
+[data]
+phantoms = {{ images = 100, patients = 80, seed = 2, size = 48 }}
+[model]
+backbone = "PhantomNet"
+weights = "none"
+input_size = [32, 32]
+dropout = 0.3
+[phases.pretrain]
+epochs = {pretrain}
+[phases.transfer]
+epochs = {transfer}
+[phases.finetune]
+epochs = {finetune}
+batch_size = 8
+[phases.finetune.augment]
+shift = 0.05
+rotate = 5
+contrast = 0.1
+"""
+
+
+def tiny(
+    folder: Path, *, seed: int = 0, pretrain: int = 1, transfer: int = 2, finetune: int = 2, more: str = ""
+) -> Path:
+    """Write a configuration and return its path; `more` is appended as it is (to the table finetune.augment)."""
+    path = folder / "tiny.toml"
+    text = TINY.format(seed=seed, pretrain=pretrain, transfer=transfer, finetune=finetune)
+    path.write_text(text + more, encoding="utf-8")
+    return path
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Weights digest of every finished checkpoint."""
+    return {stem: phase["weights_digest"] for stem, phase in record(folder)["phases"].items()}
+
+
+def command_line(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m training ...` in a process of its own, from the project's root."""
+    return subprocess.run(
+        [sys.executable, "-m", "training", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, **more
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
