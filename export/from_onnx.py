@@ -91,8 +91,8 @@ def _source_logits(
     image = source.graph.input[0]
     sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
     ready = preprocessing.apply(images, sizes[1] if preprocessing.layout == "nchw" else sizes[3])
-    content = source.SerializeToString()
-    rows = [parity.run(content, parity.LEVELS["disabled"], {image.name: one[None]}, [name])[name] for one in ready]
+    session = parity.open_session(source.SerializeToString(), "disabled")
+    rows = [parity.run(session, {image.name: one[None]}, [name])[name] for one in ready]
     return np.concatenate(rows).reshape(len(images), -1)
 
 
@@ -105,17 +105,21 @@ def _prove(
     images: np.ndarray,
 ) -> list[parity.Difference]:
     feeds = {"image": images, "target": expected.argmax(axis=1).astype(np.int64)}
-    names = {
-        layer: (outputs.activations, outputs.gradients)
-        for layer, outputs in output_names(forward.layer_names, request.methods).items()
-    }
+    outputs = output_names(forward.layer_names).values()
+    wanted = [name for names in outputs for name in (names.activations, names.gradients)]
+    exact = parity.run(parity.open_session(content, "disabled"), feeds, wanted)
+    gradients = {names.gradients: exact[names.gradients] for names in outputs}
+    tails = _tails(content, [names.activations for names in outputs])
 
     def score(logits: np.ndarray) -> np.ndarray:
         return _explained(logits.astype(np.float64), feeds["target"], score_kind, request.probability)
 
-    return parity.compare(content, feeds, {"logits": expected}) + parity.compare_slopes(
-        content, _tails(content, {layer: pair[0] for layer, pair in names.items()}), feeds, names, score
-    )
+    return parity.compare(content, feeds, {"logits": expected, **gradients}) + [
+        parity.compare_slopes(
+            tails[names.activations], names.activations, exact[names.activations], gradients[names.gradients], score
+        )
+        for names in outputs
+    ]
 
 
 def _explained(logits: np.ndarray, target: np.ndarray, score_kind: str, probability: bool) -> np.ndarray:
@@ -134,9 +138,7 @@ def scores_to_probabilities(logits: np.ndarray, score_kind: str) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _tails(content: bytes, activations: dict[str, str]) -> dict[str, bytes]:
-    """CAM layer -> the part of the exported graph from the layer to the logits."""
+def _tails(content: bytes, activations: list[str]) -> dict[str, bytes]:
+    """Activations output -> the part of the exported graph from there to the logits."""
     extractor = onnx.utils.Extractor(onnx.load_model_from_string(content))
-    return {
-        layer: extractor.extract_model([name], ["logits"]).SerializeToString() for layer, name in activations.items()
-    }
+    return {name: extractor.extract_model([name], ["logits"]).SerializeToString() for name in activations}

@@ -82,7 +82,7 @@ def forward_graph(
 def candidates(model: ir.Model, logits: ir.Value) -> dict[str, tuple[int | None, ...]]:
     """Tensors that can be explained: 4-d with a map larger than 1x1, on the way to the score. Later ones last."""
     inputs = list(model.graph.inputs)
-    found = {}
+    found: dict[str, tuple[int | None, ...]] = {}
     for node in active_path(model.graph, model.opset_imports[""], logits, inputs):
         for value in node.outputs[:1]:
             sizes = dimensions(value) if value.shape is not None else ()

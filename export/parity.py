@@ -56,56 +56,35 @@ class Difference:
 def compare(model: bytes, feeds: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> list[Difference]:
     """Run a serialised model at all four optimisation levels against the outputs that are expected of it."""
     differences = []
-    for level, setting in LEVELS.items():
-        found = run(model, setting, feeds, list(expected))
+    for level in LEVELS:
+        found = run(open_session(model, level), feeds, list(expected))
         differences += [difference(level, name, found[name], expected[name]) for name in expected]
     return differences
 
 
 def compare_slopes(
-    model: bytes,
-    tails: Mapping[str, bytes],
-    feeds: Mapping[str, np.ndarray],
-    names: Mapping[str, tuple[str, str]],
-    score: Callable[[np.ndarray], np.ndarray],
-) -> list[Difference]:
-    """Gradients of a model against slopes of its `tails`, each from one CAM layer to the logits.
-
-    :param names: CAM layer -> names of the outputs that hold its activations and gradients.
-    :param score: (N, K) logits to the explained score (N,).
-    """
-    differences = []
-    for layer, (activations, gradients) in names.items():
-        wanted = [activations, gradients]
-        exact = run(model, LEVELS["disabled"], feeds, wanted)
-        for level, setting in LEVELS.items():
-            found = run(model, setting, feeds, [gradients])[gradients]
-            differences.append(difference(level, gradients, found, exact[gradients]))
-        slopes, expected = _slopes(tails[layer], activations, exact[activations], exact[gradients], score)
-        differences.append(difference("disabled", f"slopes:{layer}", slopes, expected))
-    return differences
-
-
-def _slopes(
     tail: bytes, name: str, a: np.ndarray, g: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(slopes by the gradient, by central differences), both (directions, N).
+) -> Difference:
+    """Gradients g at activations a, both (N, C, h, w), against central differences along seeded directions.
 
     Half of each direction is noise, half the gradient itself, so that the slope stands out from rounding.
+
+    :param tail: the part of the graph from tensor `name`, which holds a, to the logits.
+    :param score: (N, K) logits to the explained score (N,).
     """
     rng = np.random.default_rng(0)
     scale = float(a.std()) or 1.0
+    session = open_session(tail, "disabled")
     by_gradient, by_differences = [], []
     for _ in range(DIRECTIONS):
         direction = rng.normal(size=a.shape) + g / (float(g.std()) or 1.0)
         step = STEP * scale * direction
         high, low = (
-            score(run(tail, LEVELS["disabled"], {name: (a + sign * step).astype(np.float32)}, ["logits"])["logits"])
-            for sign in (1, -1)
+            score(run(session, {name: (a + sign * step).astype(np.float32)}, ["logits"])["logits"]) for sign in (1, -1)
         )
         by_gradient.append((g.astype(np.float64) * step).sum(axis=(1, 2, 3)))
         by_differences.append((high - low) / 2)
-    return np.array(by_gradient), np.array(by_differences)
+    return difference("disabled", f"slopes:{name}", np.array(by_gradient), np.array(by_differences))
 
 
 def difference(level: str, output: str, found: np.ndarray, expected: np.ndarray) -> Difference:
@@ -140,12 +119,14 @@ def require(differences: list[Difference]) -> None:
         )
 
 
-def run(
-    model: bytes, level: ort.GraphOptimizationLevel, feeds: Mapping[str, np.ndarray], outputs: list[str]
-) -> dict[str, np.ndarray]:
-    """The named outputs of a serialised model on the CPU provider, at one optimisation level."""
+def open_session(model: bytes, level: str) -> ort.InferenceSession:
+    """A serialised model on the CPU provider, at one optimisation level."""
     options = ort.SessionOptions()
-    options.graph_optimization_level = level
+    options.graph_optimization_level = LEVELS[level]
     options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+    """The named outputs."""
     return dict(zip(outputs, session.run(outputs, dict(feeds)), strict=True))
