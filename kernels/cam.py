@@ -22,6 +22,7 @@ from kernels.threads import for_each
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
 SINGULAR_SHARE = 0.01  # more than this share of the positive gradients without a weight: no map
 XGRAD_EMPTY = 1e-12  # |sum(A_k)| below this: the channel has no weight in XGrad-CAM
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def cam_method(name: str) -> CamMethod:
 def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
     a = clean_float32(a).reshape(len(a), -1)  # (C, P)
     g = clean_float32(g).reshape(len(g), -1)
-    finite = _is_finite(a, g)
+    # A rectifier can hide a gradient that is not finite; whatever is wrong with A shows in every sum.
+    finite = _is_finite(g.reshape(-1))
     for method in chosen:
         maps, reasons = result[method.name]
         singular = method.reduce(a, g, total) if finite else 0.0
@@ -83,23 +85,22 @@ def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.nd
 
 def _write(total: np.ndarray, finite: bool, singular: float, target: np.ndarray) -> Reason:
     """relu(total) as float32, or NaN everywhere with the reason."""
-    if singular > SINGULAR_SHARE:
+    if not (finite and np.abs(total).max() <= _LARGEST):
+        reason = Reason.NON_FINITE
+    elif singular > SINGULAR_SHARE:
         reason = Reason.SINGULAR_ALPHA
-    elif finite and np.abs(total).max() <= np.finfo(np.float32).max:
+    else:
         np.maximum(total, 0.0, out=target, casting="same_kind")
         return Reason.DEFINED
-    else:
-        reason = Reason.NON_FINITE
     target.fill(np.nan)
     return reason
 
 
 @sums
-def _is_finite(a, g):
-    total = 0.0  # finite float32 values cannot overflow a float64 sum
-    for k in range(a.shape[0]):
-        for p in range(a.shape[1]):
-            total += abs(np.float64(a[k, p])) + abs(np.float64(g[k, p]))
+def _is_finite(values):
+    total = 0.0  # finite float32 values cannot overflow it, and others cannot cancel out
+    for p in range(values.size):
+        total += np.float64(values[p])
     return np.isfinite(total)
 
 

@@ -6,7 +6,7 @@ from math import sqrt
 
 from kernels.facts import MapFacts, PairFacts
 from kernels.jit import sums
-from kernels.order import order
+from kernels.order import ranks
 
 
 def pearson(pair: PairFacts) -> float:
@@ -21,8 +21,8 @@ def spearman(pair: PairFacts) -> float:
 
     The sums are over whole numbers and exact up to 300,000 pixels.
     """
-    before, after = pair.before.fact(order), pair.after.fact(order)
-    return _correlation(_dot(before.ranks, after.ranks), before.square, after.square)
+    (before, square_before), (after, square_after) = pair.before.fact(ranks), pair.after.fact(ranks)
+    return _correlation(_dot(before, after), square_before, square_after)
 
 
 def _mean(a_map: MapFacts) -> float:

@@ -8,6 +8,7 @@ Memory belongs to a `Slot`, one per map that is in use at a time, and is reused 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from kernels.reasons import Reason
 from kernels.resize import Resizer
 
 Fact = TypeVar("Fact")
+_CACHE_LINE = 64
 _NEGATIVE_ZERO = -(2**31)  # the bits of -0.0, read as an integer: smaller than those of any other float
 _INFINITY = 0x7F800000  # the bits of float32 infinity; read as integers, NaN lies above and negatives below 0
 
@@ -31,8 +33,16 @@ class Memory:
     def array(self, name: str, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
         """The array called `name`, holding what was left in it. One name has one shape and type."""
         if name not in self._arrays:
-            self._arrays[name] = np.empty(shape, dtype)
+            self._arrays[name] = _aligned_array(shape, np.dtype(dtype))
         return self._arrays[name]
+
+
+def _aligned_array(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that begins with a cache line: a vector that lies in two costs twice."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    octets = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -octets.ctypes.data % _CACHE_LINE
+    return octets[start : start + size].view(dtype).reshape(shape)
 
 
 class Slot:
@@ -95,8 +105,8 @@ class MapFacts(_Facts):
         self.values = values
         self.flat = values.reshape(-1)
         self.slot = slot
-        bits = self.flat.view(np.int32)  # floats >= 0 are ordered as their bits are, and integers vectorise
-        self.total, lowest, highest = _survey(self.flat, bits)
+        # Floats >= 0 are ordered as their bits are, and integers vectorise.
+        self.total, lowest, highest = _survey(self.flat, self.flat.view(np.int32))
         self.maximum = float(np.int32(highest).view(np.float32))
         self.is_unsigned = lowest != _NEGATIVE_ZERO
         self.is_empty = highest == 0
@@ -114,13 +124,14 @@ class PairFacts(_Facts):
 
 
 def _reason(total: float, lowest: int, highest: int) -> Reason:
-    if not np.isfinite(total) or highest >= _INFINITY:
+    if not isfinite(total) or highest >= _INFINITY:
         return Reason.NON_FINITE
     return Reason.NEGATIVE if lowest < 0 else Reason.DEFINED
 
 
 @sums
 def _survey(values, bits):
+    """Sum of the values, smallest and largest of their bits."""
     total, lowest, highest = 0.0, bits[0], bits[0]
     for p in range(values.size):
         total += np.float64(values[p])

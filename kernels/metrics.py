@@ -13,9 +13,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from kernels.concentration import area50, gini
+from kernels.concentration import gini
 from kernels.correlation import pearson, spearman
 from kernels.information import entropy, js_divergence
+from kernels.order import area50
 from kernels.overlap import iou_curve, iou_half, iou_top, soft_iou
 from kernels.position import centroid_shift, peak_shift, zone_overlap
 from kernels.scoring import Metric, PairScores, score_pairs

@@ -7,8 +7,6 @@ pixel: there is one order, and everything read off it is exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from kernels.facts import MapFacts
@@ -19,41 +17,35 @@ _DIGIT_BITS = 16  # two digits cover the 31 bits of a float >= 0; mostly fewer a
 _PIXEL = np.uint64(0xFFFFFFFF)
 
 
-@dataclass(frozen=True)
-class Order:
-    """What one sort tells of a map of n pixels.
+def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
+    """Ranks int32 (n,) of the pixels as 2 rank - (n + 1), and the sum of their squares.
 
-    ranks: int32 (n,), 2 rank - (n + 1) per pixel, where rank 1 is the smallest and ties share their mean
-        rank: whole numbers that add up to 0
-    square: the sum of the squares of `ranks`
-    thresholds: float32, one per TOP_PERCENTS, the smallest value of {x >= k-th largest and x > 0}
-    area50: smallest share of pixels that holds half of the mass
+    Rank 1 is the smallest and ties share their mean rank: these are whole numbers that add up to 0.
     """
-
-    ranks: np.ndarray
-    square: float
-    thresholds: np.ndarray
-    area50: float
+    result = a_map.slot.own.array("ranks", a_map.flat.size, np.int32)
+    return result, _rank(a_map.fact(items), result)
 
 
-def order(a_map: MapFacts) -> Order:
-    """Sort a map that is not empty, once."""
+def thresholds(a_map: MapFacts) -> np.ndarray:
+    """float32, one per TOP_PERCENTS: the smallest value of {x >= k-th largest and x > 0}."""
     n = a_map.flat.size
-    items = _sorted_items(a_map)
-    ranks = a_map.slot.own.array("ranks", n, np.int32)
-    square = _rank(items, ranks)
     places = np.array([n - (percent * n + 99) // 100 for percent in TOP_PERCENTS])
-    thresholds, area50 = _read(items, a_map.flat, places, a_map.total)
-    return Order(ranks, square, thresholds, area50)
+    return _values_at(a_map.fact(items), a_map.flat, places)
 
 
-def _sorted_items(a_map: MapFacts) -> np.ndarray:
-    n = a_map.flat.size
-    items = a_map.slot.shared.array("items", (2, n), np.uint64)
-    keys = a_map.slot.shared.array("keys", n, np.uint32)
-    counts = a_map.slot.shared.array("counts", (2, 1 << _DIGIT_BITS), np.uint32)
-    _sort(a_map.flat.view(np.uint32), keys, items[0], items[1], counts)
-    return items[0]
+def area50(a_map: MapFacts) -> float:
+    """Smallest share of the pixels that holds half of the mass."""
+    return _pixels_of_half(a_map.fact(items), a_map.flat, a_map.total) / a_map.flat.size
+
+
+def items(a_map: MapFacts) -> np.ndarray:
+    """The items uint64 (n,) of a map that is not empty, in ascending order."""
+    n, shared = a_map.flat.size, a_map.slot.shared
+    result = a_map.slot.own.array("items", n, np.uint64)
+    other, keys = shared.array("other items", n, np.uint64), shared.array("keys", n, np.uint32)
+    counts = shared.array("counts", (2, 1 << _DIGIT_BITS), np.uint32)
+    _sort(a_map.flat.view(np.uint32), keys, result, other, counts)
+    return result
 
 
 @kernel
@@ -62,16 +54,18 @@ def _sort(bits, keys, items, other, counts):
     width = _write_keys(bits, keys)
     mask, high = np.uint32((1 << width) - 1), np.uint32(width)
     _count(keys, mask, high, counts[:, : 1 << width])
-    low_starts, high_starts = counts[0], counts[1]
+    low_places, high_places = counts[0], counts[1]
     for p in range(keys.size):
-        digit = keys[p] & mask
-        other[low_starts[digit]] = np.uint64(keys[p]) << np.uint64(32) | np.uint64(p)
-        low_starts[digit] += np.uint32(1)
+        key = keys[p]
+        place = low_places[key & mask]
+        low_places[key & mask] = place + np.uint32(1)
+        other[place] = np.uint64(key) << np.uint64(32) | np.uint64(p)
     shift = np.uint64(32 + width)
     for i in range(items.size):
-        digit = other[i] >> shift
-        items[high_starts[digit]] = other[i]
-        high_starts[digit] += np.uint32(1)
+        item = other[i]
+        place = high_places[item >> shift]
+        high_places[item >> shift] = place + np.uint32(1)
+        items[place] = item
 
 
 @kernel
@@ -104,7 +98,7 @@ def _count(keys, mask, high, counts):
 
 @kernel
 def _rank(items, ranks):
-    """Write the ranks of `Order`; return the sum of their squares, (n^3 - n - sum over ties (t^3 - t)) / 3."""
+    """Write the ranks; return the sum of their squares, (n^3 - n - sum over ties (t^3 - t)) / 3."""
     n, start, tied = items.size, 0, 0.0
     while start < n:
         end = _end_of_tie(items, start)
@@ -128,16 +122,21 @@ def _end_of_tie(items, start):
 
 
 @kernel
-def _read(items, values, places, total):
-    """The values at `places` of the ascending order, or the first positive one where that is later; area50."""
-    n, first = items.size, 0
+def _values_at(items, values, places):
+    """The values at `places` of the ascending order, or the first positive one where that is later."""
+    first = 0
     while values[items[first] & _PIXEL] == 0:
         first += 1
-    thresholds = np.empty(places.size, np.float32)
+    result = np.empty(places.size, np.float32)
     for i in range(places.size):
-        thresholds[i] = values[items[max(places[i], first)] & _PIXEL]
+        result[i] = values[items[max(places[i], first)] & _PIXEL]
+    return result
+
+
+@kernel
+def _pixels_of_half(items, values, total):
     held, count = 0.0, 0
-    while held < 0.5 * total and count < n:
+    while held < 0.5 * total and count < items.size:
         count += 1
-        held += values[items[n - count] & _PIXEL]
-    return thresholds, count / n
+        held += values[items[items.size - count] & _PIXEL]
+    return count

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels.facts import MapFacts, PairFacts
+from kernels.facts import PairFacts
 from kernels.jit import kernel, sums
-from kernels.order import TOP_PERCENTS, order
+from kernels.order import TOP_PERCENTS, thresholds
 
 CURVE_STEPS = 20  # relative thresholds 1/20 ... 19/20
 
@@ -21,18 +21,16 @@ def iou_top(percent: int) -> Callable[[PairFacts], float]:
 
 def top_ious(pair: PairFacts) -> np.ndarray:
     """IoU for each of TOP_PERCENTS."""
-    return _ious(pair, pair.before.fact(order).thresholds, pair.after.fact(order).thresholds)
+    before, after = pair.before, pair.after
+    both, each = _mask_counts(before.flat, after.flat, before.fact(thresholds), after.fact(thresholds))
+    return both / (each - both)
 
 
 def iou_half(pair: PairFacts) -> float:
     """IoU of the masks {x >= max / 2}."""
-    return float(_ious(pair, _half(pair.before), _half(pair.after))[0])
-
-
-def _half(a_map: MapFacts) -> np.ndarray:
-    """float32 (1,): the smallest one that is at least max / 2, which is max / 2 itself unless that is denormal."""
-    half = np.array([a_map.maximum / 2], np.float32)
-    return half if float(half[0]) >= a_map.maximum / 2 else np.nextafter(half, np.float32(np.inf))
+    before, after = pair.before, pair.after
+    both, each = _half_counts(before.flat, after.flat, np.float32(before.maximum), np.float32(after.maximum))
+    return both / (each - both)
 
 
 def iou_curve(pair: PairFacts) -> float:
@@ -50,23 +48,29 @@ def soft_iou(pair: PairFacts) -> float:
     return both / either
 
 
-def _ious(pair: PairFacts, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    both, either = _mask_counts(pair.before.flat, pair.after.flat, before, after)
-    return both / either
+@sums
+def _mask_counts(a, b, thresholds_a, thresholds_b):
+    both, each = np.empty(thresholds_a.size), np.empty(thresholds_a.size)
+    for t in range(thresholds_a.size):
+        limit_a, limit_b = thresholds_a[t], thresholds_b[t]
+        in_both, in_each = np.int32(0), np.int32(0)  # 32 bits are twice the lanes
+        for p in range(a.size):
+            in_a, in_b = np.int32(a[p] >= limit_a), np.int32(b[p] >= limit_b)
+            in_both += in_a * in_b
+            in_each += in_a + in_b
+        both[t], each[t] = in_both, in_each
+    return both, each
 
 
 @sums
-def _mask_counts(a, b, thresholds_a, thresholds_b):
-    both = np.zeros(thresholds_a.size, np.int64)
-    either = np.zeros(thresholds_a.size, np.int64)
-    for t in range(thresholds_a.size):
-        limit_a, limit_b = thresholds_a[t], thresholds_b[t]
-        in_both, in_either = np.int32(0), np.int32(0)  # 32 bits are twice the lanes
-        for p in range(a.size):
-            in_both += np.int32((a[p] >= limit_a) & (b[p] >= limit_b))
-            in_either += np.int32((a[p] >= limit_a) | (b[p] >= limit_b))
-        both[t], either[t] = in_both, in_either
-    return both, either
+def _half_counts(a, b, max_a, max_b):
+    two = np.float32(2)  # doubling is exact where halving a denormal maximum is not
+    in_both, in_each = np.int32(0), np.int32(0)
+    for p in range(a.size):
+        in_a, in_b = np.int32(two * a[p] >= max_a), np.int32(two * b[p] >= max_b)
+        in_both += in_a * in_b
+        in_each += in_a + in_b
+    return in_both, in_each
 
 
 @sums

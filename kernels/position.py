@@ -32,8 +32,8 @@ def zone_overlap(pair: PairFacts) -> float:
 
 def mass(a_map: MapFacts) -> tuple[tuple[float, float], np.ndarray]:
     """Centre of mass (row, column), and the shares of mass (6,) by zone: third 3 r // H, half 2 c // W."""
-    zones = np.zeros(THIRDS * HALVES)
-    row, column = _mass(a_map.values, zones)
+    profiles = a_map.slot.shared.array("profiles", (THIRDS, a_map.values.shape[1]), np.float64)
+    row, column, zones = _mass(a_map.values, profiles)
     total = zones.sum()
     return (row / total, column / total), zones / total
 
@@ -48,23 +48,25 @@ def _distance(first: tuple[float, float], second: tuple[float, float], shape: tu
 
 
 @sums
-def _mass(values, zones):
+def _mass(values, profiles):
+    """sum r v, sum c v and the mass by zone; `profiles` holds the sums along the columns of each third."""
     height, width = values.shape
     middle = (width + 1) // 2  # the first column with 2 c // W = 1
+    profiles[:] = 0.0
     by_row, by_column = 0.0, 0.0
     for r in range(height):
-        zone = HALVES * (THIRDS * r // height)
-        left, right = 0.0, 0.0
-        for c in range(middle):
-            left += np.float64(values[r, c])
-            by_column += np.float64(c) * values[r, c]
-        for c in range(middle, width):
-            right += np.float64(values[r, c])
-            by_column += np.float64(c) * values[r, c]
-        by_row += r * (left + right)
-        zones[zone] += left
-        zones[zone + 1] += right
-    return by_row, by_column
+        profile, total = profiles[THIRDS * r // height], 0.0
+        for c in range(width):
+            profile[c] += values[r, c]
+            total += np.float64(values[r, c])
+        by_row += r * total
+    zones = np.empty(THIRDS * HALVES)
+    for third in range(THIRDS):
+        zones[HALVES * third] = profiles[third, :middle].sum()
+        zones[HALVES * third + 1] = profiles[third, middle:].sum()
+        for c in range(width):
+            by_column += c * profiles[third, c]
+    return by_row, by_column, zones
 
 
 @sums

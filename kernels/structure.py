@@ -10,6 +10,8 @@ from kernels.jit import kernel, sums
 RADIUS = 5
 WINDOW = 2 * RADIUS + 1
 SIGMA = 1.5
+STRIP = 72  # columns at a time: eleven of their rows stay in the first cache
+_ROW = STRIP + 16  # a row with its borders, rounded up to whole cache lines
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with the range L = 1
 
 _gauss = np.exp(-0.5 * (np.arange(-RADIUS, 1) / SIGMA) ** 2)
@@ -24,68 +26,68 @@ def ssim(pair: PairFacts) -> float:
     m and s the means and (population) covariances under an 11 x 11 Gaussian window of sigma 1.5.
     """
     before, after = pair.before, pair.after
-    width = before.values.shape[1]
-    shared = before.slot.shared
-    row = shared.array("ssim row", (4, width), np.float64)
-    ring = shared.array("ssim ring", (WINDOW, 4, width - 2 * RADIUS), np.float64)
-    return _ssim(before.values, after.values, 1 / before.maximum, 1 / after.maximum, row, ring)
+    shared, height = before.slot.shared, before.values.shape[0]
+    rows = shared.array("ssim rows", 4 * _ROW, np.float64)
+    blurred = shared.array("ssim blurred", height * 4 * STRIP, np.float64)
+    return _ssim(before.values, after.values, 1 / before.maximum, 1 / after.maximum, rows, blurred)
 
 
 @kernel
-def _ssim(a, b, scale_a, scale_b, row, ring):
-    """`row` holds x, y, x^2 + y^2 and x y of one row; `ring` the last 11 such rows, blurred along the row."""
-    height, width = a.shape
+def _ssim(a, b, scale_a, scale_b, rows, blurred):
+    """Strip by strip: each row is blurred along itself, and scored across as soon as its window is complete.
+
+    `rows` holds x, y, x^2 + y^2 and x y of one row, `blurred` the same four of every row, blurred. Both are flat,
+    so that every tap of the window is a constant distance away: that is what vectorises.
+    """
+    height, width = a.shape[0] - 2 * RADIUS, a.shape[1] - 2 * RADIUS
     total = 0.0
-    for r in range(height):
-        _products(a[r], b[r], scale_a, scale_b, row)
-        for q in range(4):
-            _blur_along(row[q], ring[r % WINDOW, q])
-        if r >= WINDOW - 1:
-            total += _similarity_of_row(ring, r)
-    return total / ((height - 2 * RADIUS) * (width - 2 * RADIUS))
+    for left in range(0, width, STRIP):
+        columns = min(STRIP, width - left)
+        right = left + columns + 2 * RADIUS
+        for r in range(a.shape[0]):
+            _products(a[r, left:right], b[r, left:right], scale_a, scale_b, rows)
+            _blur_along(rows, blurred[r * 4 * STRIP :], columns)
+            if r >= 2 * RADIUS:
+                total += _similarity(blurred[(r - 2 * RADIUS) * 4 * STRIP :], columns)
+    return total / (height * width)
 
 
 @sums
-def _products(a, b, scale_a, scale_b, row):
+def _products(a, b, scale_a, scale_b, rows):
     for c in range(a.size):
         x, y = scale_a * a[c], scale_b * b[c]
-        row[0, c] = x
-        row[1, c] = y
-        row[2, c] = x * x + y * y
-        row[3, c] = x * y
+        rows[c] = x
+        rows[_ROW + c] = y
+        rows[2 * _ROW + c] = x * x + y * y
+        rows[3 * _ROW + c] = x * y
 
 
 @sums
-def _blur_along(row, out):
-    n = out.size
-    a, b, c, d, e, f = row[0:], row[1:], row[2:], row[3:], row[4:], row[5:]
-    g, h, i, j, k = row[6:], row[7:], row[8:], row[9:], row[10:]
-    for x in range(n):
-        outer = W0 * (a[x] + k[x]) + W1 * (b[x] + j[x]) + W2 * (c[x] + i[x])
-        out[x] = outer + W3 * (d[x] + h[x]) + W4 * (e[x] + g[x]) + W5 * f[x]
+def _blur_along(rows, blurred, columns):
+    for c in range(columns):
+        blurred[c] = _window(rows, c, 1)
+        blurred[STRIP + c] = _window(rows, _ROW + c, 1)
+        blurred[2 * STRIP + c] = _window(rows, 2 * _ROW + c, 1)
+        blurred[3 * STRIP + c] = _window(rows, 3 * _ROW + c, 1)
 
 
 @sums
-def _blur_across(rows, q, x):
-    a, b, c, d, e, f, g, h, i, j, k = rows
-    outer = W0 * (a[q, x] + k[q, x]) + W1 * (b[q, x] + j[q, x]) + W2 * (c[q, x] + i[q, x])
-    return outer + W3 * (d[q, x] + h[q, x]) + W4 * (e[q, x] + g[q, x]) + W5 * f[q, x]
-
-
-@sums
-def _similarity_of_row(ring, last):
-    """Sum of the similarity over the output row whose window ends in row `last`."""
-    first = last + 1  # the oldest row of the ring is the next one to be overwritten
-    rows = (
-        ring[first % 11], ring[(first + 1) % 11], ring[(first + 2) % 11], ring[(first + 3) % 11],
-        ring[(first + 4) % 11], ring[(first + 5) % 11], ring[(first + 6) % 11], ring[(first + 7) % 11],
-        ring[(first + 8) % 11], ring[(first + 9) % 11], ring[(first + 10) % 11],
-    )  # fmt: skip
+def _similarity(blurred, columns):
+    """Sum of the similarity over the row of a strip whose windows begin with `blurred`."""
     total = 0.0
-    for x in range(ring.shape[2]):
-        mean_x, mean_y = _blur_across(rows, 0, x), _blur_across(rows, 1, x)
+    for c in range(columns):
+        mean_x = _window(blurred, c, 4 * STRIP)
+        mean_y = _window(blurred, STRIP + c, 4 * STRIP)
         product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-        covariance = _blur_across(rows, 3, x) - product
-        variances = _blur_across(rows, 2, x) - squares
+        variances = _window(blurred, 2 * STRIP + c, 4 * STRIP) - squares
+        covariance = _window(blurred, 3 * STRIP + c, 4 * STRIP) - product
         total += (2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))
     return total
+
+
+@sums
+def _window(v, i, step):
+    """The Gaussian mean of the 11 values from v[i] on, `step` apart."""
+    outer = W0 * (v[i] + v[i + 10 * step]) + W1 * (v[i + step] + v[i + 9 * step])
+    middle = W2 * (v[i + 2 * step] + v[i + 8 * step]) + W3 * (v[i + 3 * step] + v[i + 7 * step])
+    return outer + middle + W4 * (v[i + 4 * step] + v[i + 6 * step]) + W5 * v[i + 5 * step]
