@@ -1,7 +1,8 @@
-"""One thread for everybody: the libraries' own threads are held back where their environment variables cannot."""
+"""One thread for everybody, set before numpy reads it."""
 
 from __future__ import annotations
 
-import cv2
+import os
 
-cv2.setNumThreads(1)
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+    os.environ[variable] = "1"

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kernel_rivals as rivals
+from benchmarks.report import OURS
 from kernels.cam import METHODS, cams
 from kernels.metrics import METRICS, pair_metrics
 from kernels.resize import upsample
 from kernels.sets import pairwise_mask_iou, pairwise_soft_iou
 from tests.map_samples import cam_like, related
 
-OURS = "ours"
 SIZE = (224, 224)
 PAIRS = 8
 
@@ -35,6 +35,7 @@ class Case:
     contenders: dict[str, Callable[[], Any]]
     items: int = PAIRS
     tolerance: float = 1e-6
+    threads: int = 1
 
 
 def cases() -> list[Case]:
@@ -54,7 +55,7 @@ def _full_set() -> list[Case]:
         "numpy + scipy + skimage": lambda: np.array(list(map(rivals.full_set, before, after))),
     }
     two = {OURS: lambda: pair_metrics(before, after, threads=2).values, "ours, one thread": one[OURS]}
-    return [Case("full set of a pair", 8, one), Case("full set of a pair, two threads", 1.8, two)]
+    return [Case("full set of a pair", 8, one), Case("full set of a pair, two threads", 1.8, two, threads=2)]
 
 
 def _single_metrics() -> list[Case]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,19 +13,17 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from benchmarks.kernel_cases import OURS
-
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+OURS = "ours"
 HEADERS = ("kernel", "ours, ms", "best rival", "its ms", "times faster", "wanted")
 
 
 def run(path: str) -> dict[str, Any]:
-    """Run the benchmarks of `path` in one process, each library on one thread; its JSON result."""
+    """Run the benchmarks of `path` in one process; its JSON result."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "pytest", path, f"--benchmark-json={result}", "--benchmark-quiet"]
         root = Path(__file__).parent.parent
-        finished = subprocess.run(command, cwd=root, env=os.environ | ONE_THREAD, stdout=sys.stderr, check=False)
+        finished = subprocess.run(command, cwd=root, stdout=sys.stderr, check=False)
         if finished.returncode:
             raise click.ClickException("the benchmarks failed; see the output above")
         return json.loads(result.read_text())
@@ -39,7 +36,7 @@ def kernel_table(result: dict[str, Any]) -> str:
         groups[entry["group"]][entry["extra_info"]["contender"]] = entry
     rows = [_row(name, contenders) for name, contenders in groups.items()]
     machine = result["machine_info"]["cpu"].get("brand_raw", "an unnamed CPU")
-    note = f"Fastest of the rounds of one run on {machine}, one thread unless it says two; ms per map, pair or set."
+    note = f"CPU time on {machine}, one thread (for two: wall time), fastest round of one run, per map, pair or set."
     return f"{tabulate(rows, HEADERS, 'pipe', disable_numparse=True, colalign=_ALIGN)}\n\n{note}"
 
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
-from kernels.jit import sums
+from kernels.jit import kernel, sums
 from kernels.reasons import Reason
 from kernels.threads import for_each
 
@@ -85,15 +85,24 @@ def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.nd
 
 def _write(total: np.ndarray, finite: bool, singular: float, target: np.ndarray) -> Reason:
     """relu(total) as float32, or NaN everywhere with the reason."""
-    if not (finite and np.abs(total).max() <= _LARGEST):
+    if not (_rectify(total, target) and finite):
         reason = Reason.NON_FINITE
     elif singular > SINGULAR_SHARE:
         reason = Reason.SINGULAR_ALPHA
     else:
-        np.maximum(total, 0.0, out=target, casting="same_kind")
         return Reason.DEFINED
     target.fill(np.nan)
     return reason
+
+
+@kernel
+def _rectify(total, target):
+    """Write relu(total); return whether every sum is a finite float32."""
+    finite = True
+    for p in range(total.size):
+        finite &= abs(total[p]) <= _LARGEST
+        target[p] = max(total[p], 0.0)
+    return finite
 
 
 @sums

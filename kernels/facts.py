@@ -8,13 +8,12 @@ Memory belongs to a `Slot`, one per map that is in use at a time, and is reused 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
 
 from kernels.checks import clean_float32, is_clean
-from kernels.jit import sums
+from kernels.jit import kernel, sums
 from kernels.reasons import Reason
 from kernels.resize import Resizer
 
@@ -94,7 +93,7 @@ class _Facts:
 
 
 class MapFacts(_Facts):
-    """One map: `values` float32 (H, W), `flat` the same as (HW,), sum, extremes, and `reason`.
+    """One map: `values` float32 (H, W), `flat` the same as (HW,), its extremes, and `reason`.
 
     `is_unsigned` is False where a pixel is -0.0, whose bits would be out of order.
     `reason` is what makes every metric of the map undefined (it may come from the CAM stage), else DEFINED.
@@ -106,12 +105,21 @@ class MapFacts(_Facts):
         self.flat = values.reshape(-1)
         self.slot = slot
         # Floats >= 0 are ordered as their bits are, and integers vectorise.
-        self.total, lowest, highest = _survey(self.flat, self.flat.view(np.int32))
-        self.maximum = float(np.int32(highest).view(np.float32))
+        lowest, highest, self.maximum = _extremes(self.flat.view(np.int32))
         self.is_unsigned = lowest != _NEGATIVE_ZERO
         self.is_empty = highest == 0
         self.is_constant = lowest == highest
-        self.reason = reason or _reason(self.total, lowest, highest)
+        self.reason = reason or self._own_reason(lowest, highest)
+
+    @property
+    def total(self) -> float:
+        """The sum of the pixels."""
+        return self.fact(_total)
+
+    def _own_reason(self, lowest: int, highest: int) -> Reason:
+        if highest >= _INFINITY or (lowest < 0 and not np.isfinite(self.flat).all()):
+            return Reason.NON_FINITE
+        return Reason.NEGATIVE if lowest < 0 else Reason.DEFINED
 
 
 class PairFacts(_Facts):
@@ -123,18 +131,28 @@ class PairFacts(_Facts):
         self.after = after
 
 
-def _reason(total: float, lowest: int, highest: int) -> Reason:
-    if not isfinite(total) or highest >= _INFINITY:
-        return Reason.NON_FINITE
-    return Reason.NEGATIVE if lowest < 0 else Reason.DEFINED
+def _total(a_map: MapFacts) -> float:
+    return _sum(a_map.flat)
 
 
 @sums
-def _survey(values, bits):
-    """Sum of the values, smallest and largest of their bits."""
-    total, lowest, highest = 0.0, bits[0], bits[0]
+def _sum(values):
+    total = 0.0
     for p in range(values.size):
         total += np.float64(values[p])
+    return total
+
+
+@kernel
+def _extremes(bits):
+    """Smallest and largest of the bits, read as integers, and the float of the latter."""
+    lowest, highest = bits[0], bits[0]
+    for p in range(bits.size):
         lowest = min(lowest, bits[p])
         highest = max(highest, bits[p])
-    return total, lowest, highest
+    return lowest, highest, _float_of(highest)
+
+
+@kernel
+def _float_of(bits):
+    return np.float64(np.int32(bits).view(np.float32))
