@@ -84,7 +84,7 @@ def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (),
         for method, name in names.maps.items():
             declared[name] = _map(op, method, layers[layer], cotangent, poison)
     _declare_outputs(graph, declared)
-    return _finished(forward.model)
+    return finished(forward.model)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ def _all_values(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
 
 
-def _finished(model: ir.Model) -> ir.Model:
+def finished(model: ir.Model) -> ir.Model:
+    """Drop twins and dead nodes, infer shapes, run the ONNX checker."""
     for step in (
         common.CommonSubexpressionEliminationPass(),
         common.RemoveUnusedNodesPass(),

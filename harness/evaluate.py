@@ -27,6 +27,8 @@ SELECTIONS = ("true-positive", "agree", "all")
 SIDES = ("before", "after")
 PART_IMAGES = 256  # images per Parquet part
 
+_LABELS = {int(reason): reason.label for reason in Reason}
+
 Rows = dict[str, list[dict[str, Any]]]
 Progress = Callable[[int], None]
 
@@ -216,7 +218,7 @@ def _map_rows(
             "side": side,
             "layer": layer,
             "method": method,
-            "reason": Reason(maps[side][1][n]).label,
+            "reason": _LABELS[maps[side][1][n]],
             "height": maps[side][0].shape[1],
             "width": maps[side][0].shape[2],
             "map": maps[side][0][n].ravel(),
@@ -253,7 +255,7 @@ def _score_rows(
             **place,
             "metric": name,
             "value": scores.values[n, m],
-            "reason": Reason(scores.reasons[n, m]).label,
+            "reason": _LABELS[scores.reasons[n, m]],
         }
         for n, sample in enumerate(samples)
         for m, name in enumerate(scores.names)
