@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from types import MappingProxyType
 
 import numpy as np
 
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
 from kernels.jit import kernel, sums
 from kernels.reasons import Reason
+from kernels.registry import by_name, look_up
 from kernels.threads import for_each
 
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
@@ -66,10 +65,7 @@ def cams(
 
 def cam_method(name: str) -> CamMethod:
     """The record of `name`; raises ValueError with the nearest known names."""
-    if name in METHODS:
-        return METHODS[name]
-    near = get_close_matches(str(name), METHODS, n=2) or list(METHODS)
-    raise ValueError(f"unknown CAM method {name!r}; did you mean {' or '.join(near)}?")
+    return look_up(METHODS, name, "CAM method")
 
 
 def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
@@ -178,36 +174,38 @@ def _xgradcam(a, g, out):
     return 0.0
 
 
-METHODS: Mapping[str, CamMethod] = MappingProxyType(
-    {
-        method.name: method
-        for method in (
-            CamMethod(
-                "gradcam",
-                "w_k = mean(G_k); M = relu(sum_k w_k A_k)",
-                "Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74",
-                _gradcam,
-            ),
-            CamMethod(
-                "gradcam++",
-                "w_k = sum(relu(G_k) / (2 + G_k sum(A_k))); M = relu(sum_k w_k A_k). "
-                "Equation 19 with Y = exp(score): exact for piecewise-linear layers, approximate for Swish and GELU",
-                "Chattopadhay et al. 2018, doi:10.1109/WACV.2018.00097",
-                _gradcam_plus_plus,
-            ),
-            CamMethod(
-                "layercam",
-                "M = relu(sum_k relu(G_k) A_k)",
-                "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
-                _layercam,
-            ),
-            CamMethod("hirescam", "M = relu(sum_k G_k A_k)", "Draelos & Carin 2020, arXiv 2011.08891", _hirescam),
-            CamMethod(
-                "xgradcam",
-                "w_k = sum(G_k A_k) / sum(A_k), 0 where |sum(A_k)| < 1e-12; M = relu(sum_k w_k A_k)",
-                "Fu et al. 2020, arXiv 2008.02312",
-                _xgradcam,
-            ),
-        )
-    }
+METHODS: Mapping[str, CamMethod] = by_name(
+    [
+        CamMethod(
+            "gradcam",
+            "w_k = mean(G_k); M = relu(sum_k w_k A_k)",
+            "Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74",
+            _gradcam,
+        ),
+        CamMethod(
+            "gradcam++",
+            "w_k = sum(relu(G_k) / (2 + G_k sum(A_k))); M = relu(sum_k w_k A_k). "
+            "Equation 19 with Y = exp(score): exact for piecewise-linear layers, approximate for Swish and GELU",
+            "Chattopadhay et al. 2018, doi:10.1109/WACV.2018.00097",
+            _gradcam_plus_plus,
+        ),
+        CamMethod(
+            "layercam",
+            "M = relu(sum_k relu(G_k) A_k)",
+            "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
+            _layercam,
+        ),
+        CamMethod(
+            "hirescam",
+            "M = relu(sum_k G_k A_k)",
+            "Draelos & Carin 2020, arXiv 2011.08891",
+            _hirescam,
+        ),
+        CamMethod(
+            "xgradcam",
+            "w_k = sum(G_k A_k) / sum(A_k), 0 where |sum(A_k)| < 1e-12; M = relu(sum_k w_k A_k)",
+            "Fu et al. 2020, arXiv 2008.02312",
+            _xgradcam,
+        ),
+    ]
 )

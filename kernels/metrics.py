@@ -8,8 +8,6 @@ Both give the same bits for a pair, whatever else is in the batch and however ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
-from types import MappingProxyType
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from kernels.information import entropy, js_divergence
 from kernels.order import area50
 from kernels.overlap import iou_curve, iou_half, iou_top, soft_iou
 from kernels.position import centroid_shift, peak_shift, zone_overlap
+from kernels.registry import by_name, look_up
 from kernels.scoring import Metric, PairScores, score_pairs
 from kernels.structure import WINDOW, ssim
 
@@ -171,15 +170,12 @@ _RECORDS = (
         area50,
     ),
 )
-METRICS: Mapping[str, Metric] = MappingProxyType({record.name: record for record in _RECORDS})
+METRICS: Mapping[str, Metric] = by_name(_RECORDS)
 
 
 def metric(name: str) -> Metric:
     """The record of `name`; raises ValueError with the nearest known names."""
-    if name in METRICS:
-        return METRICS[name]
-    near = get_close_matches(str(name), METRICS, n=2) or list(METRICS)
-    raise ValueError(f"unknown metric {name!r}; did you mean {' or '.join(near)}?")
+    return look_up(METRICS, name, "metric")
 
 
 def pair_metrics(

@@ -14,6 +14,8 @@ import pytest
 from numba.core.caching import UserProvidedCacheLocator
 
 from kernels import jit
+from kernels.metrics import METRICS
+from kernels.registry import by_name
 from kernels.threads import for_each
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +47,13 @@ def test_exception_of_a_worker_reaches_the_caller(threads: int, error: type[Exce
 
     with pytest.raises(error, match="item three"):
         for_each(range(10), threads, worker)
+
+
+def test_a_name_is_registered_once() -> None:
+    record = METRICS["ssim"]
+    assert by_name([record]) == {"ssim": record}
+    with pytest.raises(ValueError, match="'ssim' is registered twice"):
+        by_name([record, record])
 
 
 def test_sums_keep_nan_and_infinity() -> None:
