@@ -100,7 +100,10 @@ def test_configuration_survives_the_record() -> None:
     assert Config.model_validate(config.model_dump(mode="json")) == config
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "scripts").glob("*.toml")), ids=lambda p: p.name)
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.toml")), ids=lambda path: path.name)
 def test_every_configuration_of_the_project_is_sound(path: Path) -> None:
     config = read_config(path)
     assert "finetune" in config.phases

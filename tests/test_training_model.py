@@ -142,7 +142,7 @@ def test_published_weights_give_the_published_features(shared: Path) -> None:
     file = shared / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"
     model = Model(backbone="MobileNetV2", alpha=0.35, weights=str(file))
     classifier = build_classifier(model, 5, seed=0)
-    load_backbone_weights(classifier, model, Path())
+    load_backbone_weights(classifier, model)
     own = keras.applications.MobileNetV2((224, 224, 3), 0.35, include_top=False, weights=None, pooling="avg")
     own.load_weights(file)
     x = images(2, 224)
@@ -197,23 +197,23 @@ def test_weights_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch: pyt
         ("none.keras", "no such file"),
     ):
         with pytest.raises(InputError, match=message):
-            load_backbone_weights(classifier, SMALL.model_copy(update={"weights": weights}), tmp_path)
+            load_backbone_weights(classifier, SMALL.model_copy(update={"weights": weights}))
     (tmp_path / "bad.weights.h5").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"bad\.weights\.h5: not the weights of PhantomNet"):
-        load_backbone_weights(classifier, SMALL.model_copy(update={"weights": "bad.weights.h5"}), tmp_path)
+        load_backbone_weights(classifier, SMALL.model_copy(update={"weights": str(tmp_path / "bad.weights.h5")}))
 
     def offline(**_: Any) -> None:
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(keras.applications, "MobileNetV2", offline)
     with pytest.raises(InputError, match=r"cannot be downloaded .*give its path as model\.weights"):
-        load_backbone_weights(classifier, Model(backbone="MobileNetV2"), tmp_path)
+        load_backbone_weights(classifier, Model(backbone="MobileNetV2"))
 
 
 def test_weights_of_another_run_fit_by_layer_name(tmp_path: Path) -> None:
     giver, taker = build_classifier(SMALL, 3, seed=1), build_classifier(SMALL, 5, seed=0)
     giver.save(tmp_path / "giver.keras")
-    load_backbone_weights(taker, SMALL.model_copy(update={"weights": "giver.keras"}), tmp_path)
+    load_backbone_weights(taker, SMALL.model_copy(update={"weights": str(tmp_path / "giver.keras")}))
     assert np.array_equal(taker.get_layer("stem_conv").get_weights()[0], giver.get_layer("stem_conv").get_weights()[0])
     with pytest.raises(InputError, match="the weights of layer logits have another shape"):
         copy_weights(giver, taker)

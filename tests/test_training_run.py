@@ -13,7 +13,7 @@ import pytest
 
 from harness.errors import CannotEvaluateError, InputError
 from harness.images import RULE, load_grey
-from tests.training_runs import digests, record, tiny
+from tests.training_runs import MODEL, digests, record, tiny, write_backbone
 from training import files, phase, run
 from training.backbones import load_model
 from training.config import Data
@@ -25,7 +25,7 @@ from training.task import prepare
 
 MORE = """
 [phases.late]
-trainable = "block5_1_conv"
+trainable = "third_conv"
 learning_rate = 1e-3
 epochs = 2
 seeds = [0, 7]
@@ -57,12 +57,16 @@ def history(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def timeless(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in history(folder)]
+
+
 def test_record_says_what_was_done(finished: Path) -> None:
     found = record(finished)
     assert found["status"] == "complete"
     assert found["image_rule"] == RULE
     assert found["input_size"] == [32, 32]
-    assert found["cam_layers"] == {"last": "block5_out", "penultimate": "block4_out"}
+    assert found["cam_layers"] == {"last": "third_out", "penultimate": "second_out"}
     assert list(found["phases"]) == ["pretrain", "transfer", "finetune", "late", "late.seed7"]
     late = found["phases"]["late.seed7"]
     assert (late["phase"], late["seed"], late["epochs"], late["checkpoint"]) == ("late", 7, 2, "late.seed7.keras")
@@ -89,7 +93,8 @@ def test_finetune_changes_everything_but_the_statistics(finished: Path) -> None:
 
 
 def test_named_phase_changes_what_lies_behind_its_layer(finished: Path) -> None:
-    assert {path.split("_")[0].split("/")[0] for path in changed(finished, "finetune", "late")} == {"block5", "logits"}
+    moved = {path.split("/")[0] for path in changed(finished, "finetune", "late")}
+    assert moved == {"third_conv", "third_bn", "logits"}
 
 
 def test_history_has_a_line_per_epoch(finished: Path) -> None:
@@ -149,8 +154,7 @@ def test_interrupted_in_every_phase_it_ends_with_the_same_bits(
             continue
     assert len(epochs) == len(history(finished))  # no epoch was trained twice
     assert digests(tmp_path / "run") == digests(finished)
-    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in history(tmp_path / "run")]
-    assert timeless == [{k: v for k, v in row.items() if k != "seconds"} for row in history(finished)]
+    assert timeless(tmp_path / "run") == timeless(finished)
 
 
 def test_the_same_configuration_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
@@ -208,17 +212,15 @@ FOLDER = """
 [data]
 manifest = "data/manifest.csv"
 {more}
-[model]
-backbone = "PhantomNet"
-weights = "none"
-input_size = [32, 32]
+{model}
 [phases.pretrain]
 epochs = 2
 """
 
 
 def fit_folder(folder: Path, data: str = "", phase: str = "") -> Path:
-    (folder / "c.toml").write_text(FOLDER.format(more=data) + phase, encoding="utf-8")
+    write_backbone(folder)
+    (folder / "c.toml").write_text(FOLDER.format(more=data, model=MODEL) + phase, encoding="utf-8")
     return run.fit(folder / "c.toml", folder / "run")
 
 
@@ -240,7 +242,7 @@ def test_image_that_vanishes_during_training_is_named(tmp_path: Path, monkeypatc
         for path in manifest.parent.glob("*.jpg"):
             path.unlink()
 
-    monkeypatch.setattr("training.progress._Step.on_train_batch_end", vanish)
+    monkeypatch.setattr("training.progress.Steps.on_train_batch_end", vanish)
     with pytest.raises(InputError, match=r"pretrain: .*\.jpg: no such file"):
         fit_folder(tmp_path, "cache_gb = 0", "batch_size = 2")
     assert record(tmp_path / "run")["phases"] == {}

@@ -1,4 +1,8 @@
-"""Small runs that the training tests share: PhantomNet at 32 pixels on a few drawn radiographs."""
+"""Small runs that the training tests share: three convolutions at 32 pixels on a few drawn radiographs.
+
+A network of this size keeps the seconds that TensorFlow takes to trace a step small; the real backbones have tests
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,23 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
+MODEL = """
+[model]
+backbone = "custom"
+path = "small.keras"
+scale = [0.01, 0.01, 0.01]
+penultimate = "second_out"
+last = "third_out"
+weights = "none"
+input_size = [32, 32]
+dropout = 0.3
+"""
+
 TINY = """
 seed = {seed}
 [data]
 phantoms = {{ images = 100, patients = 80, seed = 2, size = 48 }}
-[model]
-backbone = "PhantomNet"
-weights = "none"
-input_size = [32, 32]
-dropout = 0.3
+{model}
 [phases.pretrain]
 epochs = {pretrain}
 [phases.transfer]
@@ -39,9 +51,23 @@ def tiny(
 ) -> Path:
     """Write a configuration and return its path; `more` is appended as it is (to the table finetune.augment)."""
     path = folder / "tiny.toml"
-    text = TINY.format(seed=seed, pretrain=pretrain, transfer=transfer, finetune=finetune)
+    write_backbone(folder)
+    text = TINY.format(model=MODEL, seed=seed, pretrain=pretrain, transfer=transfer, finetune=finetune)
     path.write_text(text + more, encoding="utf-8")
     return path
+
+
+def write_backbone(folder: Path) -> None:
+    """`folder/small.keras`: three convolutions with BatchNorm and ReLU, named first, second and third."""
+    from training.framework import keras
+
+    x = image = keras.Input((32, 32, 3))
+    keras.utils.set_random_seed(0)
+    for name, strides in (("first", 4), ("second", 2), ("third", 1)):
+        x = keras.layers.Conv2D(8, 3, strides, padding="same", name=f"{name}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
+        x = keras.layers.Activation("relu", name=f"{name}_out")(x)
+    keras.Model(image, x).save(folder / "small.keras")
 
 
 def record(folder: Path) -> dict[str, Any]:

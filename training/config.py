@@ -96,6 +96,12 @@ class Model(Settings):
     last: str | None = None
     penultimate: str | None = None
 
+    def located(self, base: Path) -> Model:
+        """The same with its files found from `base`, the folder of the TOML file."""
+        weights = self.weights if self.weights in ("imagenet", "none") else str(base / self.weights)
+        path = None if self.path is None else str(base / self.path)
+        return self.model_copy(update={"weights": weights, "path": path})
+
 
 class Augment(Settings):
     """Random changes that a radiograph survives (training/augment.py). Flips are off: the heart is on the left."""

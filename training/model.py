@@ -38,17 +38,17 @@ def build_classifier(model: Model, classes: int, seed: int, precision: str = "fl
     return classifier
 
 
-def load_backbone_weights(classifier: Any, model: Model, base: Path) -> None:
-    """Give the backbone its first weights: `imagenet`, a path (relative to `base`), or none."""
+def load_backbone_weights(classifier: Any, model: Model) -> None:
+    """Give the backbone its first weights: `imagenet`, a path, or none."""
     backbone = backbones.find(model)
     if model.weights == "none" or backbone.name == "custom":
         return
     if model.weights == "imagenet":
         source = _download(backbone, model)
     elif model.weights.endswith(".keras"):
-        source = backbones.load_model(base / model.weights)
+        source = backbones.load_model(Path(model.weights))
     else:
-        source = _from_weights_file(backbone, model, base / model.weights)
+        source = _from_weights_file(backbone, model, Path(model.weights))
     copied = copy_weights(source, classifier, without=("logits",))
     lacking = {layer.name for layer in classifier.layers if layer.weights} - copied - {"logits"}
     if lacking:

@@ -33,7 +33,6 @@ class Start:
 
     checkpoint: Path | None
     same_head: bool = True
-    base: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class PhaseRun:
     def _classifier(self, start: Start) -> Any:
         classifier = self._fresh(self.config.precision)
         if start.checkpoint is None:
-            load_backbone_weights(classifier, self.config.model, start.base)
+            load_backbone_weights(classifier, self.config.model)
         else:
             copy_weights(load_model(start.checkpoint), classifier, () if start.same_head else ("logits",))
         set_trainable(classifier, self.phase)
@@ -103,11 +102,13 @@ class PhaseRun:
         key = epoch_key(self.seed, self.name, done)
         order = np.random.default_rng(key).permutation(self.task.indices("train"))
         reseed(feed.view, key)
-        logs = feed.view.fit(feed.epoch(order, key), verbose=0, shuffle=False, callbacks=[bar.callback()]).history
+        steps = bar.callback()
+        logs = feed.view.fit(feed.epoch(order, key), verbose=0, shuffle=False, callbacks=[steps]).history
         row: dict[str, Any] = {"phase": self.name, "checkpoint": self.stem, "seed": self.seed, "epoch": done + 1}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(feed.view.optimizer.learning_rate))
         row |= {"train_loss": logs["loss"][-1], "train_accuracy": logs["accuracy"][-1]}
         row |= self._validation(feed)
+        row["seconds_per_1000"] = 1000 / self.phase.batch_size * steps.seconds_per_step()
         row["seconds"] = time.monotonic() - started
         bar.show(row)
         return row

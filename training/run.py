@@ -34,7 +34,7 @@ from training.task import Task, prepare
 FORMAT = 1
 COLUMNS = (
     "phase", "checkpoint", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy",
-    "val_loss", "val_accuracy", "val_auc", "seconds",
+    "val_loss", "val_accuracy", "val_auc", "seconds_per_1000", "seconds",
 )  # fmt: skip
 
 
@@ -68,7 +68,8 @@ class Run:
     """A configuration being carried out in a folder."""
 
     def __init__(self, folder: Path, config: Config, base: Path, record: dict[str, Any]) -> None:
-        self.folder, self.config, self.base, self.record = folder, config, base, record
+        located = config.model_copy(update={"model": config.model.located(base)})
+        self.folder, self.config, self.base, self.record = folder, located, base, record
         self._tasks: dict[str, Task] = {}
         self._rows = [row for row in _read_history(folder) if row["checkpoint"] in record["phases"]]
 
@@ -89,7 +90,7 @@ class Run:
 
     def _train_one(self, name: str, stem: str, seed: int, previous: str | None) -> None:
         task = self._task(name)
-        start = Start(None, base=self.base)
+        start = Start(None)
         if previous is not None:
             classes = self.record["phases"][previous]["classes"]
             start = Start(
@@ -143,7 +144,7 @@ class Run:
 def _new_record(config: Config, base: Path, folder: Path) -> dict[str, Any]:
     """All that is known before any training. Building the model once also checks every layer's name."""
     backbone = backbones.find(config.model)
-    classifier = build_classifier(config.model, 2, config.seed)
+    classifier = build_classifier(config.model.located(base), 2, config.seed)
     for phase in config.phases.values():
         set_trainable(classifier, phase)
     width = f"-{config.model.alpha:g}" if config.model.alpha else ""
