@@ -34,10 +34,18 @@ def load_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a .keras file or a run directory")
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        return _with_constant_statistics(keras.models.load_model(path, compile=False, safe_mode=True))
     except (ValueError, OSError, TypeError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line})") from error
+
+
+def _with_constant_statistics(model: Any) -> Any:
+    """Normalization keeps its statistics as tensors, which tracing would turn into inputs; arrays become constants."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+    return model
 
 
 def without_final_activation(model: Any) -> tuple[Any, str]:

