@@ -117,16 +117,19 @@ def test_several_devices_share_the_batches(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from training import framework, phase, run
+from training import framework, run
 framework.tf.config.set_logical_device_configuration(
     framework.tf.config.list_physical_devices("CPU")[0], [framework.tf.config.LogicalDeviceConfiguration()] * 2
 )
-phase.several_devices = lambda: framework.several_devices("CPU")
-with phase.several_devices():
-    assert framework.tf.distribute.get_strategy().num_replicas_in_sync == 2
+two = framework._strategy("CPU")
+assert two.num_replicas_in_sync == 2
+framework._strategy = lambda: two
 run.fit(Path(sys.argv[1]), Path(sys.argv[2]))
 """
-    config = tiny(tmp_path, transfer=1, finetune=1)
+    config = tiny(tmp_path, transfer=1, finetune=2)
+    text = config.read_text(encoding="utf-8").replace('weights = "none"', "")
+    # BatchNorm in training mode counts per device, so the phase that has it is left out.
+    config.write_text(text.replace("[phases.pretrain]\nepochs = 1", ""), encoding="utf-8")
     assert command_line("fit", config, "--out", tmp_path / "one", env=environment()).returncode == 0
     done = subprocess.run(
         [sys.executable, "-c", script, config, tmp_path / "two"],
@@ -134,4 +137,5 @@ run.fit(Path(sys.argv[1]), Path(sys.argv[2]))
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     losses = [record(tmp_path / name)["phases"]["finetune"]["metrics"]["test"]["loss"] for name in ("one", "two")]
-    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    # Adam divides a gradient by its own size, so the rounding of tiny ones moves weights: 1.6e-4 measured.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.batches import ImageBatches, epoch_key
+from training.batches import ImageBatches, divided, epoch_key
 from training.config import Augment, Data, Model, Phantoms, Phase
 from training.feed import caches, feed_for
 from training.model import build_classifier, set_trainable
@@ -69,6 +69,16 @@ def test_batches_are_a_function_of_seed_phase_and_epoch(task: Task) -> None:
     assert np.array_equal(first[1][0][:1], alone[0][0])
     for key in (epoch_key(1, "finetune", 3), epoch_key(0, "pretrain", 3), epoch_key(0, "finetune", 4)):
         assert not np.array_equal(first[0][0], ImageBatches(task.pixels, order, 8, labels, how, key)[0][0])
+
+
+def test_no_batch_is_a_small_rest() -> None:
+    for images in range(1, 70):
+        batches = divided(np.arange(images), 16)
+        sizes = [len(batch) for batch in batches]
+        assert np.array_equal(np.concatenate(batches), np.arange(images))
+        assert len(sizes) == -(-images // 16)
+        assert set(sizes[:-2]) <= {16}
+        assert min(sizes) >= min(images, 8)
 
 
 def test_batches_cover_every_image_once_with_its_label(task: Task) -> None:

@@ -105,9 +105,10 @@ def _efficientnet(*, input_tensor: Any, **keywords: Any) -> Any:
 
 
 def on_tensor(model: Any, tensor: Any, skipped: tuple[type, ...] = ()) -> Any:
-    """The layers of `model`, shared and not copied, applied to `tensor`: a functional model from its source.
+    """A copy of `model`, weights included, that reads `tensor`: a functional model from the tensor's source.
 
-    Layers of the types `skipped` hand on what they get.
+    Layers of the types `skipped` hand on what they get. A copy and not the layers themselves: a layer that belongs to
+    two graphs answers `.output` with the tensor of the first.
     """
     source = keras.utils.get_source_inputs(tensor)[0]
 
@@ -116,7 +117,11 @@ def on_tensor(model: Any, tensor: Any, skipped: tuple[type, ...] = ()) -> Any:
         return arguments[0] if isinstance(layer, skipped) else layer(*arguments, **keywords)
 
     inputs = [source] if isinstance(model.input, list) else source
-    return keras.models.clone_model(model, inputs, clone_function=lambda layer: layer, call_function=call)
+    copy = keras.models.clone_model(model, inputs, call_function=call)
+    for layer in copy.layers:
+        if layer.weights:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
 
 
 def _custom(model: Model) -> Backbone:

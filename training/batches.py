@@ -6,7 +6,6 @@ remembered, it is computed again from the epoch's number.
 
 from __future__ import annotations
 
-import math
 import zlib
 
 import numpy as np
@@ -23,6 +22,17 @@ def epoch_key(seed: int, phase: str, epoch: int) -> list[int]:
     return [seed, zlib.crc32(phase.encode()), epoch]
 
 
+def divided(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Batches of `batch_size`, the last two sharing what is left evenly.
+
+    A small rest alone would give BatchNorm statistics of a few images, and leave a second device without any.
+    """
+    whole = max(len(indices) // batch_size - 1, 0)
+    left = indices[whole * batch_size :]  # fewer than two batches
+    tail = np.array_split(left, -(-len(left) // batch_size))
+    return [*indices[: whole * batch_size].reshape(whole, batch_size), *tail]
+
+
 class ImageBatches(keras.utils.PyDataset):
     """Images in the order of `indices`: (n, H, W, 3) grey levels, with targets and weights where given."""
 
@@ -36,14 +46,14 @@ class ImageBatches(keras.utils.PyDataset):
         key: list[int] | None = None,
     ) -> None:
         super().__init__()
-        self._pixels, self._indices, self._batch_size = pixels, indices, batch_size
+        self._pixels, self._batches = pixels, divided(indices, batch_size)
         self._labels, self._how, self._key = labels, how, key or []
 
     def __len__(self) -> int:
-        return math.ceil(len(self._indices) / self._batch_size)
+        return len(self._batches)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        indices = self._indices[number * self._batch_size : (number + 1) * self._batch_size]
+        indices = self._batches[number]
         images = channels_last(self._changed(self._pixels.greys(indices), indices))  # (n, H, W, 3)
         return (images, *_take(self._labels, indices))
 
@@ -66,14 +76,14 @@ class FeatureBatches(keras.utils.PyDataset):
         labels: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
-        self._features, self._indices, self._batch_size = features, indices, batch_size
+        self._features, self._batches = features, divided(indices, batch_size)
         self._labels = labels
 
     def __len__(self) -> int:
-        return math.ceil(len(self._indices) / self._batch_size)
+        return len(self._batches)
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
-        indices = self._indices[number * self._batch_size : (number + 1) * self._batch_size]
+        indices = self._batches[number]
         return (self._features[indices], *_take(self._labels, indices))
 
 

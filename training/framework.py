@@ -6,9 +6,11 @@ Every module that trains imports `keras` and `tf` from here, so that the environ
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from harness.errors import InputError
 
@@ -65,14 +67,22 @@ def fresh_session(seed: int, precision: str = "float32") -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def several_devices(kind: str = "GPU") -> contextlib.AbstractContextManager[object]:
-    """Scope in which a model is copied to every visible device of a kind; does nothing with fewer than two.
+def several_devices() -> contextlib.AbstractContextManager[object]:
+    """Scope in which a model is copied to every visible GPU; does nothing with fewer than two.
 
-    On the TensorFlow backend Keras' distribution API is a prototype that says "do not use"; what works there,
-    and what Keras documents for it, is `tf.distribute.MirroredStrategy`.
+    On the TensorFlow backend Keras' distribution API is a prototype that says "do not use"; what works there, and what
+    Keras documents for it, is `tf.distribute.MirroredStrategy`. Never forget a session inside the scope: it would
+    forget the scope as well.
     """
+    strategy = _strategy()
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+@functools.cache
+def _strategy(kind: str = "GPU") -> Any:
+    """One strategy per process: a model and its optimiser must belong to the same."""
     found = [device.name for device in tf.config.list_logical_devices(kind)]
-    return tf.distribute.MirroredStrategy(found).scope() if len(found) > 1 else contextlib.nullcontext()
+    return tf.distribute.MirroredStrategy(found) if len(found) > 1 else None
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from harness.errors import InputError
 from training import backbones
 from training.config import Model, Phase, nearest
-from training.framework import fresh_session, keras
+from training.framework import fresh_session, keras, several_devices
 
 HEAD = ("gap", "head_dropout", "logits")
 
@@ -26,6 +26,11 @@ HEAD = ("gap", "head_dropout", "logits")
 def build_classifier(model: Model, classes: int, seed: int, precision: str = "float32") -> Any:
     """A classifier with freshly seeded weights; the same arguments give the same bits."""
     fresh_session(seed, precision)
+    with several_devices():
+        return _assemble(model, classes, seed)
+
+
+def _assemble(model: Model, classes: int, seed: int) -> Any:
     backbone, layers = backbones.find(model), keras.layers
     image = keras.Input((*model.input_size, 3), name="image")
     scaled = layers.Rescaling(list(backbone.scaling.scale), list(backbone.scaling.offset), name="preprocess")(image)

@@ -60,8 +60,8 @@ class PhaseRun:
             raise
 
     def _train(self, start: Start, on_epoch: Callable[[Progress], None]) -> dict[str, Any]:
+        classifier = self._classifier(start)
         with several_devices():
-            classifier = self._classifier(start)
             feed = feed_for(classifier, self.phase, self.task)
             compile_view(feed.view, self.phase, self._steps(), self.task.multi)
         progress = load_state(self.folder / STATE, classifier, feed.view.optimizer, self.stem)
