@@ -28,5 +28,17 @@ def kernels(write: Path | None) -> None:
         )
 
 
+@main.command()
+@click.option("--rounds", default=15, show_default=True, type=click.IntRange(3))
+def engine(rounds: int) -> None:
+    """Exported graphs against the forward pass alone and TensorFlow's compiled GradientTape, on two threads."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    from benchmarks.engine_report import engine_table
+
+    click.echo(engine_table(rounds))
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

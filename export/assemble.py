@@ -18,6 +18,7 @@ import onnx_ir.passes.common as common
 
 import export.rules  # noqa: F401  (registers the rules)
 from export import passes
+from export.backward_passes import fold_channel_scales
 from export.emit import Emitter, dimensions
 from export.engine import backward
 from export.fuse import fuse
@@ -84,6 +85,7 @@ def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (),
         for method, name in names.maps.items():
             declared[name] = _map(op, method, layers[layer], cotangent, poison)
     _declare_outputs(graph, declared)
+    fold_channel_scales(graph)
     return finished(forward.model)
 
 

@@ -256,6 +256,14 @@ def test_weights_outside_the_folder_are_not_read(tmp_path: Path) -> None:
         export_onnx(path, Request(["auto"], tmp_path / "out.onnx"), PLAIN)
 
 
+def test_a_file_over_two_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    with path.open("wb") as stream:
+        stream.truncate(2**31)  # sparse: takes no room
+    with pytest.raises(InputError, match="is larger than 2 GB"):
+        export_onnx(path, Request(["auto"], tmp_path / "out.onnx"), PLAIN)
+
+
 def test_wrong_number_of_class_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tells 3 classes apart, but --classes names 2"):
         exported(foreign(tmp_path / "m.onnx"), classes=["a", "b"])

@@ -1,0 +1,145 @@
+"""Each graph pass keeps what tensors mean, does what it says, and leaves alone what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from export import passes
+from export.backward_passes import fold_channel_scales
+from export.emit import Emitter
+from tests.gradient_checks import evaluator
+
+SHAPE = (2, 3, 6, 7)
+
+
+def graph(build: Callable[[Emitter, ir.Value], ir.Value]) -> ir.Model:
+    """A model x (N, 3, 6, 7) -> y."""
+    made = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="case")
+    x = ir.val("x", ir.DataType.FLOAT, ["N", *SHAPE[1:]])
+    made.inputs.append(x)
+    y = build(Emitter(made, "case"), x)
+    y.name = "y"
+    made.outputs.append(y)
+    model = ir.Model(made, ir_version=8)
+    passes.infer_shapes(model)
+    return model
+
+
+def operators(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def changed_as(
+    apply: Callable[[ir.Graph], int], build: Callable[[Emitter, ir.Value], ir.Value]
+) -> tuple[int, list[str]]:
+    """(changes, operators left) of a pass, after proving that y is the same."""
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    before = evaluator(graph(build)).run(["y"], {"x": x})[0]
+    model = graph(build)
+    changes = apply(model.graph)
+    passes.tidy(model)
+    passes.infer_shapes(model)
+    np.testing.assert_allclose(evaluator(model).run(["y"], {"x": x})[0], before, rtol=1e-5, atol=1e-6)
+    return changes, operators(model)
+
+
+def weights(op: Emitter, outside: int = 4) -> ir.Value:
+    return op.constant(np.random.default_rng(1).normal(size=(outside, 3, 1, 1)).astype(np.float32))
+
+
+def scale(op: Emitter, *shape: int) -> ir.Value:
+    return op.constant(np.random.default_rng(2).uniform(0.5, 2, shape).astype(np.float32))
+
+
+def zero(op: Emitter) -> ir.Value:
+    return op.constant(np.float32(0))
+
+
+def test_transposes_that_undo_each_other_vanish() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.Relu(op.Transpose(op.Transpose(x, perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2]))
+
+    assert changed_as(passes.compose_transposes, build) == (1, ["Relu"])
+
+
+def test_transposes_that_do_not_undo_each_other_become_one() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.Relu(op.Transpose(op.Transpose(x, perm=[0, 2, 3, 1]), perm=[0, 2, 1, 3]))
+
+    assert changed_as(passes.compose_transposes, build) == (1, ["Transpose", "Relu"])
+
+
+def test_pooling_moves_before_a_transpose() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.ReduceMean(op.Transpose(x, perm=[0, 2, 3, 1]), op.integers(1, 2), keepdims=0)
+
+    assert changed_as(passes.reduce_before_transpose, build) == (1, ["ReduceMean"])
+
+
+def test_pooling_stays_where_the_order_of_axes_would_change() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.ReduceMean(op.Transpose(x, perm=[0, 3, 2, 1]), op.integers(1), keepdims=0)
+
+    assert changed_as(passes.reduce_before_transpose, build) == (0, ["Transpose", "ReduceMean"])
+
+
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 1, 1, 0), (2, 0, 0, 1)])
+def test_zero_padding_before_max_pooling_becomes_a_border(pads: tuple[int, ...]) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        top, left, bottom, right = pads
+        padded = op.Pad(x, op.integers(0, 0, top, left, 0, 0, bottom, right), zero(op))
+        return op.MaxPool(padded, kernel_shape=[3, 3], strides=[2, 2])
+
+    assert changed_as(passes.separate_padding_from_max_pool, build) == (1, ["MaxPool", "Max"])
+
+
+@pytest.mark.parametrize("value", [1.0, -5.0])
+def test_other_padding_stays(value: float) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        padded = op.Pad(x, op.integers(0, 0, 1, 1, 0, 0, 1, 1), op.constant(np.float32(value)))
+        return op.MaxPool(padded, kernel_shape=[3, 3], strides=[2, 2])
+
+    assert changed_as(passes.separate_padding_from_max_pool, build) == (0, ["Pad", "MaxPool"])
+
+
+def test_padding_read_by_others_too_stays() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        padded = op.Pad(x, op.integers(0, 0, 1, 1, 0, 0, 1, 1), zero(op))
+        return op.Add(op.MaxPool(padded, kernel_shape=[1, 1]), padded)
+
+    assert changed_as(passes.separate_padding_from_max_pool, build)[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_channel_scale_moves_into_the_weights(shape: tuple[int, ...], masked: bool) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        made = op.Conv(x, weights(op))
+        if masked:
+            made = op.Where(op.Greater(op.ReduceSum(x, op.integers(1)), zero(op)), made, zero(op))
+        return op.Relu(op.Mul(made, scale(op, *shape)))
+
+    changes, left = changed_as(fold_channel_scales, build)
+    assert changes == 1
+    assert left.index("Mul") < left.index("Conv")  # only the weights are scaled
+
+
+@pytest.mark.parametrize("shape", [(7,), (6, 1), (1, 1, 6, 7)])
+def test_a_scale_that_is_not_per_channel_stays(shape: tuple[int, ...]) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.Relu(op.Mul(op.Conv(x, weights(op)), scale(op, *shape)))
+
+    assert changed_as(fold_channel_scales, build)[0] == 0
+
+
+def test_a_scale_behind_a_convolution_with_other_readers_stays() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        made = op.Conv(x, weights(op))
+        return op.Add(made, op.Mul(made, scale(op, 4, 1, 1)))
+
+    assert changed_as(fold_channel_scales, build)[0] == 0
