@@ -22,6 +22,7 @@ from tests.map_samples import cam_like, related
 
 SIZE = (224, 224)
 PAIRS = 8
+MANY = 64  # as many as an evaluation hands over at a time
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def cases() -> list[Case]:
     return [*_full_set(), *_single_metrics(), *_maps(), *_sets()]
 
 
-def _pairs() -> tuple[np.ndarray, np.ndarray]:
-    before = cam_like(PAIRS, SIZE)
+def _pairs(count: int = PAIRS) -> tuple[np.ndarray, np.ndarray]:
+    before = cam_like(count, SIZE)
     return before, related(before)
 
 
@@ -54,8 +55,15 @@ def _full_set() -> list[Case]:
         OURS: lambda: pair_metrics(before, after).values,
         "numpy + scipy + skimage": lambda: np.array(list(map(rivals.full_set, before, after))),
     }
-    two = {OURS: lambda: pair_metrics(before, after, threads=2).values, "ours, one thread": one[OURS]}
-    return [Case("full set of a pair", 8, one), Case("full set of a pair, two threads", 1.8, two, threads=2)]
+    many = _pairs(MANY)
+    two = {
+        OURS: lambda: pair_metrics(*many, threads=2).values,
+        "ours, one thread": lambda: pair_metrics(*many).values,
+    }
+    return [
+        Case("full set of a pair", 8, one),
+        Case("full set of a pair, two threads", 1.8, two, items=MANY, threads=2),
+    ]
 
 
 def _single_metrics() -> list[Case]:

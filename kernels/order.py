@@ -28,9 +28,7 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
 
 def thresholds(a_map: MapFacts) -> np.ndarray:
     """float32, one per TOP_PERCENTS: the smallest value of {x >= k-th largest and x > 0}."""
-    n = a_map.flat.size
-    places = np.array([n - (percent * n + 99) // 100 for percent in TOP_PERCENTS])
-    return _values_at(a_map.fact(items), a_map.flat, places)
+    return _top_values(a_map.fact(items), a_map.flat, TOP_PERCENTS)
 
 
 def area50(a_map: MapFacts) -> float:
@@ -122,14 +120,15 @@ def _end_of_tie(items, start):
 
 
 @kernel
-def _values_at(items, values, places):
-    """The values at `places` of the ascending order, or the first positive one where that is later."""
-    first = 0
+def _top_values(items, values, percents):
+    """For each of `percents` the k-th largest value, or the smallest positive one if that is larger."""
+    n, first = items.size, 0
     while values[items[first] & _PIXEL] == 0:
         first += 1
-    result = np.empty(places.size, np.float32)
-    for i in range(places.size):
-        result[i] = values[items[max(places[i], first)] & _PIXEL]
+    result = np.empty(len(percents), np.float32)
+    for i in range(len(percents)):
+        k = (percents[i] * n + 99) // 100
+        result[i] = values[items[max(n - k, first)] & _PIXEL]
     return result
 
 

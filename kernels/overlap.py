@@ -22,8 +22,7 @@ def iou_top(percent: int) -> Callable[[PairFacts], float]:
 def top_ious(pair: PairFacts) -> np.ndarray:
     """IoU for each of TOP_PERCENTS."""
     before, after = pair.before, pair.after
-    both, each = _mask_counts(before.flat, after.flat, before.fact(thresholds), after.fact(thresholds))
-    return both / (each - both)
+    return _mask_ious(before.flat, after.flat, before.fact(thresholds), after.fact(thresholds))
 
 
 def iou_half(pair: PairFacts) -> float:
@@ -49,8 +48,8 @@ def soft_iou(pair: PairFacts) -> float:
 
 
 @sums
-def _mask_counts(a, b, thresholds_a, thresholds_b):
-    both, each = np.empty(thresholds_a.size), np.empty(thresholds_a.size)
+def _mask_ious(a, b, thresholds_a, thresholds_b):
+    result = np.empty(thresholds_a.size)
     for t in range(thresholds_a.size):
         limit_a, limit_b = thresholds_a[t], thresholds_b[t]
         in_both, in_each = np.int32(0), np.int32(0)  # 32 bits are twice the lanes
@@ -58,8 +57,8 @@ def _mask_counts(a, b, thresholds_a, thresholds_b):
             in_a, in_b = np.int32(a[p] >= limit_a), np.int32(b[p] >= limit_b)
             in_both += in_a * in_b
             in_each += in_a + in_b
-        both[t], each[t] = in_both, in_each
-    return both, each
+        result[t] = in_both / (in_each - in_both)
+    return result
 
 
 @sums

@@ -27,15 +27,14 @@ def peak_shift(pair: PairFacts) -> float:
 
 def zone_overlap(pair: PairFacts) -> float:
     """Sum over the six zones of min(share before, share after) of the mass."""
-    return min(1.0, float(np.minimum(pair.before.fact(mass)[1], pair.after.fact(mass)[1]).sum()))
+    return min(1.0, sum(map(min, pair.before.fact(mass)[1], pair.after.fact(mass)[1])))
 
 
-def mass(a_map: MapFacts) -> tuple[tuple[float, float], np.ndarray]:
-    """Centre of mass (row, column), and the shares of mass (6,) by zone: third 3 r // H, half 2 c // W."""
+def mass(a_map: MapFacts) -> tuple[tuple[float, float], list[float]]:
+    """Centre of mass (row, column), and the six shares of mass by zone: third 3 r // H, half 2 c // W."""
     profiles = a_map.slot.shared.array("profiles", (THIRDS, a_map.values.shape[1]), np.float64)
     row, column, zones = _mass(a_map.values, profiles)
-    total = zones.sum()
-    return (row / total, column / total), zones / total
+    return (row, column), zones.tolist()
 
 
 def peak(a_map: MapFacts) -> tuple[float, float]:
@@ -49,24 +48,25 @@ def _distance(first: tuple[float, float], second: tuple[float, float], shape: tu
 
 @sums
 def _mass(values, profiles):
-    """sum r v, sum c v and the mass by zone; `profiles` holds the sums along the columns of each third."""
+    """Centre of mass and shares by zone; `profiles` gets the sums along the columns of each third."""
     height, width = values.shape
     middle = (width + 1) // 2  # the first column with 2 c // W = 1
     profiles[:] = 0.0
     by_row, by_column = 0.0, 0.0
     for r in range(height):
-        profile, total = profiles[THIRDS * r // height], 0.0
+        profile, in_row = profiles[THIRDS * r // height], 0.0
         for c in range(width):
             profile[c] += values[r, c]
-            total += np.float64(values[r, c])
-        by_row += r * total
+            in_row += np.float64(values[r, c])
+        by_row += r * in_row
     zones = np.empty(THIRDS * HALVES)
     for third in range(THIRDS):
         zones[HALVES * third] = profiles[third, :middle].sum()
         zones[HALVES * third + 1] = profiles[third, middle:].sum()
         for c in range(width):
             by_column += c * profiles[third, c]
-    return by_row, by_column, zones
+    total = zones.sum()
+    return by_row / total, by_column / total, zones / total
 
 
 @sums
