@@ -14,8 +14,8 @@ from export.emit import Emitter, constant_array
 def fold_channel_scales(graph: ir.Graph) -> int:
     """A per-channel factor behind a convolution moves into its weights; a rectifier mask may stand between.
 
-    1. Mul(Conv(g, W), s)                  ->  Conv(g, s W)
-    2. Mul(Where(mask, Conv(g, W), 0), s)  ->  Where(mask, Conv(g, s W), 0)
+    1. Mul(Conv(g, W), s)             ->  Conv(g, s W)
+    2. Mul(Mul(Conv(g, W), mask), s)  ->  Mul(Conv(g, s W), mask)
 
     Requires: s is constant, one number per channel of the product; nothing else reads what stands between. The factor
     is multiplied into W in the graph, where ONNX Runtime folds it once at load: the file does not grow.
@@ -48,8 +48,8 @@ def _scaled_convolution(node: ir.Node) -> tuple[ir.Node, np.ndarray, ir.Value] |
         producer = product.producer() if product is not None and _has_one_reader(product) else None
         if scale is None or producer is None or product is None:
             continue
-        if producer.op_type == "Where" and _is_zero(producer.inputs[2]) and _has_one_reader(producer.inputs[1]):
-            producer = producer.inputs[1].producer()  # type: ignore[union-attr]
+        if producer.op_type == "Mul":
+            producer = next((node for node in map(_sole_producer, producer.inputs) if node is not None), None)
         if producer is not None and producer.op_type == "Conv" and len(producer.inputs) == 2:
             channels = scale.reshape((1,) * (4 - scale.ndim) + scale.shape) if scale.ndim <= 4 else scale
             if channels.ndim == 4 and channels.shape == (1, channels.size, 1, 1):
@@ -61,6 +61,7 @@ def _has_one_reader(value: ir.Value | None) -> bool:
     return value is not None and len(list(value.uses())) == 1 and not value.is_graph_output()
 
 
-def _is_zero(value: ir.Value | None) -> bool:
-    array = constant_array(value)
-    return array is not None and not array.any()
+def _sole_producer(value: ir.Value | None) -> ir.Node | None:
+    """The convolution behind a value that nothing else reads."""
+    node = value.producer() if value is not None and _has_one_reader(value) else None
+    return node if node is not None and node.op_type == "Conv" else None

@@ -121,12 +121,13 @@ def test_channel_scale_moves_into_the_weights(shape: tuple[int, ...], masked: bo
     def build(op: Any, x: ir.Value) -> ir.Value:
         made = op.Conv(x, weights(op))
         if masked:
-            made = op.Where(op.Greater(op.ReduceSum(x, op.integers(1)), zero(op)), made, zero(op))
+            made = op.Mul(op.Sigmoid(op.Concat(x, op.ReduceSum(x, op.integers(1)), axis=1)), made)
         return op.Relu(op.Mul(made, scale(op, *shape)))
 
     changes, left = changed_as(fold_channel_scales, build)
     assert changes == 1
-    assert left.index("Mul") < left.index("Conv")  # only the weights are scaled
+    assert left.count("Mul") == (2 if masked else 1)
+    assert left.index("Mul") < left.index("Conv")  # the weights are scaled
 
 
 @pytest.mark.parametrize("shape", [(7,), (6, 1), (1, 1, 6, 7)])

