@@ -55,6 +55,7 @@ def session(content: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # contenders take turns
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 

@@ -78,6 +78,25 @@ def evaluate(
     click.echo(f"\nwritten to {out}: evaluation.json, scores/, maps/, predictions/, {command.SHEET}")
 
 
+@cli.command()
+@click.option("--warm", is_flag=True, help="Compile the kernels now, so that no evaluation waits for it.")
+def env(warm: bool) -> None:
+    """Show versions, execution providers and where our packages come from."""
+    import onnxruntime as ort
+    from tabulate import tabulate
+
+    from harness.environment import origins, versions
+
+    rows = [*versions().items(), ("execution providers", ", ".join(ort.get_available_providers()))]
+    rows += [(f"{name} from", folder) for name, folder in origins().items()]
+    click.echo(tabulate(rows, tablefmt="plain"))
+    if warm:
+        from kernels.warm import compile_all
+
+        compile_all()
+        click.echo("kernels compiled")
+
+
 def main() -> None:
     """Entry point of `python -m harness` and of `evidence-drift`."""
     run_command_line(cli, "python -m harness")

@@ -7,16 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from tqdm import tqdm
 
 from harness import pictures, store, summary
 from harness.dataset import Sample, data_digest, read_dataset
+from harness.environment import versions
 from harness.errors import CannotEvaluateError
 from harness.evaluate import Options, Pair, run
 from harness.images import load_grey
@@ -101,13 +100,8 @@ def _checkpoint(model: Model, accuracy: Any) -> CheckpointResult:
 def environment(pair: Pair) -> dict[str, Any]:
     """Versions and providers that produced a result. No host and no user name."""
     return {
-        "evidence-drift": version("evidence-drift"),
-        "python": platform.python_version(),
+        "versions": versions(),
         "machine": platform.machine(),
-        "onnxruntime": ort.__version__,
-        "numpy": np.__version__,
-        "numba": version("numba"),
-        "opencv": version("opencv-python-headless"),
         "providers": pair.before.providers,
     }
 

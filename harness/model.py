@@ -170,6 +170,8 @@ def _session(path: Path, content: bytes, provider: str, threads: int) -> ort.Inf
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
     except Exception as error:  # ONNX Runtime's exceptions share no public base

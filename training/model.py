@@ -8,13 +8,13 @@ A classifier is one flat functional model, so that every inner layer can be name
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness import digests
 from harness.errors import InputError
 from training import backbones
 from training.config import Model, Phase, nearest
@@ -73,13 +73,8 @@ def copy_weights(source: Any, target: Any, without: tuple[str, ...] = ()) -> set
 
 
 def weights_digest(model: Any) -> str:
-    """sha256 over path, shape and little-endian float32 bytes of all weights, in order: a model's identity."""
-    total = hashlib.sha256()
-    for weight in model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight), dtype="<f4")
-        total.update(f"{weight.path}{array.shape}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
+    """The identity of a model's weights, as `run.json` records it."""
+    return digests.weights_digest((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
 
 
 def set_trainable(classifier: Any, phase: Phase) -> None:
