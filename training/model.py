@@ -12,8 +12,6 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness import digests
 from harness.errors import InputError
 from training import backbones
