@@ -184,7 +184,7 @@ def test_backbone_equals_keras(architecture: str, tmp_path: Path) -> None:
     """Logits and activations to 1e-5, gradients to 1e-4 or cosine 0.9999, at all four optimisation levels."""
     path = tmp_path / "m.keras"
     keras_models.backbone(architecture).save(path)
-    differences = export_checkpoint(CheckpointRecord(path, "m"), BACKBONES[architecture], tmp_path / "m.onnx", [], [])
+    differences = export_checkpoint(CheckpointRecord(path, "m"), Request(BACKBONES[architecture], tmp_path / "m.onnx"))
     assert len(differences) == 4 * 5
     assert all(item.passes for item in differences)
 
