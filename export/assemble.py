@@ -21,6 +21,7 @@ from export import passes
 from export.backward_passes import fold_channel_scales
 from export.emit import Emitter, dimensions
 from export.engine import backward
+from export.folding import fold_batch_normalization, fold_constants
 from export.fuse import fuse
 from harness.errors import InputError
 
@@ -60,6 +61,8 @@ class Forward:
 
 def clean(forward: Forward) -> None:
     """Run the passes that make the graph small, safe and differentiable."""
+    fold_constants(forward.graph, forward.opset)
+    fold_batch_normalization(forward.graph)
     passes.compose_transposes(forward.graph)
     passes.reduce_before_transpose(forward.graph)
     passes.separate_padding_from_max_pool(forward.graph)

@@ -76,6 +76,7 @@ def forward_graph(
     names = [_tensor(model, logits, layer) for layer in layers]
     forward = Forward(model, str(logits.name), {name: name for name in names})
     check_forward(forward)
+    model.graph.outputs[:] = [logits, *forward.layers.values()]  # pinned: no pass folds them away
     return forward, score_kind
 
 

@@ -142,6 +142,25 @@ def test_several_layers_and_all_methods_fused(tmp_path: Path) -> None:
             np.testing.assert_allclose(inside, outside, rtol=1e-4, atol=1e-5 * np.abs(outside).max())
 
 
+def test_a_layer_that_a_pass_would_fold_away_is_pinned(tmp_path: Path) -> None:
+    """The convolution before a BatchNormalization, and the normalization itself, stay what their names say."""
+    rng = np.random.default_rng(1)
+    statistics = [numpy_helper.from_array(rng.uniform(0.5, 2, 4).astype(np.float32), name) for name in "sbmv"]
+    nodes = [
+        helper.make_node("Conv", ["pixels", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", *"sbmv"], ["normed"]),
+        helper.make_node("Relu", ["normed"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+        helper.make_node("Conv", ["pooled", "head"], ["out"]),
+    ]
+    path = foreign(tmp_path / "m.onnx", final="Softmax", nodes=nodes)
+    file = onnx.load(path)
+    file.graph.initializer.extend(statistics)
+    onnx.save(file, path)
+    for layers in (["c", "normed"], ["c"], ["normed"], ["features"]):
+        assert exported(path, layers=layers).layer_names == layers
+
+
 def test_fused_maps_are_undefined_where_kernels_say_so() -> None:
     """Grad-CAM++ weights with 2 + G sum(A) <= 1e-6 are singular; a target out of range has no map."""
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="fused")

@@ -12,6 +12,7 @@ import pytest
 from export import passes
 from export.backward_passes import fold_channel_scales
 from export.emit import Emitter
+from export.folding import fold_batch_normalization, fold_constants
 from tests.gradient_checks import evaluator
 
 SHAPE = (2, 3, 6, 7)
@@ -113,6 +114,40 @@ def test_padding_read_by_others_too_stays() -> None:
         return op.Add(op.MaxPool(padded, kernel_shape=[1, 1]), padded)
 
     assert changed_as(passes.separate_padding_from_max_pool, build)[0] == 0
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_batch_normalization_merges_into_the_convolution(with_bias: bool) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        bias = [scale(op, 4)] if with_bias else []
+        statistics = [scale(op, 4), scale(op, 4), scale(op, 4), scale(op, 4)]
+        return op.Relu(op.BatchNormalization(op.Conv(x, weights(op), *bias), *statistics, epsilon=1e-3))
+
+    assert changed_as(fold_batch_normalization, build) == (1, ["Conv", "Relu"])
+
+
+def test_batch_normalization_as_the_output_keeps_its_name() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.BatchNormalization(op.Conv(x, weights(op)), *(scale(op, 4) for _ in range(4)))
+
+    assert changed_as(fold_batch_normalization, build) == (1, ["Conv"])
+
+
+def test_batch_normalization_of_a_shared_convolution_stays() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        made = op.Conv(x, weights(op))
+        return op.Add(made, op.BatchNormalization(made, *(scale(op, 4) for _ in range(4))))
+
+    assert changed_as(fold_batch_normalization, build)[0] == 0
+
+
+def test_constants_are_computed_once() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        shape = op.Concat(op.Unsqueeze(op.constant(np.int64(-1)), op.integers(0)), op.integers(3 * 6 * 7), axis=0)
+        factor = op.Sqrt(op.Add(scale(op, 1), op.constant(np.ones(1, np.float32))))
+        return op.Mul(op.Reshape(x, shape), factor)
+
+    assert changed_as(lambda made: fold_constants(made, 18), build) == (4, ["Reshape", "Mul"])
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1)])

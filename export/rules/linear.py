@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from export.engine import Step, define, describe, unbroadcast
@@ -58,10 +59,10 @@ def _batch_normalized(s: Step) -> ir.Value:
     """Y = scale (X - mean) / sqrt(var + epsilon) + bias, per channel, statistics fixed."""
     if s.attribute("training_mode", 0):
         raise InputError(f"{describe(s.node)}: is in training mode; export the model for inference")
-    scale, variance = s.b, s.input(4)
-    factor = s.op.Div(scale, s.op.Sqrt(s.op.Add(variance, s.number(s.attribute("epsilon", 1e-5)))))
-    per_channel = s.op.integers(-1, *[1] * (len(s.shape(s.a)) - 2))  # (C, 1, ..., 1)
-    return s.op.Mul(s.g, s.op.Reshape(factor, per_channel))
+    scale, variance = s.constant(1), s.constant(4)
+    factor = scale / np.sqrt(variance + s.attribute("epsilon", 1e-5))
+    per_channel = factor.astype(scale.dtype).reshape(-1, *[1] * (len(s.shape(s.a)) - 2))  # (C, 1, ..., 1)
+    return s.op.Mul(s.g, s.op.constant(per_channel))
 
 
 def _refuse_vectors(s: Step) -> None:
