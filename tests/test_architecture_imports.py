@@ -14,7 +14,7 @@ LEAVES = {"harness.images", "harness.errors", "harness.digests"}  # what trainin
 
 THIRD_PARTIES = {
     "kernels": {"numpy", "numba"},
-    "training": {"tensorflow", "keras", "numpy", "scipy", "cv2", "matplotlib", "pydantic", "click", "tqdm"},
+    "training": {"tensorflow", "keras", "numpy", "scipy", "cv2", "matplotlib", "pydantic", "click", "tqdm", "tabulate"},
     "export": {"onnx", "onnx_ir", "numpy", "onnxruntime", "click"},
     "harness": {
         "onnxruntime", "numpy", "scipy", "cv2", "pydicom", "pyarrow", "pydantic", "tabulate", "jinja2",

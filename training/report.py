@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from training.files import replacing
 
 COLUMNS = ("checkpoint", "seed", "epochs", "seconds", "loss", "accuracy", "macro-AUC", "calibration")
@@ -24,15 +26,9 @@ def table(record: dict[str, Any]) -> str:
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns padded to their widest cell: the first to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = (
-        "  ".join(
-            cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    """A table under its first row: the first column to the left, numbers to the right."""
+    sides = ("left", *["right"] * (len(rows[0]) - 1))
+    return tabulate(rows[1:], rows[0], "plain", disable_numparse=True, colalign=sides)
 
 
 def write_curves(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -40,8 +36,11 @@ def write_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
+    panels = figure.subplots(1, 3)
+    for axes, (title, names) in zip(panels, _PANELS.items(), strict=True):
         _panel(axes, title, names, rows)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)  # never over a curve
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120)
 
@@ -62,7 +61,6 @@ def _panel(axes: Any, title: str, names: tuple[str, ...], rows: list[dict[str, A
             x, y = [k for k, _ in steps], [float(row[name]) for _, row in steps]
             axes.plot(x, y, "--" if dashed else "-", color=f"C{number}", label=None if dashed else checkpoint)
     axes.set(title=title, xlabel="epochs, all phases (dashed: training)")
-    axes.legend(frameon=False)
 
 
 def _row(stem: str, phase: dict[str, Any]) -> tuple[str, ...]:
