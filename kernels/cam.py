@@ -26,12 +26,16 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class CamMethod:
-    """A method: `reduce(A (C, P), G (C, P), M (P,))` writes M before relu and returns the singular share."""
+    """A method: `reduce(A (C, P), G (C, P), M (P,))` writes M before relu and returns the singular share.
+
+    hides: a gradient that is not finite may leave no trace in M, so that gradients are checked beforehand
+    """
 
     name: str
     definition: str
     source: str
     reduce: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+    hides: bool = False
 
 
 def cam(method: str, activations: np.ndarray, gradients: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +75,8 @@ def cam_method(name: str) -> CamMethod:
 def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
     a = clean_float32(a).reshape(len(a), -1)  # (C, P)
     g = clean_float32(g).reshape(len(g), -1)
-    # A rectifier can hide a gradient that is not finite; whatever is wrong with A shows in every sum.
-    finite = _is_finite(g.reshape(-1))
+    # Whatever is wrong with A shows in every sum, and so does G where no rectifier or empty channel hides it.
+    finite = not any(method.hides for method in chosen) or _is_finite(g.reshape(-1))
     for method in chosen:
         maps, reasons = result[method.name]
         singular = method.reduce(a, g, total) if finite else 0.0
@@ -188,12 +192,14 @@ METHODS: Mapping[str, CamMethod] = by_name(
             "Equation 19 with Y = exp(score): exact for piecewise-linear layers, approximate for Swish and GELU",
             "Chattopadhay et al. 2018, doi:10.1109/WACV.2018.00097",
             _gradcam_plus_plus,
+            hides=True,
         ),
         CamMethod(
             "layercam",
             "M = relu(sum_k relu(G_k) A_k)",
             "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
             _layercam,
+            hides=True,
         ),
         CamMethod(
             "hirescam",
@@ -206,6 +212,7 @@ METHODS: Mapping[str, CamMethod] = by_name(
             "w_k = sum(G_k A_k) / sum(A_k), 0 where |sum(A_k)| < 1e-12; M = relu(sum_k w_k A_k)",
             "Fu et al. 2020, arXiv 2008.02312",
             _xgradcam,
+            hides=True,
         ),
     ]
 )

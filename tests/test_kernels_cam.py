@@ -190,3 +190,15 @@ def test_refusals() -> None:
     with pytest.raises(TypeError, match="gradients must hold real numbers"):
         cam("gradcam", A, G.astype(complex))
     assert cam_method("xgradcam").name == "xgradcam"
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("gradient", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("activation", [1.0, 0.0, -1.0])
+def test_a_gradient_that_is_not_finite_never_hides(method: str, gradient: float, activation: float) -> None:
+    activations, gradients = np.ones((1, 2, 2, 2), np.float32), np.ones((1, 2, 2, 2), np.float32)
+    activations[0, 0] = activation
+    gradients[0, 0, 0, 0] = gradient
+    maps, reasons = cam(method, activations, gradients)
+    assert reasons.tolist() == [Reason.NON_FINITE]
+    assert np.isnan(maps).all()
