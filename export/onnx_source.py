@@ -21,7 +21,7 @@ from export.assemble import Forward, check_forward, cut_final_activation, squeez
 from export.emit import Emitter, dimensions
 from export.engine import OPSETS, active_path
 from export.logs import warnings_of
-from harness.errors import CannotEvaluateError, InputError
+from harness.errors import CannotEvaluateError, InputError, first_line
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
@@ -105,7 +105,7 @@ def _read(path: Path) -> onnx.ModelProto:
     except InputError:
         raise
     except Exception as error:  # protobuf and the checker share no base class
-        raise InputError(f"{path}: not a valid ONNX model ({_first_line(error)})") from error
+        raise InputError(f"{path}: not a valid ONNX model ({first_line(error)})") from error
     if proto.ByteSize() > MAX_BYTES:
         raise InputError(f"{path}: holds more than 2 GB of weights; larger models are not supported")
     return proto
@@ -158,7 +158,7 @@ def _at_supported_opset(path: Path, proto: onnx.ModelProto) -> onnx.ModelProto:
         converted = onnx.version_converter.convert_version(old, OPSETS[0])
     except Exception as error:  # the converter raises RuntimeError and its own types
         raise InputError(
-            f"{path}: cannot be converted from opset {opset} to {OPSETS[0]} ({_first_line(error)})"
+            f"{path}: cannot be converted from opset {opset} to {OPSETS[0]} ({first_line(error)})"
         ) from error
     _prove_equal(path, old, converted)
     return converted
@@ -180,7 +180,7 @@ def _run(path: Path, proto: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return session.run(None, feed)[0]
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise InputError(f"{path}: ONNX Runtime cannot run it ({_first_line(error)})") from error
+        raise InputError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error
 
 
 def _normalised(path: Path, proto: onnx.ModelProto) -> ir.Model:
@@ -262,7 +262,3 @@ def _tensor(model: ir.Model, logits: ir.Value, layer: str) -> str:
         shapes = ", ".join(f"{name} {known[name][1:]}" for name in near)
         raise InputError(f"the model has no spatial tensor {layer!r}; nearest (C, h, w): {shapes}")
     return layer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

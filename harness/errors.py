@@ -40,6 +40,11 @@ class CannotEvaluateError(EvidenceDriftError):
     exit_code = 3
 
 
+def first_line(error: Exception) -> str:
+    """What another library's error says, cut to one line that fits into a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def run_command_line(command: click.Command, prog_name: str) -> None:
     """Run a click command and leave the process with an exit code of the table above.
 

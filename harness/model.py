@@ -14,7 +14,7 @@ import onnxruntime as ort
 from pydantic import BaseModel, ValidationError
 
 from harness import images
-from harness.errors import CannotEvaluateError, InputError
+from harness.errors import CannotEvaluateError, InputError, first_line
 
 FORMAT = 1
 PREFIX = "evidence_drift."
@@ -175,7 +175,7 @@ def _session(path: Path, content: bytes, provider: str, threads: int) -> ort.Inf
     try:
         session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({_first_line(error)})") from error
+        raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({first_line(error)})") from error
     if session.get_providers()[0] != name:
         raise CannotEvaluateError(
             f"provider {provider!r} was asked for, but ONNX Runtime fell back to {session.get_providers()[0]}"
@@ -192,7 +192,7 @@ def _metadata(path: Path, properties: Mapping[str, str]) -> GraphMetadata:
     try:
         metadata = GraphMetadata.model_validate({key: json.loads(value) for key, value in ours.items()})
     except (ValidationError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: its metadata is damaged ({_first_line(error)}); export it again") from error
+        raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
     if metadata.image_rule != images.RULE:
         raise InputError(
             f"{path}: exported under image rule {metadata.image_rule!r}, this is {images.RULE!r}; export it again"
@@ -203,7 +203,3 @@ def _metadata(path: Path, properties: Mapping[str, str]) -> GraphMetadata:
 def _brief(value: object) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
