@@ -31,6 +31,7 @@ def _shared_options(command: Command) -> Command:
     """What both sources have in common, bottom up."""
     for option in (
         click.option("--classes", default="", help="Class names, separated by commas."),
+        click.option("--thresholds", default="", help="Multi-label: one probability per class, from which it is yes."),
         click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
         click.option("--probability", is_flag=True, help="Explain the class probability instead of its logit."),
         click.option("--fuse", "methods", multiple=True, type=click.Choice(METHODS), help="CAM maps as outputs too."),
@@ -94,12 +95,19 @@ def operators() -> None:
 
 
 def _request(
-    layers: Sequence[str], out: Path, methods: Sequence[str], probability: bool, images: Sequence[Path], classes: str
+    layers: Sequence[str],
+    out: Path,
+    methods: Sequence[str],
+    probability: bool,
+    images: Sequence[Path],
+    classes: str,
+    thresholds: str,
 ) -> Request:
     from export.finish import Request
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
-    return Request(layers, out, methods, probability, images, names)
+    limits = _numbers("--thresholds", thresholds) if thresholds else ()
+    return Request(layers, out, methods, probability, images, names, limits)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

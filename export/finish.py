@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from export import assemble, parity
 from export.metadata import Metadata, stamp
+from harness.errors import InputError
 
 PATTERNS = 4  # images to prove parity on where none are given
 
@@ -27,18 +28,23 @@ class Request:
     probability: bool = False  # explain the probability, not the logit
     images: Sequence[Path] = ()
     classes: Sequence[str] = ()
+    thresholds: Sequence[float] = ()  # multi-label: per class, the probability from which the answer is yes
 
 
-def finish(forward: assemble.Forward, metadata: Metadata, request: Request, prove: Proof) -> list[parity.Difference]:
+def finish(
+    forward: assemble.Forward, metadata: Metadata, request: Request, prove: Proof, roles: Mapping[str, str]
+) -> list[parity.Difference]:
     """Write the exported graph after `prove` has found it equal to its source.
 
+    :param roles: CAM layer -> `penultimate` or `last`, where it is one of them: what it is called in any network.
     :raises CannotEvaluateError: it is not; nothing is written.
     """
     outputs = assemble.output_names(forward.layer_names, request.methods)
     metadata = replace(
         metadata,
-        layers=[{"name": layer, **asdict(names)} for layer, names in outputs.items()],
+        layers=[{"name": layer, "role": roles.get(layer), **asdict(names)} for layer, names in outputs.items()],
         explained="probability" if request.probability else "logit",
+        thresholds=_thresholds(request, metadata),
     )
     assemble.clean(forward)
     exported = assemble.add_backward(forward, metadata.score_kind, request.methods, request.probability)
@@ -48,6 +54,15 @@ def finish(forward: assemble.Forward, metadata: Metadata, request: Request, prov
     parity.require(differences)
     _write(request.out, content)
     return differences
+
+
+def _thresholds(request: Request, metadata: Metadata) -> list[float] | None:
+    given = list(request.thresholds)
+    if given and metadata.score_kind != "multilabel":
+        raise InputError(f"--thresholds are for models with a sigmoid per class; this one is {metadata.score_kind!r}")
+    if given and (len(given) != len(metadata.classes) or not all(0 < value < 1 for value in given)):
+        raise InputError(f"--thresholds takes {len(metadata.classes)} numbers between 0 and 1, one per class")
+    return given or None
 
 
 def patterns(size: tuple[int, int]) -> np.ndarray:

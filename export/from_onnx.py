@@ -42,7 +42,9 @@ def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> l
     def prove(content: bytes) -> list[parity.Difference]:
         return _prove(content, expected, forward, request, score_kind, images)
 
-    return finish(forward, metadata, request, prove)
+    names = list(forward.layer_names)
+    roles = {names[request.layers.index("auto")]: "last"} if "auto" in request.layers else {}
+    return finish(forward, metadata, request, prove, roles)
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,10 @@ TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir", "onnxruntime-gpu",
 
 @dataclass(frozen=True)
 class Metadata:
-    """One field per property. `layers` lists {name, activations, gradients, maps}: a CAM layer and its outputs."""
+    """One field per property. `layers` lists {name, role, activations, gradients, maps}: a CAM layer and its outputs.
+
+    thresholds: per class, the probability from which a multi-label model says yes; None means 0.5 everywhere
+    """
 
     architecture: str
     phase: str
@@ -30,6 +33,7 @@ class Metadata:
     seed: int | None = None
     git_commit: str | None = None
     input_range: tuple[float, float] = (0.0, 255.0)
+    thresholds: list[float] | None = None
     explained: str = "logit"  # or `probability`: what the gradients are of
     layers: list[dict[str, Any]] = field(default_factory=list)
 

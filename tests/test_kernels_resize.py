@@ -86,3 +86,27 @@ def test_refusals() -> None:
         upsample(maps_of((7, 7)), (20, 0))
     with pytest.raises(TypeError, match=r"the height in size must be a whole number, not 1\.5"):
         upsample(maps_of((7, 7)), (1.5, 20))
+
+
+def test_shift_moves_the_picture_and_repeats_the_edge() -> None:
+    maps = maps_of((7, 7))
+    still, moved = upsample(maps, (28, 28)), upsample(maps, (28, 28), shift=(2 / 28, -1 / 28))
+    # two rows up, one column right; shares are rounded differently where x is not the same number
+    assert moved[:, :-2, 1:] == pytest.approx(still[:, 2:, :-1], abs=1e-6)
+    assert np.array_equal(moved[:, -2:], np.repeat(moved[:, -3:-2], 2, axis=1))
+
+
+def test_shift_undoes_a_shifted_picture() -> None:
+    """A picture moved down by one pixel of 28 and averaged to 7 x 7 is put back in place, but for the averaging."""
+    picture = np.zeros((28, 28), np.float32)
+    picture[8:16, 12:20] = 1
+    tiles = [a.reshape(7, 4, 7, 4).mean(axis=(1, 3)) for a in (picture, np.roll(picture, 1, axis=0))]
+    here, there, back = (
+        upsample(tiles[0][None], (28, 28))[0],
+        upsample(tiles[1][None], (28, 28))[0],
+        upsample(tiles[1][None], (28, 28), shift=(1 / 28, 0))[0],
+    )
+    rows = np.arange(28)[:, None]
+    centre = [(a * rows).sum() / a.sum() for a in (here, there, back)]
+    assert centre[1] - centre[0] == pytest.approx(1, abs=0.05)
+    assert centre[2] == pytest.approx(centre[0], abs=0.05)
