@@ -39,7 +39,7 @@ def clustered(patients: int, seed: int, effect: float = 1.0) -> tuple[np.ndarray
 def test_means_agree_with_a_loop_over_the_drawn_patients() -> None:
     """Witness: concatenate the images of the drawn patients, one at a time, and take the mean."""
     values, groups = clustered(12, seed=3)
-    values = np.hstack([values, np.where(np.arange(len(values)) % 3 == 0, np.nan, values**2)[:, :1]])
+    values = np.hstack([values, np.where(np.arange(len(values))[:, None] % 3 == 0, np.nan, values**2)])
     resampling = Resampling(groups, seed=11, resamples=50)
     weights = np.concatenate([chunk for _, chunk in resampling.image_weights()])  # (50, n)
     first = [int(np.flatnonzero(groups == patient)[0]) for patient in range(12)]
