@@ -4,7 +4,9 @@ The rule, version `RULE`:
 
 1. The file is decoded as stored (an EXIF orientation is ignored, an alpha channel is dropped, colour becomes
    grey by ITU-R BT.601 weights).
-2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255.
+2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255. A DICOM file (by its content,
+   whatever its name) goes through rescale or Modality LUT, then VOI LUT or window, else the full range of its stored
+   bits, each scaled to 0..255; MONOCHROME1 is inverted and padding is black. `harness.dicom` has the equations.
 3. The picture is squashed to (H, W), each axis by itself: OpenCV INTER_AREA where it shrinks, INTER_LINEAR
    where it grows.
 4. Networks get the grey plane in three equal channels.
@@ -23,11 +25,17 @@ import numpy as np
 from harness.errors import InputError
 
 RULE = "grey-squash/1"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+DICOM_SUFFIXES = (".dcm", ".dicom")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 # The bytes with which a complete file of the format ends; a truncated file decodes to a half-grey picture.
 _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DICOM_MARK = slice(128, 132)  # behind a preamble that may hold anything, PS3.10 section 7.1
+
+# What OpenCV and libtiff would print about a damaged file is said in our sentence.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
@@ -41,9 +49,14 @@ def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def read_grey(path: str | Path) -> np.ndarray:
     """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
     path = Path(path)
-    pixels = _decode(path, _read_bytes(path))
+    content = _read_bytes(path)
+    if _is_dicom(path, content):
+        from harness.dicom import decode_dicom  # here, so that pydicom is loaded only where a DICOM file comes up
+
+        return decode_dicom(path, content)
+    pixels = _decode(path, content)
     if pixels.dtype not in _FULL_RANGE:
-        raise InputError(f"{path}: {pixels.dtype} pixels are not supported; save it with 8 or 16 bits per pixel")
+        raise InputError(f"{path}: {pixels.dtype} pixels are not supported; save it with 8 or 16 unsigned bits")
     grey = _to_one_channel(pixels).astype(np.float32)
     return grey * np.float32(255.0 / _FULL_RANGE[pixels.dtype])
 
@@ -78,22 +91,37 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def _is_dicom(path: Path, content: bytes) -> bool:
+    if content[_DICOM_MARK] == b"DICM":
+        return True
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        raise InputError(f"{path}: not a DICOM file (no DICM at byte 128); export it again in the DICOM file format")
+    return False
+
+
 def _decode(path: Path, content: bytes) -> np.ndarray:
     for start, end in _END_MARKERS.items():
         if content.startswith(start) and end not in content[-1024:]:
             raise InputError(f"{path}: the image is truncated; copy or export it again")
-    pixels = _decode_quietly(content) if content else None
-    if pixels is None:
+    pages = _decode_pages(content) if content else []
+    if not pages:
         kinds = ", ".join(SUFFIXES)
-        raise InputError(f"{path}: not a readable image; expected one of {kinds}")
-    return pixels
+        raise InputError(f"{path}: not a readable image, or damaged; expected one of {kinds}")
+    if len(pages) > 1:
+        raise InputError(f"{path}: has {len(pages)} pages; save one image per file")
+    return pages[0]
 
 
-def _decode_quietly(content: bytes) -> np.ndarray | None:
+def _decode_pages(content: bytes) -> list[np.ndarray]:
+    """The pictures in a file: none where it cannot be decoded, several in a TIFF file of several pages."""
+    data = np.frombuffer(content, np.uint8)
     try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if content.startswith(_TIFF_STARTS):
+            return list(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1])
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error:
-        return None
+        return []
+    return [] if pixels is None else [pixels]
 
 
 def _to_one_channel(pixels: np.ndarray) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness import images
 from harness.errors import InputError
@@ -90,3 +93,61 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", RAMP)
     with pytest.raises(InputError, match="float32 pixels are not supported"):
         images.read_grey(path)
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [cv2.IMWRITE_TIFF_COMPRESSION_NONE, cv2.IMWRITE_TIFF_COMPRESSION_LZW, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE],
+)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_tiff_compressions_are_lossless(tmp_path: Path, compression: int, depth: type) -> None:
+    pixels = (RAMP * 7 % np.iinfo(depth).max).astype(depth)
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    np.testing.assert_allclose(images.read_grey(path), pixels * (255 / np.iinfo(depth).max), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.tif", {}), ("b.tif", {"compression": "group4"})])
+def test_one_bit_is_black_and_white(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    white = RAMP % 3 == 0
+    Image.fromarray(white).save(tmp_path / name, **options)
+    np.testing.assert_array_equal(images.read_grey(tmp_path / name), 255 * white)
+
+
+@pytest.mark.parametrize("depth", [np.float32, np.float64, np.int16, np.int8])
+def test_other_tiff_pixels_are_refused(tmp_path: Path, depth: type) -> None:
+    path = save(tmp_path / "a.tif", (RAMP % 100).astype(depth))
+    with pytest.raises(InputError, match=rf"a\.tif: {np.dtype(depth)} pixels are not supported; save it with 8 or 16"):
+        images.read_grey(path)
+
+
+def test_tiff_of_several_pages_is_refused(tmp_path: Path) -> None:
+    page = (RAMP % 256).astype(np.uint8)
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), [page, page, page])
+    with pytest.raises(InputError, match=r"a\.tif: has 3 pages; save one image per file"):
+        images.read_grey(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("lost", [10, 200, 1000])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "group4"])
+def test_truncated_tiff_is_refused_quietly(
+    tmp_path: Path, compression: str, lost: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96)).astype(np.uint8)
+    Image.fromarray(noise > 100 if compression == "group4" else noise).save(tmp_path / "a.tif", compression=compression)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-lost])
+    with pytest.raises(InputError, match=r"a\.tif: not a readable image, or damaged"):
+        images.read_grey(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dicom_name_without_dicom_content_is_refused(tmp_path: Path) -> None:
+    for name in ("a.dcm", "a.DICOM"):
+        (tmp_path / name).write_bytes(b"x" * 500)
+        with pytest.raises(InputError, match=rf"{name}: not a DICOM file \(no DICM at byte 128\); export it again"):
+            images.read_grey(tmp_path / name)
+
+
+def test_pydicom_is_loaded_only_for_a_dicom_file() -> None:
+    program = "import sys, harness.images; sys.exit('pydicom' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
