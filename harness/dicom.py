@@ -81,6 +81,7 @@ def _decode(content: bytes) -> np.ndarray:
     if stored.ndim != 2:
         raise InputError(f"has {len(stored)} frames; save one frame per file")
     unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+    # Every pattern of bits that a pixel can have, read as the pixels are (signed or not, either byte order).
     levels = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(stored.dtype)
     return _shown(dataset, levels)[stored.view(unsigned)]
 
@@ -106,11 +107,10 @@ def _require_one_grey_frame(dataset: Dataset) -> None:
 def _stored_values(dataset: Dataset) -> np.ndarray:
     decoder = _decoder(dataset)
     try:
-        stored = pixel_array(dataset, decoding_plugin=decoder)
+        return pixel_array(dataset, decoding_plugin=decoder)
     except RuntimeError as error:  # pydicom's word for what a decoder raised
         name = dataset.file_meta.TransferSyntaxUID.name
         raise InputError(f"damaged {name} pixels, which {decoder} cannot decode; export the file again") from error
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
 def _decoder(dataset: Dataset) -> str:

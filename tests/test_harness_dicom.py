@@ -154,7 +154,9 @@ def test_modality_table_without_voi_is_scaled_by_its_bits(tmp_path: Path) -> Non
 WINDOWS = {"LINEAR": literal_linear, "LINEAR_EXACT": literal_linear_exact, "SIGMOID": literal_sigmoid}
 
 
-@pytest.mark.parametrize(("centre", "width"), [(2048, 4096), (1000, 1), (1000, 2), (300.5, 17.25), (-50, 400)])
+@pytest.mark.parametrize(
+    ("centre", "width"), [(2048, 4096), (1000, 1), (1000.5, 1), (1000, 2), (300.5, 17.25), (-50, 400)]
+)
 @pytest.mark.parametrize("function", WINDOWS)
 def test_windows_are_those_of_the_standard(tmp_path: Path, function: str, centre: float, width: float) -> None:
     if function == "SIGMOID":
@@ -214,8 +216,14 @@ def test_table_of_65536_entries_is_announced_by_zero(tmp_path: Path) -> None:
     entries = list(range(65535, -1, -1))
     sequence = table(0, 16, entries, count=0)
     sequence[0].add_new("LUTData", "OW", np.array(entries, "<u2").tobytes())
-    found = shown(tmp_path, RAMP, 16, VOILUTSequence=sequence)
-    np.testing.assert_allclose(found, (65535 - RAMP.astype(np.int64)) / 65535 * 255, atol=1e-4)
+    pixels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    found = shown(tmp_path, pixels, 16, VOILUTSequence=sequence)
+    np.testing.assert_allclose(found, (65535 - pixels.astype(np.int64)) / 65535 * 255, atol=1e-4)
+
+
+def test_entries_above_their_bits_are_white(tmp_path: Path) -> None:
+    found = shown(tmp_path, BYTES, 8, VOILUTSequence=table(0, 8, [100, 300, 255]))
+    np.testing.assert_allclose(found[0, :3], [100, 255, 255], atol=1e-4)
 
 
 def test_table_of_packed_bytes(tmp_path: Path) -> None:
