@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.errors import InputError, run_command_line
 
+if TYPE_CHECKING:
+    from harness.study import Plan
+
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
+SELECTIONS = ("true-positive", "agree", "all")
+FILE = click.Path(path_type=Path)
 
 
 @click.group()
@@ -21,61 +27,58 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--before", type=click.Path(path_type=Path), help="Exported graph of the earlier checkpoint.")
-@click.option("--after", type=click.Path(path_type=Path), help="Exported graph of the later checkpoint.")
-@click.option("--data", type=click.Path(path_type=Path), help="Manifest (CSV: file, class, group) or class folders.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the manifest's files [its own folder].")
+@click.argument("files", nargs=-1, type=FILE, metavar="[STUDY.toml]")
+@click.option("--before", type=FILE, help="Exported graph of the earlier checkpoint.")
+@click.option("--after", "afters", multiple=True, type=FILE, help="The later one; repeat for replicates of its phase.")
+@click.option("--checkpoints", is_flag=True, help="Followed by two or more graphs in the order of a training.")
+@click.option("--data", type=FILE, help="Manifest (CSV: file, class, group) or class folders.")
+@click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("drift"), show_default=True, help="Result folder.")
+@click.option("--from", "source", type=FILE, help="Compute again from the maps in this result folder, without a model.")
+@click.option("--out", type=FILE, help="Result folder [drift; with --from, that folder].")
+@click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
 )
-@click.option("--layer", "layers", multiple=True, help="CAM layer, repeatable [the first that both graphs carry].")
+@click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first in common].")
+@click.option("--select", type=click.Choice(SELECTIONS), help="[true-positive; agree where there are no classes]")
+@click.option("--map-size", type=click.IntRange(2, 4096), help="Side of compared maps [224].")
+@click.option("--seed", type=click.IntRange(0), help="Seed of all that is drawn [0].")
+@click.option("--jitter", type=click.IntRange(0), help="Draws of the noise floor, 0 for none [4].")
+@click.option("--chance", type=click.IntRange(0), help="Derangements of the chance level, 0 for none [20].")
 @click.option(
-    "--select", type=click.Choice(["true-positive", "agree", "all"]), default="true-positive", show_default=True
+    "--margin", type=click.FloatRange(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02]."
 )
-@click.option("--map-size", type=click.IntRange(2, 4096), default=224, show_default=True, help="Side of compared maps.")
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images per call.")
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def evaluate(
-    before: Path | None,
-    after: Path | None,
-    data: Path | None,
-    root: Path | None,
-    split: str | None,
-    out: Path,
-    methods: tuple[str, ...],
-    layers: tuple[str, ...],
-    select: str,
-    map_size: int,
-    batch: int,
-    threads: int,
-    seed: int,
-    provider: str,
-    strict: bool,
-    wide: bool,
-    quiet: bool,
-) -> None:
-    """Compare two exported checkpoints on radiographs; without arguments, on the embedded demonstration."""
-    from harness import command, demonstration
-    from harness.evaluate import Options
+def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wide: bool, **asked: Any) -> None:
+    """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
+
+    \b
+    evaluate                                             the demonstration
+    evaluate STUDY.toml                                  many architectures, layers, replicates
+    evaluate --before A.onnx --after B.onnx --data D     one pair
+    evaluate --checkpoints A B C D --data D              drift along a training
+    evaluate --from DIR                                  other statistics from the same maps
+    """
+    from harness import command
+    from harness.collect import Running
     from harness.table import drift_table
 
-    if before is None and after is None and data is None:
-        inputs = demonstration.inputs()
-    elif before is None or after is None or data is None:
-        raise InputError("give --before, --after and --data together, or none of them for the demonstration")
+    out = out or source or Path("drift")
+    running = Running(asked["batch"], asked["threads"], asked["strict"])
+    execution = command.Execution(out, running, asked["provider"], asked["resume"], asked["quiet"])
+    if source is not None:
+        _refuse_beside("--from", files, asked, ("before", "afters", "checkpoints", "data", "root", "split", "resume"))
+        result = command.evaluate_again(source, _changes(asked), execution)
     else:
-        inputs = command.Inputs(before, after, data, root, split)
-    options = Options(methods or Options.methods, layers, select, (map_size, map_size), batch, threads, strict)
-    result = command.evaluate(inputs, options, out, seed, provider, quiet)
+        result = command.evaluate(_plan(files, asked), execution)
     click.echo(drift_table(result, wide))
-    click.echo(f"\nwritten to {out}: evaluation.json, scores/, maps/, predictions/, {command.SHEET}")
+    click.echo(f"\nwritten to {out}: evaluation.json, report.md, {command.SHEET}, scores/, maps/, predictions/")
 
 
 @cli.command()
@@ -100,3 +103,48 @@ def env(warm: bool) -> None:
 def main() -> None:
     """Entry point of `python -m harness` and of `evidence-drift`."""
     run_command_line(cli, "python -m harness")
+
+
+def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:
+    """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
+    from harness import demonstration
+    from harness.study import ArchitectureConfig, Data, Options, make_plan, read_study
+
+    options = Options(**_changes(asked))
+    if files and not asked["checkpoints"]:
+        _refuse_beside(
+            f"the study {files[0]}", files[1:], asked, (*_OPTIONS, "before", "afters", "data", "root", "split")
+        )
+        return read_study(files[0])
+    if asked["checkpoints"]:
+        _refuse_beside("--checkpoints", (), asked, ("before", "afters"))
+        if len(files) < 2 or asked["data"] is None:
+            raise InputError("--checkpoints takes two graphs or more, in the order of the training, and --data")
+        item = ArchitectureConfig(checkpoints=list(files))
+        return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
+    given = [asked["before"] is not None, bool(asked["afters"]), asked["data"] is not None]
+    if not any(given):
+        return demonstration.plan(options)
+    if not all(given):
+        raise InputError("give --before, --after and --data together, or none of them for the demonstration")
+    item = ArchitectureConfig(before=asked["before"], after=list(asked["afters"]))
+    return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
+
+
+_OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance", "margin")
+
+
+def _changes(asked: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as `Options` names them."""
+    given = {name: asked[name] for name in _OPTIONS if asked[name] not in (None, ())}
+    if "map_size" in given:
+        given["map_size"] = (given["map_size"], given["map_size"])
+    return given
+
+
+def _refuse_beside(what: str, files: tuple[Path, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
+    given = [name for name in names if asked[name] not in (None, (), False)]
+    spelled = {"afters": "after", "methods": "method", "layers": "layer"}
+    strange = [str(file) for file in files] + [f"--{spelled.get(name, name).replace('_', '-')}" for name in given]
+    if strange:
+        raise InputError(f"{strange[0]} cannot be given beside {what}, which says that itself; leave it out")

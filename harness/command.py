@@ -1,26 +1,33 @@
-"""What `python -m harness evaluate` does, from arguments to result folder."""
+"""What `python -m harness evaluate` does: collect, compare, summarise, write."""
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from harness import pictures, store, summary
-from harness.dataset import Sample, data_digest, read_dataset
-from harness.environment import versions
-from harness.errors import CannotEvaluateError
-from harness.evaluate import Options, Pair, run
+from harness import pictures, store
+from harness.across import Across
+from harness.collect import Running, blocks, collect_block
+from harness.compare import Collected, Comparer, comparisons, read_collected
+from harness.dataset import Records, Sample, data_digest, read_dataset
+from harness.environment import stamp
+from harness.errors import CannotEvaluateError, InputError, InterruptedRunError
 from harness.images import load_grey
-from harness.model import Model, common_layers, require_comparable
+from harness.model import Model
+from harness.plans import Stored, identity_of, read_stored, restore
 from harness.results import CheckpointResult, Evaluation
+from harness.statistics import RESAMPLES
+from harness.store import Store
+from harness.study import Pair, Plan, Selection
+from harness.summary import Summary
+from harness.table import markdown
 
 SHEET = "contact-sheet.png"
 SHEET_CASES = 10
@@ -28,120 +35,292 @@ SHEET_METRIC = "iou_top20"
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What is compared, and on which images."""
+class Execution:
+    """Where and with what an evaluation runs. But for the provider it changes no number."""
 
-    before: Path
-    after: Path
-    data: Path
-    root: Path | None = None
-    split: str | None = None
+    out: Path
+    running: Running = field(default_factory=Running)
+    provider: str = "cpu"
+    resume: bool = False
+    quiet: bool = False
+    resamples: int = RESAMPLES
 
 
-def evaluate(inputs: Inputs, options: Options, out: Path, seed: int, provider: str, quiet: bool) -> Evaluation:
-    """Evaluate one pair and write `evaluation.json`, the Parquet parts and the contact sheet into `out`."""
-    started = time.monotonic()
-    before = Model.open(inputs.before, provider, options.threads)
-    after = Model.open(inputs.after, provider, options.threads)
-    require_comparable(before, after)
-    pair = Pair(before, after, common_layers(before, after, options.layers))
-    samples = read_dataset(inputs.data, pair.classes, inputs.root, inputs.split)
-    store.prepare(out)
-    with tqdm(total=len(samples), unit="image", desc="evaluate", disable=quiet, file=sys.stderr) as bar:
-        unreadable = run(pair, samples, options, out, lambda done: bar.update(done) and None)
-    result = _result(pair, samples, unreadable, options, out, inputs, seed, started)
-    _draw_contact_sheet(result, samples, out)
-    result.write(out)
+class Clock:
+    """Seconds spent in the parts of an evaluation."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to `name`."""
+        started = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add time that was measured elsewhere."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part, and the total so far."""
+        total = time.perf_counter() - self._started
+        return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}
+
+
+def evaluate(plan: Plan, execution: Execution) -> Evaluation:
+    """Run the plan and write its result into `execution.out`.
+
+    :raises InputError: bad input; what is finished is kept.
+    :raises CannotEvaluateError: the provider is not there, no image can be read, or none is selected.
+    """
+    clock = Clock()
+    multilabel = plan.score_kind == "multilabel"
+    samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
+    select = selection_of(plan, samples)
+    first = Model.open(plan.checkpoints[0].graph.path, execution.provider, execution.running.threads)
+    stored = Stored(plan, select, data_digest(samples), execution.provider, first.providers)
+    folder = store.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
+    try:
+        _collect(stored, samples, folder, execution, clock, first)
+        del first
+        return _finish(stored, samples, folder, execution, clock)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; what is finished is kept in {execution.out}: run the same command with --resume to go on"
+        ) from None
+
+
+def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Execution) -> Evaluation:
+    """Everything after the maps once more, without a model, from the maps in the result folder `source`.
+
+    :param changes: options that shall differ from those of `source`.
+    :raises InputError: the folder holds no whole set of maps, or what is asked for is not among them.
+    """
+    clock = Clock()
+    stored, samples = restore(read_stored(source), source)
+    stored = _changed(stored, changes)
+    folder = Store(execution.out)
+    if execution.out.resolve() != source.resolve():
+        folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
+        store.copy_parts(source, execution.out)
+    folder.clear(["scores"])
+    return _finish(stored, samples, folder, execution, clock)
+
+
+def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
+    """Which images are compared, by default those that both checkpoints classify correctly.
+
+    :raises InputError: a selection or a plan that needs labels, without labels.
+    """
+    if all(sample.labels is not None for sample in samples):
+        return plan.options.select or "true-positive"
+    if plan.options.select == "true-positive":
+        raise InputError(
+            f"{plan.data.source}: has no classes, so nothing is a true positive; use --select agree or all"
+        )
+    if plan.score_kind == "multilabel" or len({pair.architecture for pair in plan.pairs}) > 1:
+        raise InputError(
+            f"{plan.data.source}: has no classes; several architectures or a multi-label model need a manifest "
+            "with the column `class`, since it says what is to be explained"
+        )
+    return plan.options.select or "agree"
+
+
+def _collect(
+    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Model
+) -> None:
+    """Write the parts of predictions and maps that are not there yet."""
+    plan, records = stored.plan, Records.of(samples)
+    total = len(samples) * len(plan.checkpoints)
+    with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
+        for number, checkpoint in enumerate(plan.checkpoints):
+            todo = []
+            for part, block in enumerate(blocks(samples, records), number * -(-len(samples) // store.BLOCK)):
+                if folder.has("predictions", part):
+                    bar.update(len(block.samples))
+                else:
+                    todo.append((part, block))
+            if not todo:
+                continue
+            model = first if number == 0 else _open(plan, number, execution)
+            for part, block in todo:
+                predictions, maps = collect_block(
+                    checkpoint.key,
+                    model,
+                    block,
+                    plan.layers,
+                    plan.options,
+                    stored.select,
+                    execution.running,
+                    bar.update,
+                )
+                folder.write("maps", part, maps)
+                folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
+            clock.add("onnxruntime", model.seconds)
+            if number == 0:  # the classes of images without labels
+                records = read_collected(folder, plan, samples, 1).records
+
+
+def _open(plan: Plan, number: int, execution: Execution) -> Model:
+    graph = plan.checkpoints[number].graph
+    model = Model.open(graph.path, execution.provider, execution.running.threads)
+    if model.graph.digest != graph.digest:
+        raise InputError(f"{graph.path}: changed while the evaluation ran; start again with a file that stays")
+    return model
+
+
+def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock) -> Evaluation:
+    """Scores, numbers, files."""
+    plan, threads = stored.plan, execution.running.threads
+    collected = read_collected(folder, plan, samples, len(plan.checkpoints))
+    _require_images(collected, samples)
+    comparer = Comparer(plan, collected, stored.select, folder, threads)
+    _require_selected(plan, comparer, stored.select, samples)
+    with clock.measure("compare"):
+        _compare(plan, comparer, execution.quiet)
+    with clock.measure("summarise"):
+        result = _summarise(stored, collected, comparer, execution)
+    with clock.measure("draw"):
+        _draw_contact_sheet(result, comparer, execution)
+    result.seconds = clock.read()
+    store.write_whole(execution.out / "report.md", markdown(result))
+    result.write(execution.out)
     return result
 
 
-def _result(
-    pair: Pair,
-    samples: Sequence[Sample],
-    unreadable: dict[str, str],
-    options: Options,
-    out: Path,
-    inputs: Inputs,
-    seed: int,
-    started: float,
-) -> Evaluation:
-    predictions = store.read(out, "predictions")
-    accuracy = summary.accuracies(predictions, seed)
-    selected = int(np.count_nonzero(predictions["selected"].to_numpy())) // 2  # a row for before, a row for after
-    if not selected:
-        raise CannotEvaluateError(
-            f"none of the {len(samples)} images is selected by {options.select!r}; "
-            "check that the models classify these images, or choose --select agree or all"
-        )
+def _require_images(collected: Collected, samples: list[Sample]) -> None:
+    if not collected.readable.any():
+        first = next(iter(collected.errors.values()))
+        raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
+
+
+def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample]) -> None:
+    for pair in plan.drifts:
+        if not comparer.selections[pair.name].any():
+            raise CannotEvaluateError(
+                f"{pair.name}: none of the {len(samples)} images is selected by {select!r}; "
+                "check that the models classify these images, or choose --select agree or all"
+            )
+
+
+def _compare(plan: Plan, comparer: Comparer, quiet: bool) -> None:
+    todo = comparisons(plan)
+    with _bar(len(todo) * comparer.blocks, "part", "compare", quiet) as bar:
+        for number, comparison in enumerate(todo):
+            before = bar.n
+            comparer.write(number, comparison, bar.update)
+            bar.update(comparer.blocks - (bar.n - before))
+
+
+def _summarise(stored: Stored, collected: Collected, comparer: Comparer, execution: Execution) -> Evaluation:
+    plan, threads = stored.plan, execution.running.threads
+    summary = Summary(plan, collected, comparer, execution.resamples)
+    with _bar(len(plan.drifts) + 1, "pair", "summarise", execution.quiet) as bar:
+        pairs = []
+        for pair in plan.drifts:
+            pairs.append(summary.pair(pair, threads))
+            bar.update()
+        study = Across(plan, comparer, summary).result(threads)
+        bar.update()
+    data, options, samples = plan.data, plan.options, collected.samples
     return Evaluation(
-        command=["python", "-m", "harness", *sys.argv[1:]],
-        before=_checkpoint(pair.before, accuracy["before"]),
-        after=_checkpoint(pair.after, accuracy["after"]),
-        agreement=accuracy["agreement"],
-        data=str(inputs.data),
-        data_digest=data_digest(samples),
+        command=["python", "-m", "harness", *(word for word in sys.argv[1:] if word != "--resume")],
+        data=str(data.source),
+        root=str(data.root) if data.root else None,
+        split=data.split,
+        data_digest=stored.data_digest,
         images=len(samples),
         patients=len({sample.group for sample in samples}),
-        selected=selected,
-        selection=options.select,
-        unreadable=unreadable,
+        unreadable=collected.errors,
+        classes=plan.classes,
+        selection=stored.select,
+        methods=list(options.methods),
+        layers=list(plan.layers),
         map_size=options.map_size,
-        seed=seed,
-        environment=environment(pair),
-        seconds=round(time.monotonic() - started, 2),
-        metrics=summary.summarise(store.read(out, "scores"), seed),
+        seed=options.seed,
+        resamples=execution.resamples,
+        jitter_draws=options.jitter,
+        chance_draws=options.chance,
+        margin=options.margin,
+        checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
+        pairs=pairs,
+        study=study,
+        environment={**stamp(), "provider": stored.provider, "provider_options": stored.provider_options},
+        seconds={},
     )
 
 
-def _checkpoint(model: Model, accuracy: Any) -> CheckpointResult:
-    return CheckpointResult(file=str(model.path), digest=model.digest, metadata=model.metadata, accuracy=accuracy)
+def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> CheckpointResult:
+    checkpoint = plan.checkpoints[number]
+    return CheckpointResult(
+        key=checkpoint.key,
+        file=str(checkpoint.graph.path),
+        digest=checkpoint.graph.digest,
+        architecture=checkpoint.architecture,
+        phase=checkpoint.phase,
+        replicate=checkpoint.replicate,
+        metadata=checkpoint.graph.metadata,
+        quality=summary.classification.estimates(number),
+        consistency=summary.consistency(number, threads),
+    )
 
 
-def environment(pair: Pair) -> dict[str, Any]:
-    """Versions and providers that produced a result. No host and no user name."""
-    return {
-        "versions": versions(),
-        "machine": platform.machine(),
-        "providers": pair.before.providers,
-    }
-
-
-def _draw_contact_sheet(result: Evaluation, samples: Sequence[Sample], out: Path) -> None:
-    """The images whose IoU is lowest by the first method at the first layer."""
-    first = result.metrics[0]
-    worst = _worst(out, first.layer, first.method)
-    by_name = {sample.name: sample for sample in samples}
-    maps = _maps_of(out, first.layer, first.method, set(worst))
-    cases = [
-        pictures.Case(
-            caption=f"{name}   IoU {value:.2f}",
-            grey=load_grey(by_name[name].path, result.map_size),
-            before=maps[name, "before"],
-            after=maps[name, "after"],
+def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
+    """The same evaluation with other options; what would need other maps is refused."""
+    plan = stored.plan
+    for name, has in (("methods", plan.options.methods), ("layers", plan.layers)):
+        strange = [item for item in changes.get(name, ()) if item not in has]
+        if strange:
+            raise InputError(f"the maps hold no {name[:-1]} {strange[0]!r}; they hold: {', '.join(has)}")
+    if changes.get("jitter", 0) > plan.options.jitter:
+        raise InputError(f"the maps hold {plan.options.jitter} draws of jitter; evaluate anew for more")
+    select = changes.get("select") or stored.select
+    if select != "true-positive" and stored.select == "true-positive" and changes.get("jitter", plan.options.jitter):
+        raise InputError(
+            f"the maps hold jitter for true positives only; give --jitter 0, or evaluate anew with --select {select}"
         )
-        for name, value in worst.items()
-    ]
+    layers = tuple(changes.get("layers") or plan.layers)
+    options = replace(plan.options, **{name: value for name, value in changes.items() if name != "layers"})
+    return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
+
+
+def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
+    """Progress with rate and time left on stderr; into a log file a line every ten seconds at most."""
+    interval = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(total=total, unit=unit, desc=what, disable=quiet, file=sys.stderr, mininterval=interval)
+
+
+def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution) -> None:
+    """The images of the first pair whose IoU is lowest by the first method at the first layer."""
+    plan, collected = comparer.plan, comparer.collected
+    pair, layer, method = plan.drifts[0], plan.layers[0], plan.options.methods[0]
+    records = _worst(plan, comparer, pair)
+    keys = [checkpoint.key for checkpoint in plan.checkpoints]
+    before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))
+    cases = []
+    for record, value in records:
+        sample = collected.samples[collected.records.images[record]]
+        try:
+            grey = load_grey(sample.path, result.map_size)
+        except InputError as error:
+            if not execution.quiet:
+                print(f"no contact sheet: {error}", file=sys.stderr)
+            return
+        cases.append(pictures.Case(f"{sample.name}   IoU {value:.2f}", grey, before[record], after[record]))
     title = (
-        f"{result.before.metadata.architecture}, {result.before.metadata.phase} to {result.after.metadata.phase}: the "
-        f"{len(cases)} images with the lowest top-20 % IoU ({first.method}, layer {first.layer})"
+        f"{pair.architecture}, {pair.name}: the {len(cases)} images with the lowest top-20 % IoU "
+        f"({method}, layer {layer})"
     )
-    pictures.contact_sheet(cases, title, out / SHEET)
+    pictures.contact_sheet(cases, title, execution.out / SHEET)
 
 
-def _worst(out: Path, layer: str, method: str) -> dict[str, float]:
-    """image -> IoU, lowest first."""
-    rows = [
-        (row["value"], row["image"])
-        for row in store.read(out, "scores").to_pylist()
-        if (row["layer"], row["method"], row["metric"]) == (layer, method, SHEET_METRIC) and np.isfinite(row["value"])
-    ]
-    return {name: value for value, name in sorted(rows)[:SHEET_CASES]}
-
-
-def _maps_of(out: Path, layer: str, method: str, images: set[str]) -> dict[tuple[str, str], np.ndarray]:
-    """(image, side) -> raw map (h, w)."""
-    return {
-        (row["image"], row["side"]): np.array(row["map"], np.float32).reshape(row["height"], row["width"])
-        for row in store.read(out, "maps").to_pylist()
-        if row["image"] in images and (row["layer"], row["method"]) == (layer, method)
-    }
+def _worst(plan: Plan, comparer: Comparer, pair: Pair) -> list[tuple[int, float]]:
+    """(record, IoU), lowest first."""
+    number = next(n for n, item in enumerate(comparisons(plan)) if item.pair == pair)
+    scores = comparer.read(number, "observed")
+    values = scores.values[:, scores.names.index(SHEET_METRIC)]
+    order = sorted((value, record) for record, value in enumerate(values) if value == value)
+    return [(record, float(value)) for value, record in order[:SHEET_CASES]]

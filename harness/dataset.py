@@ -1,4 +1,4 @@
-"""Which images are evaluated: a manifest (CSV) or a folder with one sub-folder per class."""
+"""Which images are evaluated: a manifest (CSV), or a folder with one sub-folder per class (or with images only)."""
 
 from __future__ import annotations
 
@@ -6,38 +6,80 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from harness.errors import InputError
 from harness.images import SUFFIXES
 
+SEPARATOR = "|"  # between the classes of an image that has several
+UNLABELLED = -1
+_HASHING_THREADS = 4
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name in results, its file, its true class (an index) and its patient."""
+    """One image: its name in results, its file, its patient, and its true classes (indices; None: not labelled)."""
 
     name: str
     path: Path
-    label: int
+    labels: tuple[int, ...] | None
     group: str
 
 
+@dataclass(frozen=True)
+class Records:
+    """What is explained: one record per image and true class; an image without labels has one, UNLABELLED.
+
+    images (R,): index of the image; classes (R,): index of the class, UNLABELLED where a model has to choose it.
+    A multi-label image without any positive class has no record: nothing is to be explained.
+    """
+
+    images: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Records:
+        """The records of all images, in their order."""
+        pairs = [
+            (index, label)
+            for index, sample in enumerate(samples)
+            for label in ((UNLABELLED,) if sample.labels is None else sample.labels)
+        ]
+        images, classes = np.array(pairs, np.int64).reshape(-1, 2).T
+        return cls(images, classes)
+
+    def within(self, start: int, stop: int) -> slice:
+        """The records of the images start..stop-1."""
+        return slice(*np.searchsorted(self.images, [start, stop]))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
 def read_dataset(
-    data: Path, classes: Sequence[str], root: Path | None = None, split: str | None = None
+    data: Path,
+    classes: Sequence[str],
+    root: Path | None = None,
+    split: str | None = None,
+    multilabel: bool = False,
 ) -> list[Sample]:
     """The images of a manifest or folder, in its order.
 
-    A manifest has the columns `file` (relative to `root`, by default the manifest's folder), `class`, and, wanted
-    for intervals, `group` (the patient; without it every image counts as a patient of its own). With `split`, only
-    rows whose column `split` has that value.
+    A manifest has the columns `file` (relative to `root`, by default the manifest's folder) and, wanted for the
+    default selection, `class` (with `multilabel` any number of classes, separated by `|`) and, wanted for intervals,
+    `group` (the patient; without it every image counts as a patient of its own). With `split`, only rows whose
+    column `split` has that value.
 
     :raises InputError: nothing there, a column or class that is missing, no image left.
     """
     if data.is_dir():
         samples = _from_folder(data, classes)
     else:
-        samples = _from_manifest(data, classes, root or data.parent, split)
+        samples = _from_manifest(data, classes, root or data.parent, split, multilabel)
     twice = [name for name, count in Counter(sample.name for sample in samples).items() if count > 1]
     if twice:
         raise InputError(f"{data}: {twice[0]!r} is listed more than once; keep one row per image")
@@ -48,38 +90,59 @@ def read_dataset(
 
 def data_digest(samples: Iterable[Sample]) -> str:
     """sha256 over names, classes, patients and file contents, in order of names."""
+    ordered = sorted(samples, key=lambda sample: sample.name)
     digest = hashlib.sha256()
-    for sample in sorted(samples, key=lambda sample: sample.name):
-        digest.update(f"{sample.name}\0{sample.label}\0{sample.group}\0".encode())
-        if sample.path.is_file():
-            digest.update(hashlib.sha256(sample.path.read_bytes()).digest())
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        for sample, content in zip(ordered, pool.map(_content_digest, ordered), strict=True):
+            digest.update(f"{sample.name}\0{sample.labels}\0{sample.group}\0".encode())
+            digest.update(content)
     return digest.hexdigest()
 
 
+def _content_digest(sample: Sample) -> bytes:
+    """Empty where the file cannot be read: the image will be reported as unreadable."""
+    try:
+        with sample.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError:
+        return b""
+
+
 def _from_folder(folder: Path, classes: Sequence[str]) -> list[Sample]:
-    samples = []
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        label = _label(inner.name, classes, str(folder))
-        for path in sorted(inner.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
-                name = f"{inner.name}/{path.name}"
-                samples.append(Sample(name, path, label, group=name))
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    samples = [
+        Sample(
+            f"{inner.name}/{path.name}", path, (_label(inner.name, classes, str(folder)),), f"{inner.name}/{path.name}"
+        )
+        for inner in inside
+        for path in _images(inner)
+    ]
+    samples = samples or [Sample(path.name, path, None, path.name) for path in _images(folder)]
     if not samples:
         wanted = ", ".join(classes)
         raise InputError(
-            f"{folder}: no images in class folders; expected sub-folders named {wanted}, or give a manifest"
+            f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
         )
     return samples
 
 
-def _from_manifest(manifest: Path, classes: Sequence[str], root: Path, split: str | None) -> list[Sample]:
-    rows = _rows(manifest, ["file", "class"] + (["split"] if split else []))
-    samples = []
-    for line, row in rows:
-        if split is None or row["split"] == split:
-            label = _label(row["class"], classes, f"{manifest}, line {line}")
-            samples.append(Sample(row["file"], root / row["file"], label, row.get("group") or row["file"]))
-    return samples
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _from_manifest(
+    manifest: Path, classes: Sequence[str], root: Path, split: str | None, multilabel: bool
+) -> list[Sample]:
+    return [
+        Sample(
+            row["file"],
+            root / row["file"],
+            _labels(row.get("class"), classes, multilabel, f"{manifest}, line {line}"),
+            row.get("group") or row["file"],
+        )
+        for line, row in _rows(manifest, ["file"] + (["split"] if split else []))
+        if split is None or row["split"] == split
+    ]
 
 
 def _rows(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
@@ -95,6 +158,15 @@ def _rows(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
         raise InputError(f"{manifest}: no such manifest or folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as such") from error
+
+
+def _labels(text: str | None, classes: Sequence[str], multilabel: bool, where: str) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not multilabel:
+        return (_label(text, classes, where),)
+    names = [name.strip() for name in text.split(SEPARATOR) if name.strip()]
+    return tuple(sorted({_label(name, classes, where) for name in names}))
 
 
 def _label(name: str, classes: Sequence[str], where: str) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.command import Inputs
+from harness.study import ArchitectureConfig, Data, Options, Plan, make_plan
 
 FOLDER = Path(__file__).parent / "demo"
 
 
-def inputs() -> Inputs:
-    """The demonstration as inputs of an evaluation; `scripts/make_demonstration.py` made its files."""
-    return Inputs(FOLDER / "transfer.onnx", FOLDER / "finetune.onnx", FOLDER / "manifest.csv")
+def plan(options: Options) -> Plan:
+    """The demonstration as a plan; `scripts/make_demonstration.py` made its files."""
+    pair = ArchitectureConfig(before=FOLDER / "transfer.onnx", after=FOLDER / "finetune.onnx")
+    return make_plan([pair], Data(FOLDER / "manifest.csv"), options)

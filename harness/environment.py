@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 OURS = ("training", "export", "harness", "kernels")
 PACKAGES = (
@@ -23,6 +25,29 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def stamp() -> dict[str, Any]:
+    """What a result says about where it was made: versions, kind of machine, commit. No host and no user name."""
+    return {"versions": versions(), "machine": platform.machine(), "cpu": cpu_model(), "git_commit": git_commit()}
+
+
+def cpu_model() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder, where it is a git repository."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 def origins() -> dict[str, str]:

@@ -40,6 +40,12 @@ class CannotEvaluateError(EvidenceDriftError):
     exit_code = 3
 
 
+class InterruptedRunError(EvidenceDriftError):
+    """The user stopped the run. The message says what is kept and how to go on."""
+
+    exit_code = 130
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says, cut to one line that fits into a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 from pydantic import BaseModel, ValidationError
+from scipy.special import expit, softmax
 
 from harness import images
 from harness.errors import CannotEvaluateError, InputError, first_line
@@ -29,13 +31,20 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 class LayerOutputs(BaseModel):
     """A CAM layer and the graph outputs that carry its activations and gradients, both (N, C, h, w).
 
+    `role`: `penultimate` or `last`, which means the same in any network; None for any other layer.
     `maps`: CAM method -> output that carries its map (N, h, w), where the graph explains itself.
     """
 
     name: str
+    role: str | None = None
     activations: str
     gradients: str
     maps: dict[str, str] = {}
+
+    @property
+    def label(self) -> str:
+        """What results call the layer: its role, so that architectures can be compared, else its name."""
+        return self.role or self.name
 
 
 class GraphMetadata(BaseModel):
@@ -51,6 +60,7 @@ class GraphMetadata(BaseModel):
     input_range: tuple[float, float]
     score_kind: Literal["softmax", "multilabel", "binary"]
     explained: Literal["logit", "probability"]
+    thresholds: list[float] | None = None  # multi-label: the probability from which the answer is yes
     layers: list[LayerOutputs]
     weights_digest: str
     data_digest: str
@@ -58,39 +68,73 @@ class GraphMetadata(BaseModel):
     seed: int | None
     git_commit: str | None
 
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) probabilities of the classes; a binary graph has one logit, the log-odds of class 1."""
+        if self.score_kind == "softmax":
+            return softmax(logits, axis=1)
+        sigmoid = expit(logits)
+        return np.concatenate([1 - sigmoid, sigmoid], axis=1) if self.score_kind == "binary" else sigmoid
+
+    def decisions(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) bool, the classes that the model says yes to: one per image, or (multi-label) any number."""
+        probabilities = self.probabilities(logits)
+        if self.score_kind == "multilabel":
+            return probabilities >= np.array(self.thresholds or [0.5] * len(self.classes))
+        return probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported file: what it says about itself, and sha256 of its bytes."""
+
+    path: Path
+    metadata: GraphMetadata
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path) -> Graph:
+        """Read the metadata of a graph that `python -m export` wrote, without preparing it to run.
+
+        :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
+        """
+        content = _read(path)
+        session = _session(path, content, "cpu", threads=1, optimise=False)
+        return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), _sha256(content))
+
+    @property
+    def layers(self) -> dict[str, LayerOutputs]:
+        """The CAM layers by label."""
+        return {layer.label: layer for layer in self.metadata.layers}
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one call returns. `layers` maps a CAM layer to (activations, gradients), both (N, C, h, w)."""
+    """What one call returns. `layers` maps a CAM layer's label to (activations, gradients), both (N, C, h, w)."""
 
     logits: np.ndarray  # (N, K)
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Model:
-    """An exported graph in an ONNX Runtime session."""
+    """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it."""
 
-    def __init__(self, path: Path, metadata: GraphMetadata, session: ort.InferenceSession, digest: str) -> None:
-        self.path = path
-        self.metadata = metadata
-        self.digest = digest
+    def __init__(self, graph: Graph, session: ort.InferenceSession) -> None:
+        self.graph = graph
+        self.metadata = graph.metadata
+        self.seconds = 0.0
         self._session = session
 
     @classmethod
     def open(cls, path: Path, provider: str = "cpu", threads: int = 1) -> Model:
         """Load a graph that `python -m export` wrote.
 
-        :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
+        :raises InputError: as `Graph.read`.
         :raises CannotEvaluateError: the provider is not available.
         """
         content = _read(path)
         session = _session(path, content, provider, threads)
         metadata = _metadata(path, session.get_modelmeta().custom_metadata_map)
-        return cls(path, metadata, session, hashlib.sha256(content).hexdigest())
-
-    @property
-    def layer_names(self) -> list[str]:
-        return [layer.name for layer in self.metadata.layers]
+        return cls(Graph(path, metadata, _sha256(content)), session)
 
     @property
     def providers(self) -> dict[str, Any]:
@@ -102,56 +146,66 @@ class Model:
 
         :param batch: (N, 3, H, W) float32, grey levels 0..255.
         :param target: (N,) int64, the class to explain, -1 the predicted one.
+        :param layers: labels of CAM layers.
         :raises InputError: a target outside -1..K-1.
         """
         self._check_target(target)
-        wanted = {layer.name: layer for layer in self.metadata.layers if layer.name in layers}
-        names = ["logits", *(n for layer in wanted.values() for n in (layer.activations, layer.gradients))]
+        wanted = {label: self.graph.layers[label] for label in layers}
+        names = ["logits", *(name for layer in wanted.values() for name in (layer.activations, layer.gradients))]
+        started = time.perf_counter()
         found = dict(zip(names, self._session.run(names, {"image": batch, "target": target}), strict=True))
-        pairs = {name: (found[wanted[name].activations], found[wanted[name].gradients]) for name in layers}
+        self.seconds += time.perf_counter() - started
+        pairs = {label: (found[layer.activations], found[layer.gradients]) for label, layer in wanted.items()}
         return Explanation(found["logits"], pairs)
-
-    def predictions(self, logits: np.ndarray) -> np.ndarray:
-        """The predicted class of each image: (N, K) logits to (N,) indices."""
-        if self.metadata.score_kind == "binary":
-            return (logits[:, 0] > 0).astype(np.int64)
-        return logits.argmax(axis=1)
 
     def _check_target(self, target: np.ndarray) -> None:
         classes = self.metadata.classes
         wrong = target[(target < -1) | (target >= len(classes))]
         if wrong.size:
-            raise InputError(f"target {wrong[0]} is out of range; {self.path} has classes 0..{len(classes) - 1}")
+            raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")
 
 
-def require_comparable(before: Model, after: Model) -> None:
-    """Raise InputError, naming the difference, where two graphs cannot be compared image by image."""
+def require_comparable(before: Graph, after: Graph, across_networks: bool = False) -> None:
+    """Raise InputError, naming the difference, where two graphs cannot be compared image by image.
+
+    across_networks: two architectures of one study may differ in the size of their input
+    """
     for field, what in (
         ("classes", "classes"),
-        ("input_size", "input sizes"),
         ("image_rule", "image rules"),
         ("score_kind", "score kinds"),
         ("explained", "explained scores"),
+        ("thresholds", "thresholds"),
+        ("input_size", "input sizes"),
     ):
         a, b = getattr(before.metadata, field), getattr(after.metadata, field)
-        if a != b:
+        if a != b and not (across_networks and field == "input_size"):
             raise InputError(
                 f"{before.path} and {after.path} have different {what}: {_brief(a)} and {_brief(b)}; "
                 "export both from runs of one configuration"
             )
 
 
-def common_layers(before: Model, after: Model, asked: Sequence[str]) -> list[str]:
-    """The CAM layers to compare: those asked for, else the first that both graphs carry."""
-    common = [name for name in before.layer_names if name in after.layer_names]
-    unknown = [name for name in asked if name not in common]
+def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
+    """Labels of the CAM layers to compare: those asked for (by role or name), else the first that all graphs carry.
+
+    :raises InputError: a layer that one of the graphs has not.
+    """
+    labels = {layer.name: layer.label for graph in graphs for layer in graph.metadata.layers}
+    wanted = list(dict.fromkeys(labels.get(name, name) for name in asked))
+    common = [label for label in graphs[0].layers if all(label in graph.layers for graph in graphs)]
+    unknown = [label for label in wanted if label not in common]
     if unknown or not common:
-        known = ", ".join(common) or "none"
         what = repr(unknown[0]) if unknown else "in common"
+        where = " and ".join(dict.fromkeys(str(graph.path) for graph in graphs))
         raise InputError(
-            f"no CAM layer {what} in {before.path} and {after.path}; both have: {known}; export with --layer NAME"
+            f"no CAM layer {what} in {where}; all have: {', '.join(common) or 'none'}; export with --layer NAME"
         )
-    return list(asked) or common[:1]
+    return wanted or common[:1]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -161,7 +215,7 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
 
 
-def _session(path: Path, content: bytes, provider: str, threads: int) -> ort.InferenceSession:
+def _session(path: Path, content: bytes, provider: str, threads: int, optimise: bool = True) -> ort.InferenceSession:
     name = PROVIDERS.get(provider)
     if name is None:
         raise InputError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
@@ -170,6 +224,8 @@ def _session(path: Path, content: bytes, provider: str, threads: int) -> ort.Inf
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

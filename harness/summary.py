@@ -1,114 +1,262 @@
-"""From stored rows to numbers: means, spreads, intervals, counts of what is undefined."""
+"""From stored scores to numbers: means, spreads, intervals, references, counts of what is undefined."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from harness.results import Estimate, MetricSummary, number
-from harness.statistics import Interval, patient_bootstrap
+from harness.compare import (
+    COLUMNS,
+    DIRECTIONS,
+    NOT_COMPARED,
+    SHIFTS,
+    STABILITY,
+    Collected,
+    Comparer,
+    Comparison,
+    Scores,
+    comparisons,
+)
+from harness.quality import Classification
+from harness.results import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
+from harness.statistics import Resampling, interval, stability_index
+from harness.study import Pair, Plan
 from kernels.metrics import METRICS
 from kernels.reasons import Reason
+from kernels.resize import upsample
+from kernels.scoring import StableIs
+from kernels.sets import consistency
 
-ALL = "all"
-_STABLE_IS = {column: record.stable_is for record in METRICS.values() for column in record.columns}
+CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
+CONSISTENCY_LIMIT = 1000  # images per class
+FloorKind = Literal["jitter", "replicate"]
 
-
-def summarise(scores: pa.Table, seed: int) -> list[MetricSummary]:
-    """One summary per layer, method, scope (all images, then each class) and metric."""
-    return [
-        summary
-        for (layer, method), rows in _groups(scores, ["layer", "method"])
-        for scope, scoped in _scopes(rows)
-        for summary in _summaries(layer, method, scope, scoped, seed)
-    ]
-
-
-def accuracies(predictions: pa.Table, seed: int) -> dict[str, Estimate]:
-    """Share of correct predictions of `before` and `after`, and of images on which the two agree (`agreement`)."""
-    images = {side: rows for (side,), rows in _groups(predictions, ["side"])}
-    before, after = images["before"], images["after"]
-    truth = _strings(before, "class")
-    said = {side: _strings(images[side], "predicted") for side in ("before", "after")}
-    assert (_strings(before, "image") == _strings(after, "image")).all()
-    columns = np.stack([said["before"] == truth, said["after"] == truth, said["before"] == said["after"]], axis=1)
-    values = columns.astype(np.float64)  # (images, 3)
-    intervals = patient_bootstrap(values, _strings(before, "group"), seed)
-    names = ("before", "after", "agreement")
-    return {name: _estimate(values[:, i], intervals[i]) for i, name in enumerate(names)}
+_LABELS = {int(reason): reason.label for reason in Reason}
+_DEFINED = (Reason.DEFINED, Reason.VANISHED)
+_STABLE_IS: dict[str, StableIs] = {
+    **{column: record.stable_is for record in METRICS.values() for column in record.columns},
+    **dict.fromkeys(SHIFTS, "low"),
+}
 
 
-def _summaries(layer: str, method: str, scope: str, rows: pa.Table, seed: int) -> Iterator[MetricSummary]:
-    names, values, reasons, groups = _pivot(rows)
-    intervals = patient_bootstrap(values, groups, seed)
-    for column, name in enumerate(names):
-        defined = np.isfinite(values[:, column])
-        low, middle, high = _quartiles(values[defined, column])
-        yield MetricSummary(
-            layer=layer,
-            method=method,
-            scope=scope,
-            metric=name,
-            reference="observed",
-            stable_is=_STABLE_IS[name],
-            n=int(defined.sum()),
-            n_patients=len(np.unique(groups[defined])),
-            undefined=_undefined(reasons[:, column]),
-            vanished=int((reasons[:, column] == Reason.VANISHED.label).sum()),
-            estimate=_estimate(values[:, column], intervals[column]),
-            sd=number(values[defined, column].std(ddof=1)) if defined.sum() > 1 else None,
-            q25=low,
-            median=middle,
-            q75=high,
+class References:
+    """What stands beside the observed means of one scope: by metric, None where there is no such reference."""
+
+    def __init__(self) -> None:
+        self.chance: dict[str, Estimate] = {}
+        self.floor: dict[str, Estimate] = {}
+        self.index: dict[str, IndexResult] = {}
+
+
+class Summary:
+    """Computes the numbers of a result from what is stored. Everything shares the same draws of patients."""
+
+    def __init__(self, plan: Plan, collected: Collected, comparer: Comparer, resamples: int) -> None:
+        self.plan = plan
+        self.collected = collected
+        self.comparer = comparer
+        groups = np.array([sample.group for sample in collected.samples])
+        self.groups = groups[collected.records.images]  # (R,)
+        self.by_record = Resampling(self.groups, plan.options.seed, resamples)
+        self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
+        self.comparisons = comparisons(plan)
+
+    @cached_property
+    def scopes(self) -> list[tuple[str, np.ndarray]]:
+        """(name, records (R,) bool): all, then each class that has a record."""
+        classes = self.collected.records.classes
+        named = [(name, classes == index) for index, name in enumerate(self.plan.classes)]
+        return [(ALL, np.ones(len(classes), bool)), *((name, mask) for name, mask in named if mask.any())]
+
+    def place(self, key: str) -> int:
+        """Index of a checkpoint."""
+        return [checkpoint.key for checkpoint in self.plan.checkpoints].index(key)
+
+    def pair(self, pair: Pair, threads: int) -> PairResult:
+        """All numbers of one pair."""
+        assert pair.kind != "replicates"
+        before, after = self.place(pair.before), self.place(pair.after)
+        chosen = self.comparer.selections[pair.name]
+        return PairResult(
+            name=pair.name,
+            before=pair.before,
+            after=pair.after,
+            kind=pair.kind,
+            architecture=pair.architecture,
+            replicate=pair.replicate,
+            selected=int(chosen.sum()),
+            selected_patients=len(np.unique(self.groups[chosen])),
+            floor=self._floor_kind(pair),
+            agreement=self.classification.agreement(before, after),
+            change=self.classification.changes(before, after),
+            equivalence=self.classification.equivalences(pair.name, [before], [after]),
+            metrics=list(self._metrics(pair, threads)),
         )
 
+    def consistency(self, checkpoint: int, threads: int) -> list[Consistency]:
+        """Per layer, method and class."""
+        weights = self.classification.probabilities(checkpoint)
+        found = []
+        for layer in self.plan.layers:
+            for method in self.plan.options.methods:
+                maps, codes = self.comparer.maps(checkpoint, layer, method)
+                for scope, mask in self.scopes[1:]:
+                    records = np.flatnonzero(mask & (codes != NOT_COMPARED))
+                    value, reason, n = self._consistency(maps, records, weights, threads)
+                    found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
+        return found
 
-def _pivot(rows: pa.Table) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """(metric names, values (images, metrics), reasons (images, metrics), patients (images,))."""
-    metrics = _strings(rows, "metric")
-    names = list(dict.fromkeys(metrics))
-    width = len(names)
-    assert (metrics.reshape(-1, width) == names).all(), "every image carries every metric, in one order"
-    values = rows["value"].to_numpy().reshape(-1, width)
-    return names, values, _strings(rows, "reason").reshape(-1, width), _strings(rows, "group")[::width]
+    def observed(self, pair: Pair) -> dict[tuple[str, str], Scores]:
+        """(layer, method) -> scores of a pair."""
+        return {
+            (item.layer, item.method): self.comparer.read(part, "observed") for part, item in self._comparisons_of(pair)
+        }
+
+    def _consistency(
+        self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
+    ) -> tuple[float, str | None, int]:
+        """(value, reason, n) over a seeded sample of the records."""
+        drawn = np.sort(np.random.default_rng(self.plan.options.seed).permutation(records)[:CONSISTENCY_LIMIT])
+        images, classes = self.collected.records.images[drawn], self.collected.records.classes[drawn]
+        large = upsample(maps[drawn], CONSISTENCY_SIZE, threads)
+        found = consistency(large, weights[images, classes], CONSISTENCY_LIMIT, threads=threads)
+        reason = None if found.reason == Reason.DEFINED else found.reason.label
+        return found.value, reason, found.n
+
+    def _comparisons_of(self, pair: Pair) -> list[tuple[int, Comparison]]:
+        return [(part, item) for part, item in enumerate(self.comparisons) if item.pair == pair]
+
+    def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
+        def summarise(numbered: tuple[int, Comparison]) -> list[MetricSummary]:
+            part, item = numbered
+            observed, chance = self.comparer.read(part, "observed"), self.comparer.read(part, "chance")
+            floor = self._floor(pair, item)
+            scopes = [(scope, mask & observed.compared) for scope, mask in self.scopes]
+            return [
+                found
+                for scope, inside in scopes
+                for found in self._scope(
+                    item, scope, inside, observed, self._references(inside, observed, chance, floor)
+                )
+            ]
+
+        with ThreadPoolExecutor(threads) as pool:
+            for found in pool.map(summarise, self._comparisons_of(pair)):
+                yield from found
+
+    def _floor_kind(self, pair: Pair) -> FloorKind | None:
+        if any(self._is_replicate(item, pair) for item in self.comparisons):
+            return "replicate"
+        return "jitter" if self.plan.options.jitter else None
+
+    def _floor(self, pair: Pair, comparison: Comparison) -> np.ndarray | None:
+        """(R, S) floor of every record: the mean over the replicates of the phase, or over the noise of both sides."""
+        kind = self._floor_kind(pair)
+        if kind is None:
+            return None
+        sides = (comparison.before, comparison.after)
+        parts = [
+            part
+            for part, item in enumerate(self.comparisons)
+            if (item.layer, item.method) == (comparison.layer, comparison.method)
+            and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
+        ]
+        return mean_of_defined([self.comparer.read(part, kind).values for part in parts])
+
+    @staticmethod
+    def _is_replicate(item: Comparison, pair: Pair) -> bool:
+        """True for two trainings of the phase in which the pair ends."""
+        other = item.pair
+        return other is not None and other.kind == "replicates" and other.architecture == pair.architecture
+
+    def _scope(
+        self, comparison: Comparison, scope: str, inside: np.ndarray, observed: Scores, references: References
+    ) -> Iterator[MetricSummary]:
+        values = np.where(inside[:, None], observed.values, np.nan)
+        estimates, patients = self._estimates(values)
+        for column, name in enumerate(COLUMNS):
+            codes = observed.codes[inside, column]
+            defined = values[np.isfinite(values[:, column]), column]
+            q05, q25, median, q75, q95 = _quantiles(defined)
+            yield MetricSummary(
+                layer=comparison.layer,
+                method=comparison.method,
+                scope=scope,
+                metric=name,
+                stable_is=_STABLE_IS[name],
+                n=len(defined),
+                n_patients=int(patients[column]),
+                undefined=_undefined(codes),
+                vanished=int((codes == Reason.VANISHED).sum()),
+                estimate=estimates[column],
+                sd=defined.std(ddof=1) if len(defined) > 1 else None,
+                q05=q05,
+                q25=q25,
+                median=median,
+                q75=q75,
+                q95=q95,
+                chance=references.chance.get(name),
+                floor=references.floor.get(name),
+                index=references.index.get(name),
+            )
+
+    def _references(self, inside: np.ndarray, observed: Scores, chance: Scores, floor: np.ndarray | None) -> References:
+        found = References()
+        by_chance = np.where(inside[:, None], chance.values, np.nan)
+        with_chance = chance.compared.any()
+        if with_chance:
+            found.chance = dict(zip(STABILITY, self._estimates(by_chance)[0], strict=True))
+        if floor is not None:
+            floor = np.where(inside[:, None], floor, np.nan)
+            found.floor = dict(zip(STABILITY, self._estimates(floor)[0], strict=True))
+        if floor is not None and with_chance:
+            own = np.where(inside[:, None], observed.values, np.nan)[:, [COLUMNS.index(name) for name in STABILITY]]
+            directions = [DIRECTIONS[name] for name in STABILITY]
+            indices = stability_index(self.by_record, own, by_chance, floor, directions)
+            found.index = {
+                name: IndexResult.model_validate(index) for name, index in zip(STABILITY, indices, strict=True)
+            }
+        return found
+
+    def _estimates(self, values: np.ndarray) -> tuple[list[Estimate], np.ndarray]:
+        """Mean and interval of each column of values (R, C), and its number of patients (C,)."""
+        distribution, patients = self.by_record.means(values), self.by_record.n_patients(values)
+        ends = [interval(distribution[:, column], int(n)) for column, n in enumerate(patients)]
+        means = [_mean(column[np.isfinite(column)]) for column in values.T]
+        found = [
+            Estimate(mean=mean, low=end.low, high=end.high, reason=end.reason)
+            for mean, end in zip(means, ends, strict=True)
+        ]
+        return found, patients
 
 
-def _estimate(values: np.ndarray, interval: Interval) -> Estimate:
-    defined = values[np.isfinite(values)]
-    mean = number(defined.mean()) if defined.size else None
-    return Estimate(mean=mean, low=number(interval.low), high=number(interval.high), interval_reason=interval.reason)
+def mean_of_defined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Element by element the mean of the arrays that are not NaN there."""
+    stack = np.stack(arrays)
+    defined = np.isfinite(stack)
+    count = defined.sum(axis=0)
+    total = np.where(defined, stack, 0.0).sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _quartiles(values: np.ndarray) -> tuple[float | None, float | None, float | None]:
+def _is_noise(item: Comparison, sides: tuple[int, int]) -> bool:
+    return item.kind == "jitter" and item.before in sides
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _quantiles(values: np.ndarray) -> list[float | None]:
     if not values.size:
-        return None, None, None
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return float(low), float(middle), float(high)
+        return [None] * 5
+    return [float(value) for value in np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])]
 
 
-def _undefined(reasons: np.ndarray) -> dict[str, int]:
-    labels, counts = np.unique(reasons, return_counts=True)
-    defined = (Reason.DEFINED.label, Reason.VANISHED.label)
-    return {str(label): int(count) for label, count in zip(labels, counts, strict=True) if label not in defined}
-
-
-def _scopes(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    yield ALL, rows
-    for (name,), scoped in _groups(rows, ["class"]):
-        yield name, scoped
-
-
-def _groups(table: pa.Table, keys: list[str]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
-    """The rows of each combination of `keys`, in the order of first appearance."""
-    columns = [_strings(table, key) for key in keys]
-    for combination in dict.fromkeys(zip(*columns, strict=True)):
-        masks = [column == value for column, value in zip(columns, combination, strict=True)]
-        yield combination, table.filter(pa.array(np.logical_and.reduce(masks)))
-
-
-def _strings(table: pa.Table, column: str) -> np.ndarray:
-    return pc.cast(table[column], pa.string()).to_numpy(zero_copy_only=False)
+def _undefined(codes: np.ndarray) -> dict[str, int]:
+    found, counts = np.unique(codes, return_counts=True)
+    return {_LABELS[int(code)]: int(n) for code, n in zip(found, counts, strict=True) if code not in _DEFINED}

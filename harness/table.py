@@ -1,61 +1,212 @@
-"""The result as a terminal table."""
+"""The result as tables: for a terminal, and as Markdown for pull requests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from tabulate import tabulate
 
-from harness.results import Estimate, Evaluation, MetricSummary
-from harness.summary import ALL
+from harness.results import (
+    ALL,
+    CheckpointResult,
+    ComparisonResult,
+    Estimate,
+    Evaluation,
+    MetricSummary,
+    PairResult,
+    Ranking,
+)
 
 SHORT = ("centroid_shift", "iou_top20", "pearson", "gini_change")
+HEADLINE = "iou_top20"
 _STABLE = {"low": "low", "high": "high", "zero": "near 0"}
+_ONE_PAIR = [
+    "layer",
+    "method",
+    "metric",
+    "stable is",
+    "mean",
+    "95 % interval",
+    "chance",
+    "floor",
+    "index",
+    "n",
+    "undefined",
+]
 
 
 def drift_table(result: Evaluation, wide: bool = False) -> str:
-    """What was compared, how well both checkpoints classify, and one row per method, layer and metric."""
-    rows = [_row(item) for item in result.metrics if item.scope == ALL and (wide or item.metric in SHORT)]
-    headers = ["layer", "method", "metric", "stable is", "mean", "95 % interval", "median", "images", "undefined"]
-    return "\n".join([_heading(result), "", tabulate(rows, headers, tablefmt="simple", disable_numparse=True)])
+    """What was compared, how well the checkpoints classify, and how far their evidence moved."""
+    return "\n\n".join(_sections(result, wide, "simple"))
+
+
+def markdown(result: Evaluation) -> str:
+    """The short tables as Markdown."""
+    return "# Evidence drift\n\n" + "\n\n".join(_sections(result, wide=False, style="github"))
+
+
+def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
+    yield _set(_checkpoint_rows(result), ["checkpoint", "accuracy", "macro AUC", "calibration error"], style)
+    yield _heading(result)
+    if len(result.pairs) == 1:
+        pair = result.pairs[0]
+        yield _set([_row(item) for item in pair.metrics if _shown(item, wide)], _ONE_PAIR, style)
+        yield _explanation(result)
+        return
+    for metric in SHORT if not wide else sorted({item.metric for pair in result.pairs for item in pair.metrics}):
+        yield f"{metric} (mean, 95 % interval; index in brackets)"
+        yield _set(list(_matrix(result, metric)), ["pair", "n", *_columns(result)], style)
+    yield _explanation(result)
+    yield from _study(result, style)
+
+
+def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
+    return tabulate(rows, headers, tablefmt=style, disable_numparse=True)
+
+
+def _checkpoint_rows(result: Evaluation) -> list[list[str]]:
+    names = ("accuracy", "auc", "ece")
+    return [[one_line(item.key), *(_quality(item, name) for name in names)] for item in result.checkpoints]
+
+
+def _quality(checkpoint: CheckpointResult, name: str) -> str:
+    return with_interval(checkpoint.quality[name]) if name in checkpoint.quality else "no labels"
 
 
 def _heading(result: Evaluation) -> str:
-    before, after = result.before, result.after
     unreadable = f", {len(result.unreadable)} unreadable" if result.unreadable else ""
-    return "\n".join(
-        [
-            f"{before.metadata.architecture}: {before.metadata.phase} -> {after.metadata.phase}",
-            f"accuracy   {_with_interval(before.accuracy)} -> {_with_interval(after.accuracy)}",
-            f"agreement  {_with_interval(result.agreement)}",
-            f"images     {result.images} of {result.patients} patients{unreadable}; "
-            f"{result.selected} compared ({result.selection})",
-        ]
-    )
+    lines = [f"{result.images} images of {result.patients} patients{unreadable}; compared: {result.selection}"]
+    lines += [_pair_line(pair) for pair in result.pairs]
+    return "\n".join(lines)
+
+
+def _pair_line(pair: PairResult) -> str:
+    change = pair.change.get("accuracy")
+    accuracy = f", accuracy {signed(change)}" if change else ""
+    return f"{one_line(pair.name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
+
+
+def _shown(item: MetricSummary, wide: bool) -> bool:
+    return item.scope == ALL and (wide or item.metric in SHORT)
 
 
 def _row(item: MetricSummary) -> list[str]:
     estimate = item.estimate
-    interval = f"{_digits(estimate.low)} .. {_digits(estimate.high)}"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in item.undefined.items())
-    if item.vanished:
-        reasons = ", ".join(filter(None, [reasons, f"({item.vanished} vanished)"]))
     return [
         item.layer,
         item.method,
         item.metric,
         _STABLE[item.stable_is],
-        _digits(estimate.mean),
-        estimate.interval_reason or interval,
-        _digits(item.median),
+        digits(estimate.mean),
+        estimate.reason or f"{digits(estimate.low)} .. {digits(estimate.high)}",
+        digits(item.chance.mean) if item.chance else "",
+        digits(item.floor.mean) if item.floor else "",
+        index(item),
         str(item.n),
-        reasons or "0",
+        undefined(item),
     ]
 
 
-def _with_interval(estimate: Estimate) -> str:
+def undefined(item: MetricSummary) -> str:
+    """How many images have no value, by reason; in brackets the zeros of evidence that vanished."""
+    reasons = [f"{count} {reason}" for reason, count in item.undefined.items()]
+    return ", ".join(reasons + ([f"({item.vanished} vanished)"] if item.vanished else [])) or "0"
+
+
+def index(item: MetricSummary) -> str:
+    """The stability index with its interval, or why there is none."""
+    if item.index is None:
+        return ""
+    if item.index.reason:
+        return item.index.reason
+    return f"{item.index.value:.2f} ({digits(item.index.low, 2)} .. {digits(item.index.high, 2)})"
+
+
+def _columns(result: Evaluation) -> list[str]:
+    return [f"{layer} {method}" for layer in result.layers for method in result.methods]
+
+
+def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
+    for pair in result.pairs:
+        cells = {
+            (item.layer, item.method): item for item in pair.metrics if item.scope == ALL and item.metric == metric
+        }
+        yield [
+            one_line(pair.name),
+            str(pair.selected),
+            *(_cell(cells[layer, method]) for layer in result.layers for method in result.methods),
+        ]
+
+
+def _cell(item: MetricSummary) -> str:
+    shown = with_interval(item.estimate) if item.estimate.low is not None else digits(item.estimate.mean)
+    return f"{shown} [{digits(item.index.value, 2)}]" if item.index else shown
+
+
+def _explanation(result: Evaluation) -> str:
+    floors = sorted({pair.floor or "none" for pair in result.pairs})
+    return (
+        f"chance: unrelated images of the same class. floor: no training in between ({', '.join(floors)}).\n"
+        "index: 1 where drift is no more than the floor, 0 where the maps have nothing to do with each other."
+    )
+
+
+def _study(result: Evaluation, style: str) -> Iterator[str]:
+    if result.study is None:
+        return
+    found = [item for item in result.study.comparisons if (item.scope, item.metric) == (ALL, HEADLINE)]
+    rows = [
+        [item.layer, ranking.method, " > ".join(ranking.architectures), _probability(ranking), str(ranking.n)]
+        for item in found
+        for ranking in item.rankings
+    ]
+    if rows:
+        yield f"most to least stable by {HEADLINE}, on the {result.study.selected} images that every pair selects"
+        yield _set(rows, ["layer", "method", "order", "probability", "n"], style)
+    yield from _reversals(found)
+
+
+def _probability(ranking: Ranking) -> str:
+    """Share of the draws in which the architectures come in the order of their means."""
+    shares = {tuple(order.architectures): order.probability for order in ranking.orders}
+    return ranking.reason or digits(shares.get(tuple(ranking.architectures), 0.0), 2)
+
+
+def _reversals(found: Sequence[ComparisonResult]) -> Iterator[str]:
+    called = [(item.layer, reversal) for item in found for reversal in item.reversals if reversal.called]
+    total = sum(len(item.reversals) for item in found)
+    if total:
+        yield "\n".join(
+            [f"{len(called)} of {total} possible reversals between methods are called by {HEADLINE}"]
+            + [
+                f"  {layer}: {item.architectures[0]} and {item.architectures[1]} change places between "
+                f"{item.methods[0]} and {item.methods[1]} (probability {digits(item.probability, 2)}; "
+                "0.50 if neither differed)"
+                for layer, item in called
+            ]
+        )
+
+
+def with_interval(estimate: Estimate) -> str:
+    """The mean with its interval, or with the reason why there is none."""
     if estimate.low is None:
-        return f"{_digits(estimate.mean)} (no interval: {estimate.interval_reason})"
-    return f"{_digits(estimate.mean)} ({_digits(estimate.low)} .. {_digits(estimate.high)})"
+        return f"{digits(estimate.mean)} (no interval: {estimate.reason})"
+    return f"{digits(estimate.mean)} ({digits(estimate.low)} .. {digits(estimate.high)})"
 
 
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def signed(estimate: Estimate) -> str:
+    """A change, with its sign."""
+    if estimate.mean is None:
+        return "-"
+    ends = "" if estimate.low is None else f" ({estimate.low:+.3f} .. {estimate.high:+.3f})"
+    return f"{estimate.mean:+.3f}{ends}"
+
+
+def digits(value: float | None, places: int = 3) -> str:
+    """A number, or a dash where it is undefined."""
+    return "-" if value is None else f"{value:.{places}f}"
+
+
+def one_line(name: str) -> str:
+    """A name without line breaks or control characters, which would tear a table."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)

@@ -1,0 +1,93 @@
+"""The study level: architectures and methods against each other, on the images that every pair selects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+
+import numpy as np
+
+from harness.compare import COLUMNS, CONCENTRATION, DIRECTIONS, STABILITY, Comparer
+from harness.comparisons import compare
+from harness.results import ComparisonResult, Equivalence, StudyResult
+from harness.study import Pair, Plan
+from harness.summary import Summary
+
+CHANGES = tuple(f"{name}_change" for name in CONCENTRATION)
+_DIRECTIONS = {**DIRECTIONS, **dict.fromkeys(CHANGES, -1)}
+
+
+class Across:
+    """Compares the drift of the architectures of a plan. A checkpoint series is no architecture to rank."""
+
+    def __init__(self, plan: Plan, comparer: Comparer, summary: Summary) -> None:
+        self.plan = plan
+        self.comparer = comparer
+        self.summary = summary
+        self.architectures: dict[str, list[Pair]] = {}
+        for pair in plan.pairs:
+            if pair.kind == "drift":
+                self.architectures.setdefault(pair.architecture, []).append(pair)
+
+    def result(self, threads: int) -> StudyResult | None:
+        """Comparisons per layer, scope and metric; None where there is neither a second architecture nor method."""
+        if len(self.architectures) * len(self.plan.options.methods) < 2 or not self.architectures:
+            return None
+        chosen = np.logical_and.reduce([self.comparer.selections[pair.name] for pair in self._pairs()])
+        resampled: dict[str, None] = {}
+        found = []
+        for comparison, names in self._comparisons(chosen, threads) if chosen.any() else ():
+            found.append(comparison)
+            resampled |= dict.fromkeys(names)
+        return StudyResult(
+            selected=int(chosen.sum()),
+            selected_patients=len(np.unique(self.summary.groups[chosen])),
+            resampled=list(resampled),
+            comparisons=found,
+            convergence=list(self._convergence()),
+        )
+
+    def _pairs(self) -> list[Pair]:
+        return [pair for pairs in self.architectures.values() for pair in pairs]
+
+    def _comparisons(self, chosen: np.ndarray, threads: int) -> Iterator[tuple[ComparisonResult, tuple[str, ...]]]:
+        """Every metric overall; per class, too, where there are architectures to compare."""
+        scopes = self.summary.scopes if len(self.architectures) > 1 else self.summary.scopes[:1]
+        for layer in self.plan.layers:
+            values = self._values(layer)
+            tasks = [(scope, mask & chosen, metric) for scope, mask in scopes for metric in (*STABILITY, *CHANGES)]
+
+            def work(
+                task: tuple[str, np.ndarray, str], layer: str = layer, values: dict = values
+            ) -> tuple[ComparisonResult, tuple[str, ...]]:
+                scope, mask, metric = task
+                return self._compare(layer, scope, metric, mask, values)
+
+            with ThreadPoolExecutor(threads) as pool:
+                yield from pool.map(work, tasks)
+
+    def _values(self, layer: str) -> dict[tuple[str, str], np.ndarray]:
+        """(architecture, method) -> (R, metrics, replicates)."""
+        observed = {pair.name: self.summary.observed(pair) for pair in self._pairs()}
+        return {
+            (name, method): np.stack([observed[pair.name][layer, method].values for pair in pairs], axis=-1)
+            for name, pairs in self.architectures.items()
+            for method in self.plan.options.methods
+        }
+
+    def _compare(
+        self, layer: str, scope: str, metric: str, mask: np.ndarray, values: dict[tuple[str, str], np.ndarray]
+    ) -> tuple[ComparisonResult, tuple[str, ...]]:
+        column = COLUMNS.index(metric)
+        cells = {cell: np.where(mask[:, None], of_cell[:, column], np.nan) for cell, of_cell in values.items()}
+        found = compare(cells, self.summary.by_record, _DIRECTIONS[metric], self.plan.options.seed)
+        place = {"layer": layer, "scope": scope, "metric": metric}
+        parts = {name: getattr(found, name) for name in ("differences", "rankings", "reversals", "interaction")}
+        return ComparisonResult.model_validate({**place, **parts}), found.resampled
+
+    def _convergence(self) -> Iterator[Equivalence]:
+        """Whether the architectures classify equally well after fine-tuning."""
+        for one, other in combinations(self.architectures, 2):
+            places = [[self.summary.place(pair.after) for pair in self.architectures[name]] for name in (one, other)]
+            yield from self.summary.classification.equivalences(f"{one} and {other}", *places)

@@ -1,0 +1,255 @@
+"""Every image through every checkpoint: predictions and raw maps, of the image and of the image with noise.
+
+Decoding, the ONNX Runtime call and the CAM kernels overlap, each ahead of the next by a batch or two. The result of
+an image does not depend on its neighbours, on the batch size or on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+
+from harness import store
+from harness.dataset import UNLABELLED, Records, Sample
+from harness.errors import InputError
+from harness.images import channels_first, load_grey
+from harness.model import Model
+from harness.pipeline import ahead
+from harness.study import Options, Selection
+from kernels.cam import cams
+
+JITTER_SD = 1.0  # grey levels
+# Where each draw of the jitter moves the picture, in pixels (down, right); its map is moved back.
+SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0))
+
+Progress = Callable[[int], None]
+Maps = dict[
+    tuple[str, str, int], tuple[np.ndarray, np.ndarray]
+]  # (layer, method, draw) -> maps (n, h, w), reasons (n,)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the work is cut up. It changes no number."""
+
+    batch: int = 16
+    threads: int = 1
+    strict: bool = False  # stop at the first unreadable image
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images and their records; `records` are places in the list of all records."""
+
+    samples: Sequence[Sample]
+    images: np.ndarray  # (r,) image of each record, counted within the block
+    classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
+    records: np.ndarray  # (r,)
+
+
+@dataclass
+class _Step:
+    """What one ONNX Runtime call works on: decoded images and the class to explain in each."""
+
+    rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
+    samples: Sequence[Sample]  # (n,)
+    greys: np.ndarray  # (n, H, W)
+    targets: np.ndarray  # (n,)
+
+
+def blocks(samples: Sequence[Sample], records: Records) -> list[Block]:
+    """The images cut into parts, with their records."""
+    found = []
+    for start in range(0, len(samples), store.BLOCK):
+        stop = min(start + store.BLOCK, len(samples))
+        rows = records.within(start, stop)
+        places = np.arange(len(records))[rows]
+        found.append(Block(samples[start:stop], records.images[rows] - start, records.classes[rows], places))
+    return found
+
+
+def collect_block(
+    key: str,
+    model: Model,
+    block: Block,
+    layers: Sequence[str],
+    options: Options,
+    select: Selection,
+    running: Running,
+    progress: Progress,
+) -> tuple[pa.Table, list[pa.Table]]:
+    """Predictions and maps of one checkpoint for one block: a table, and the row groups of another.
+
+    :raises InputError: an unreadable image, where `running.strict`.
+    """
+    logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
+    errors: dict[int, str] = {}
+    classes = block.classes.copy()
+    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    place = {sample.name: number for number, sample in enumerate(block.samples)}
+    for step, found, explained in _explained(model, block, layers, options, select, running, errors):
+        for sample, row in zip(step.samples, found, strict=True):
+            logits[place[sample.name]] = row
+        unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
+        if len(unlabelled):
+            classes[unlabelled] = model.metadata.decisions(found).argmax(axis=1)
+        for name, (rows, *result) in explained.items():
+            maps.setdefault(name, []).append((rows, *result))
+        progress(len(set(step.samples)))
+    progress(len(errors))
+    named = replace(block, classes=classes)
+    tables = [_map_table(key, name, named, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
+    return _prediction_table(key, block, model.metadata.classes, logits, errors), tables
+
+
+def jittered(grey: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
+    """The picture (H, W) with noise of one grey level, clipped, and moved by one pixel, its edge repeated.
+
+    The noise depends on the seed, the image's name and the draw (1, 2, ...) alone.
+    """
+    noise = np.random.default_rng([seed, crc32(name.encode()), draw]).standard_normal(grey.shape, np.float32)
+    noisy = np.clip(grey + np.float32(JITTER_SD) * noise, 0, 255)
+    down, right = shift_of(draw)
+    rows = np.clip(np.arange(grey.shape[0]) - down, 0, grey.shape[0] - 1)
+    columns = np.clip(np.arange(grey.shape[1]) - right, 0, grey.shape[1] - 1)
+    return noisy[rows][:, columns]
+
+
+def shift_of(draw: int) -> tuple[int, int]:
+    """Pixels (down, right) by which a draw moves the picture."""
+    return SHIFTS[(draw - 1) % len(SHIFTS)]
+
+
+def _outputs(model: Model) -> int:
+    return 1 if model.metadata.score_kind == "binary" else len(model.metadata.classes)
+
+
+def _explained(
+    model: Model,
+    block: Block,
+    layers: Sequence[str],
+    options: Options,
+    select: Selection,
+    running: Running,
+    errors: dict[int, str],
+) -> Iterator[tuple[_Step, np.ndarray, dict]]:
+    """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
+    rows = _rows(block)
+    decoded = ahead(
+        lambda start: _load(block, rows[start : start + running.batch], model.metadata.input_size, running.strict),
+        range(0, len(rows), running.batch),
+        depth=2 * running.threads,
+        threads=running.threads,
+    )
+
+    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, np.ndarray, list]:
+        step, wrong = loaded
+        errors.update(wrong)
+        return (step, *_explain(model, step, layers, options, select)) if len(step.rows) else (step, np.empty(0), [])
+
+    for step, logits, calls in ahead(run, decoded, depth=1):
+        if len(step.rows):
+            yield step, logits, _reduce(calls, options.methods, running.threads)
+
+
+def _rows(block: Block) -> list[list[tuple[int, int]]]:
+    """Per image its (image, record) pairs, both counted within the block; -1 where an image has no record."""
+    found: list[list[tuple[int, int]]] = [[] for _ in block.samples]
+    for record, image in enumerate(block.images):
+        found[image].append((int(image), record))
+    return [pairs or [(image, -1)] for image, pairs in enumerate(found)]
+
+
+def _load(
+    block: Block, batch: Sequence[list[tuple[int, int]]], size: tuple[int, int], strict: bool
+) -> tuple[_Step, dict[int, str]]:
+    """The decoded images of a batch, and what is wrong with those that cannot be read."""
+    greys: dict[int, np.ndarray] = {}
+    wrong: dict[int, str] = {}
+    for image, _ in (pairs[0] for pairs in batch):
+        try:
+            greys[image] = load_grey(block.samples[image].path, size)
+        except InputError as error:
+            if strict:
+                raise
+            wrong[image] = str(error)
+    kept = [pair for pairs in batch for pair in pairs if pair[0] in greys]
+    rows = np.array([record for _, record in kept], np.int64)
+    targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
+    pictures = np.stack([greys[image] for image, _ in kept]) if kept else np.zeros((0, *size), np.float32)
+    return _Step(rows, [block.samples[image] for image, _ in kept], pictures, targets), wrong
+
+
+def _explain(
+    model: Model, step: _Step, layers: Sequence[str], options: Options, select: Selection
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:
+    """(logits, [(draw, rows, layer -> (A, G))]): the images themselves, then with noise where they may be compared."""
+    clean = model.explain(channels_first(step.greys), step.targets, layers)
+    decided = model.metadata.decisions(clean.logits)
+    targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
+    calls = [(0, step.rows, clean.layers)]
+    wanted = step.rows >= 0
+    if select == "true-positive":
+        wanted = wanted & decided[np.arange(len(targets)), targets]
+    chosen = np.flatnonzero(wanted)
+    for draw in range(1, options.jitter + 1) if len(chosen) else ():
+        greys = np.stack([jittered(step.greys[n], step.samples[n].name, draw, options.seed) for n in chosen.tolist()])
+        calls.append((draw, step.rows[chosen], model.explain(channels_first(greys), targets[chosen], layers).layers))
+    return clean.logits, calls
+
+
+def _reduce(calls: Sequence[tuple[int, np.ndarray, dict]], methods: Sequence[str], threads: int) -> dict:
+    """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
+    found = {}
+    for draw, rows, layers in calls:
+        kept = rows >= 0
+        for layer, (activations, gradients) in layers.items():
+            for method, result in cams(methods, activations[kept], gradients[kept], threads).items():
+                found[layer, method, draw] = (rows[kept], *result)
+    return found
+
+
+def _prediction_table(
+    key: str, block: Block, names: Sequence[str], logits: np.ndarray, errors: dict[int, str]
+) -> pa.Table:
+    samples, count = block.samples, len(block.samples)
+    labels = [None if sample.labels is None else [names[label] for label in sample.labels] for sample in samples]
+    columns = {
+        "checkpoint": store.text(key, count),
+        "image": store.coded(np.arange(count), [sample.name for sample in samples]),
+        "group": store.coded(np.arange(count), [sample.group for sample in samples]),
+        "labels": pa.array(labels, pa.list_(pa.string())),
+        "logits": pa.array([None if n in errors else row for n, row in enumerate(logits)], pa.list_(pa.float32())),
+        "error": pa.array([errors.get(n) for n in range(count)], pa.string()),
+    }
+    return pa.table(columns, schema=store.SCHEMAS["predictions"])
+
+
+def _map_table(
+    key: str,
+    name: tuple[str, str, int],
+    block: Block,
+    classes: Sequence[str],
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> pa.Table:
+    (layer, method, draw), (rows, maps, codes) = name, (np.concatenate(part) for part in zip(*parts, strict=True))
+    count, height, width = maps.shape
+    offsets = np.arange(count + 1, dtype=np.int32) * (height * width)
+    columns = {
+        "checkpoint": store.text(key, count),
+        "layer": store.text(layer, count),
+        "method": store.text(method, count),
+        "draw": np.full(count, draw, np.int32),
+        "record": block.records[rows].astype(np.int32),
+        "image": store.coded(block.images[rows], [sample.name for sample in block.samples]),
+        "class": store.coded(block.classes[rows], list(classes)),
+        "reason": store.reasons(codes),
+        "height": np.full(count, height, np.int32),
+        "width": np.full(count, width, np.int32),
+        "map": pa.ListArray.from_arrays(offsets, pa.array(maps.ravel())),
+    }
+    return pa.table(columns, schema=store.SCHEMAS["maps"])

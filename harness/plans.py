@@ -1,0 +1,120 @@
+"""`plan.json`: what a result folder is a result of, so that it can be resumed, and computed again without a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.dataset import Sample
+from harness.errors import InputError
+from harness.model import Graph, GraphMetadata
+from harness.store import BLOCK, PLAN, Store
+from harness.study import Checkpoint, Data, Options, Pair, Plan, Selection
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A plan with what is known once its data have been read and its first model has been opened."""
+
+    plan: Plan
+    select: Selection
+    data_digest: str
+    provider: str
+    provider_options: dict[str, Any]
+
+    def details(self) -> dict[str, Any]:
+        """What is needed to go on from the maps alone."""
+        data = self.plan.data
+        return {
+            "checkpoints": [
+                {
+                    "key": checkpoint.key,
+                    "architecture": checkpoint.architecture,
+                    "replicate": checkpoint.replicate,
+                    "file": str(checkpoint.graph.path),
+                    "digest": checkpoint.graph.digest,
+                    "metadata": checkpoint.graph.metadata.model_dump(mode="json"),
+                }
+                for checkpoint in self.plan.checkpoints
+            ],
+            "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
+            "provider_options": self.provider_options,
+        }
+
+
+def identity_of(stored: Stored) -> dict[str, Any]:
+    """What must be the same for a run to be continued: everything that decides a number."""
+    plan = stored.plan
+    return {
+        "format": FORMAT,
+        "models": {checkpoint.key: checkpoint.graph.digest for checkpoint in plan.checkpoints},
+        "pairs": [asdict(pair) for pair in plan.pairs],
+        "layers": list(plan.layers),
+        "options": {**asdict(plan.options), "layers": None, "select": None},
+        "selection": stored.select,
+        "data_digest": stored.data_digest,
+        "provider": stored.provider,
+    }
+
+
+def read_stored(folder: Path) -> dict[str, Any]:
+    """The content of `plan.json`.
+
+    :raises InputError: there is none, or it is of another format.
+    """
+    path = folder / PLAN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote") from None
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: format {content.get('format')} is not known here (known: {FORMAT}); evaluate anew")
+    return content
+
+
+def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]]:
+    """The plan and the images of a result folder, from its own files.
+
+    :raises InputError: parts of the predictions or maps are missing.
+    """
+    checkpoints = tuple(_checkpoint(item) for item in content["checkpoints"])
+    options = {**content["options"], "methods": tuple(content["options"]["methods"]), "layers": ()}
+    options["map_size"] = tuple(options["map_size"])
+    data = content["data"]
+    place = Data(Path(data["source"]), Path(data["root"]) if data["root"] else None, data["split"])
+    pairs = tuple(Pair(**pair) for pair in content["pairs"])
+    plan = Plan(checkpoints, pairs, place, Options(**options), tuple(content["layers"]))
+    stored = Stored(
+        plan, content["selection"], content["data_digest"], content["provider"], content["provider_options"]
+    )
+    return stored, _samples(Store(folder), plan, folder)
+
+
+def _checkpoint(item: dict[str, Any]) -> Checkpoint:
+    metadata = GraphMetadata.model_validate(item["metadata"])
+    graph = Graph(Path(item["file"]), metadata, item["digest"])
+    return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
+
+
+def _samples(folder: Store, plan: Plan, source: Path) -> list[Sample]:
+    parts, rest = divmod(len(list((source / "predictions").glob("part-*.parquet"))), len(plan.checkpoints))
+    if rest or not parts:
+        raise InputError(f"{source}: its predictions are not complete; finish the evaluation with --resume first")
+    rows = folder.read("predictions", range(parts), ["image", "group", "labels"]).to_pylist()
+    if -(-len(rows) // BLOCK) != parts:
+        raise InputError(f"{source}: its predictions are not complete; finish the evaluation with --resume first")
+    root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
+    index = {name: number for number, name in enumerate(plan.classes)}
+    return [
+        Sample(
+            row["image"],
+            root / row["image"],
+            None if row["labels"] is None else tuple(index[label] for label in row["labels"]),
+            row["group"],
+        )
+        for row in rows
+    ]

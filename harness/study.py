@@ -1,0 +1,291 @@
+"""What is compared with what: the plan of an evaluation, from the command line or a study TOML.
+
+A plan lists checkpoints, each of which sees every image once, and pairs of them. One pair on the command line is
+the smallest study.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import InputError
+from harness.model import Graph, common_layers, require_comparable
+
+Kind = Literal["drift", "since-first", "since-previous", "replicates"]
+Selection = Literal["true-positive", "agree", "all"]
+SELECTIONS: tuple[Selection, ...] = ("true-positive", "agree", "all")
+JITTER_DRAWS = 4
+CHANCE_DRAWS = 20
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to evaluate; all of it is written into the result."""
+
+    methods: tuple[str, ...] = ("layercam", "gradcam++")
+    layers: tuple[str, ...] = ()
+    select: Selection | None = None  # None: true-positive where there are labels, else agree
+    map_size: tuple[int, int] = (224, 224)
+    seed: int = 0
+    jitter: int = JITTER_DRAWS  # draws of the noise floor, 0 for none
+    chance: int = CHANCE_DRAWS  # derangements of the chance level, 0 for none
+    margin: float = 0.02  # two accuracies closer than this count as equal
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A graph and its place in the plan. `key` is its short name, unique in the plan."""
+
+    key: str
+    graph: Graph
+    architecture: str
+    replicate: int = 0
+
+    @property
+    def phase(self) -> str:
+        return self.graph.metadata.phase
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two checkpoints that are compared, before and after by their keys.
+
+    kind: `drift` from one phase to the next; `since-first` and `since-previous` along a training; `replicates`: two
+    trainings of one phase, which is not drift but its floor
+    """
+
+    name: str
+    before: str
+    after: str
+    kind: Kind
+    architecture: str
+    replicate: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images are."""
+
+    source: Path
+    root: Path | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the numbers of an evaluation, but for the images' contents."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    pairs: tuple[Pair, ...]
+    data: Data
+    options: Options
+    layers: tuple[str, ...] = field(default=())
+
+    @property
+    def by_key(self) -> dict[str, Checkpoint]:
+        return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
+
+    @property
+    def drifts(self) -> tuple[Pair, ...]:
+        """The pairs that tell drift; the others are floors."""
+        return tuple(pair for pair in self.pairs if pair.kind != "replicates")
+
+    @property
+    def classes(self) -> list[str]:
+        return self.checkpoints[0].graph.metadata.classes
+
+    @property
+    def score_kind(self) -> str:
+        return self.checkpoints[0].graph.metadata.score_kind
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ArchitectureConfig(_Config):
+    """One architecture of a study: its phases before and after, or its checkpoints along a training."""
+
+    name: str | None = None
+    before: Path | list[Path] | None = None
+    after: Path | list[Path] | None = None
+    checkpoints: list[Path] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> ArchitectureConfig:
+        pair = self.before is not None and self.after is not None
+        if pair == (self.checkpoints is not None) or (self.before is None) != (self.after is None):
+            raise ValueError("give `before` and `after`, or `checkpoints`")
+        if self.checkpoints is not None and len(self.checkpoints) < 2:
+            raise ValueError("`checkpoints` needs two files or more, in the order of the training")
+        if len(_listed(self.before)) not in (0, 1, len(_listed(self.after))):
+            raise ValueError("`before` takes one file, or as many as `after` (its replicates)")
+        return self
+
+
+class StudyConfig(_Config):
+    """A study TOML. Paths are relative to the file."""
+
+    data: Path
+    root: Path | None = None
+    split: str | None = None
+    methods: list[str] = list(Options.methods)
+    layers: list[str] = []
+    select: Selection | None = None
+    map_size: int = Field(default=Options.map_size[0], ge=2, le=4096)
+    seed: int = 0
+    jitter: int = Field(default=JITTER_DRAWS, ge=0)
+    chance: int = Field(default=CHANCE_DRAWS, ge=0)
+    margin: float = Field(default=Options.margin, gt=0, lt=1)
+    architecture: list[ArchitectureConfig] = Field(min_length=1)
+
+
+def read_study(path: Path) -> Plan:
+    """The plan of a study TOML.
+
+    :raises InputError: the file cannot be read, has an unknown key or a wrong value, or its graphs do not fit together.
+    """
+    config = _read_config(path)
+    here = path.parent
+    options = Options(
+        methods=_known_methods(config.methods, path),
+        layers=tuple(config.layers),
+        select=config.select,
+        map_size=(config.map_size, config.map_size),
+        seed=config.seed,
+        jitter=config.jitter,
+        chance=config.chance,
+        margin=config.margin,
+    )
+    root = here / config.root if config.root else None
+    return make_plan(
+        [_anchored(item, here) for item in config.architecture], Data(here / config.data, root, config.split), options
+    )
+
+
+def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: Options) -> Plan:
+    """Read the graphs' metadata and lay out checkpoints and pairs.
+
+    :raises InputError: a file that is no exported graph, graphs that cannot be compared, a layer that one has not.
+    """
+    graphs: dict[Path, Graph] = {}
+    for path in (path for item in architectures for path in _files(item)):
+        graphs.setdefault(path.resolve(), Graph.read(path))
+    names = [item.name or graphs[_files(item)[0].resolve()].metadata.architecture for item in architectures]
+    _require_unique(names)
+    checkpoints: dict[Path, Checkpoint] = {}
+    pairs: list[Pair] = []
+    for name, item in zip(names, architectures, strict=True):
+        own = _checkpoints_of(item, name, graphs, several=len(architectures) > 1)
+        checkpoints |= {path: checkpoint for path, checkpoint in own.items() if path not in checkpoints}
+        pairs += _pairs_of(item, name, {path: checkpoints[path].key for path in own})
+    _require_unique([checkpoint.key for checkpoint in checkpoints.values()])
+    found = tuple(checkpoints.values())
+    _require_one_vocabulary(found, pairs)
+    layers = common_layers([checkpoint.graph for checkpoint in found], options.layers)
+    return Plan(found, tuple(pairs), data, options, tuple(layers))
+
+
+def _read_config(path: Path) -> StudyConfig:
+    try:
+        return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a study TOML") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+def _known_methods(names: Sequence[str], path: Path) -> tuple[str, ...]:
+    from kernels.cam import cam_method
+
+    try:
+        return tuple(cam_method(name).name for name in dict.fromkeys(names))
+    except ValueError as error:
+        raise InputError(f"{path}: methods: {error}") from error
+
+
+def _anchored(item: ArchitectureConfig, here: Path) -> ArchitectureConfig:
+    moved: dict[str, Any] = {
+        name: [here / path for path in _listed(getattr(item, name))] or None
+        for name in ("before", "after", "checkpoints")
+    }
+    return item.model_copy(update=moved)
+
+
+def _listed(value: Path | list[Path] | None) -> list[Path]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _files(item: ArchitectureConfig) -> list[Path]:
+    return _listed(item.before) + _listed(item.after) + _listed(item.checkpoints)
+
+
+def _checkpoints_of(
+    item: ArchitectureConfig, architecture: str, graphs: dict[Path, Graph], several: bool
+) -> dict[Path, Checkpoint]:
+    """Resolved path -> checkpoint. Keys are file names, with what it takes to tell them apart."""
+    files = {path.resolve(): path for path in _files(item)}
+    replicates = {
+        path.resolve(): place
+        for paths in (_listed(item.before), _listed(item.after))
+        for place, path in enumerate(paths)
+    }
+    same_name = Counter(path.stem for path in files)
+    found = {}
+    for number, path in enumerate(files):
+        stem = path.stem if same_name[path.stem] == 1 else f"{path.parent.name}/{path.stem}#{number + 1}"
+        key = f"{architecture}/{stem}" if several else stem
+        found[path] = Checkpoint(key, graphs[path], architecture, replicates.get(path, 0))
+    return found
+
+
+def _pairs_of(item: ArchitectureConfig, architecture: str, keys: dict[Path, str]) -> list[Pair]:
+    if item.checkpoints is not None:
+        return _along(architecture, [keys[path.resolve()] for path in item.checkpoints])
+    after = [keys[path.resolve()] for path in _listed(item.after)]
+    before = [keys[path.resolve()] for path in _listed(item.before)]
+    before = before * len(after) if len(before) == 1 else before
+    drifts = [
+        _pair(architecture, one, other, "drift", replicate)
+        for replicate, (one, other) in enumerate(zip(before, after, strict=True))
+    ]
+    return drifts + [_pair(architecture, one, other, "replicates") for one, other in combinations(after, 2)]
+
+
+def _along(architecture: str, keys: Sequence[str]) -> list[Pair]:
+    """Every checkpoint against the first, and against the one before it (once, where that is the first)."""
+    first = [_pair(architecture, keys[0], key, "since-first") for key in keys[1:]]
+    return first + [_pair(architecture, one, other, "since-previous") for one, other in pairwise(keys[1:])]
+
+
+def _pair(architecture: str, before: str, after: str, kind: Kind, replicate: int = 0) -> Pair:
+    return Pair(f"{before} -> {after}", before, after, kind, architecture, replicate)
+
+
+def _require_unique(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0]!r} stands for two architectures or checkpoints; give each [[architecture]] a `name`"
+        )
+
+
+def _require_one_vocabulary(checkpoints: Sequence[Checkpoint], pairs: Sequence[Pair]) -> None:
+    by_key = {checkpoint.key: checkpoint.graph for checkpoint in checkpoints}
+    for checkpoint in checkpoints[1:]:
+        require_comparable(checkpoints[0].graph, checkpoint.graph, across_networks=True)
+    for pair in pairs:
+        require_comparable(by_key[pair.before], by_key[pair.after])
