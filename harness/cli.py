@@ -41,7 +41,7 @@ def cli() -> None:
     "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
 )
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first in common].")
-@click.option("--select", type=click.Choice(SELECTIONS), help="[true-positive; agree where there are no classes]")
+@click.option("--select", type=click.Choice(SELECTIONS), help="[true-positive]")
 @click.option("--map-size", type=click.IntRange(2, 4096), help="Side of compared maps [224].")
 @click.option("--seed", type=click.IntRange(0), help="Seed of all that is drawn [0].")
 @click.option("--jitter", type=click.IntRange(0), help="Draws of the noise floor, 0 for none [4].")

@@ -117,16 +117,17 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
     """
     if all(sample.labels is not None for sample in samples):
         return plan.options.select or "true-positive"
-    if plan.options.select == "true-positive":
+    if plan.options.select in (None, "true-positive"):
         raise InputError(
-            f"{plan.data.source}: has no classes, so nothing is a true positive; use --select agree or all"
+            f"{plan.data.source}: has no classes (no column `class`, no class folders), so nothing is a true positive; "
+            "add them, or compare without: --select agree or --select all"
         )
     if plan.score_kind == "multilabel" or len({pair.architecture for pair in plan.pairs}) > 1:
         raise InputError(
             f"{plan.data.source}: has no classes; several architectures or a multi-label model need a manifest "
             "with the column `class`, since it says what is to be explained"
         )
-    return plan.options.select or "agree"
+    return plan.options.select
 
 
 def _collect(

@@ -33,7 +33,7 @@ class Options:
 
     methods: tuple[str, ...] = ("layercam", "gradcam++")
     layers: tuple[str, ...] = ()
-    select: Selection | None = None  # None: true-positive where there are labels, else agree
+    select: Selection | None = None  # None: true-positive
     map_size: tuple[int, int] = (224, 224)
     seed: int = 0
     jitter: int = JITTER_DRAWS  # draws of the noise floor, 0 for none

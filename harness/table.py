@@ -83,7 +83,8 @@ def _heading(result: Evaluation) -> str:
 def _pair_line(pair: PairResult) -> str:
     change = pair.change.get("accuracy")
     accuracy = f", accuracy {signed(change)}" if change else ""
-    return f"{one_line(pair.name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
+    name = pair.name if pair.name.startswith(pair.architecture) else f"{pair.architecture}: {pair.name}"
+    return f"{one_line(name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
 
 
 def _shown(item: MetricSummary, wide: bool) -> bool:

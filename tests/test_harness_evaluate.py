@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from harness import command, pictures, store
+from harness.collect import Running
+from harness.compare import STABILITY
 from harness.errors import CannotEvaluateError, InputError
-from harness.evaluate import Options
 from harness.images import load_grey
 from harness.model import Model
-from harness.results import Evaluation
+from harness.results import Evaluation, MetricSummary
+from harness.study import ArchitectureConfig, Data, Options, make_plan
 from harness.table import drift_table
 from kernels.cam import cam
 from kernels.metrics import pair_metrics
@@ -24,26 +26,43 @@ from tests import tiny_graphs
 OPTIONS = Options(select="all", map_size=(32, 32))
 
 
+@dataclass(frozen=True)
+class Inputs:
+    before: Path
+    after: Path
+    data: Path
+
+
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> command.Inputs:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder = tmp_path_factory.mktemp("tiny")
     before = tiny_graphs.write_graph(folder / "before.onnx", seed=0)
     after = tiny_graphs.write_graph(folder / "after.onnx", seed=1, phase="finetune")
-    return command.Inputs(before, after, tiny_graphs.write_images(folder / "images"))
+    return Inputs(before, after, tiny_graphs.write_images(folder / "images"))
 
 
-def evaluated(inputs: command.Inputs, out: Path, options: Options = OPTIONS) -> Evaluation:
-    return command.evaluate(inputs, options, out, seed=0, provider="cpu", quiet=True)
+def evaluated(inputs: Inputs, out: Path, options: Options = OPTIONS, running: Running | None = None) -> Evaluation:
+    pair = ArchitectureConfig(before=inputs.before, after=inputs.after)
+    plan = make_plan([pair], Data(inputs.data), options)
+    execution = command.Execution(out, running or Running(), quiet=True, resamples=500)
+    return command.evaluate(plan, execution)
 
 
 def rows_of(out: Path, kind: str) -> list[dict]:
-    return store.read(out, kind).to_pylist()
+    folder = store.Store(out)
+    return folder.read(kind, range(len(list((out / kind).iterdir())))).to_pylist()
 
 
-def test_scores_equal_a_literal_walk_through_the_stages(inputs: command.Inputs, tmp_path: Path) -> None:
+def metrics_of(result: Evaluation, scope: str = "all") -> dict[tuple[str, str], MetricSummary]:
+    return {(item.method, item.metric): item for item in result.pairs[0].metrics if item.scope == scope}
+
+
+def test_scores_equal_a_literal_walk_through_the_stages(inputs: Inputs, tmp_path: Path) -> None:
     evaluated(inputs, tmp_path)
     rows = {
-        (row["image"], row["method"], row["metric"]): row["value"] for row in store.read(tmp_path, "scores").to_pylist()
+        (row["image"], row["method"], row["metric"]): row["value"]
+        for row in rows_of(tmp_path, "scores")
+        if row["reference"] == "observed"
     }
     models = [Model.open(path) for path in (inputs.before, inputs.after)]
     for number in (0, 7):
@@ -60,46 +79,49 @@ def test_scores_equal_a_literal_walk_through_the_stages(inputs: command.Inputs, 
             np.testing.assert_equal(rows[name, "layercam", metric], value)
 
 
-def test_result_holds_means_of_the_stored_scores(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_result_holds_means_of_the_stored_scores(inputs: Inputs, tmp_path: Path) -> None:
     result = evaluated(inputs, tmp_path)
     assert Evaluation.read(tmp_path) == result
     values = [
         row["value"]
-        for row in store.read(tmp_path, "scores").to_pylist()
-        if (row["method"], row["metric"]) == ("gradcam++", "iou_top20")
+        for row in rows_of(tmp_path, "scores")
+        if (row["method"], row["metric"], row["reference"]) == ("gradcam++", "iou_top20", "observed")
     ]
-    found = next(
-        item for item in result.metrics if (item.method, item.metric, item.scope) == ("gradcam++", "iou_top20", "all")
-    )
+    found = metrics_of(result)["gradcam++", "iou_top20"]
     assert found.estimate.mean == pytest.approx(np.nanmean(values))
     assert found.n == np.isfinite(values).sum()
     assert found.n + sum(found.undefined.values()) == 48
     assert found.estimate.low < found.estimate.mean < found.estimate.high
 
 
-def test_batch_size_and_threads_change_nothing(inputs: command.Inputs, tmp_path: Path) -> None:
-    one = evaluated(inputs, tmp_path / "one", replace(OPTIONS, batch=1))
-    many = evaluated(inputs, tmp_path / "many", replace(OPTIONS, batch=13, threads=2))
+def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -> None:
+    one = evaluated(inputs, tmp_path / "one", running=Running(batch=1))
+    many = evaluated(inputs, tmp_path / "many", running=Running(batch=13, threads=2))
     for kind in store.SCHEMAS:
         assert repr(rows_of(tmp_path / "one", kind)) == repr(rows_of(tmp_path / "many", kind))
-    assert one.metrics == many.metrics
+    assert one.pairs == many.pairs
+    assert one.checkpoints == many.checkpoints
 
 
-def test_a_checkpoint_against_itself_has_not_drifted(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: Path) -> None:
     result = evaluated(replace(inputs, after=inputs.before), tmp_path)
-    means = {(item.metric): item.estimate.mean for item in result.metrics if item.scope == "all" and item.n}
-    assert means["iou_top20"] == 1
-    assert means["centroid_shift"] == 0
-    assert means["pearson"] == pytest.approx(1)
-    assert means["gini_change"] == 0
-    assert result.agreement.mean == 1
+    found = {name: item for (method, name), item in metrics_of(result).items() if method == "layercam"}
+    still = {"low": 0, "high": 1}
+    for name in STABILITY:
+        assert found[name].estimate.mean == pytest.approx(still[found[name].stable_is], abs=1e-9), name
+        assert found[name].index.reason in (None, "floor_not_separated")
+        assert found[name].index.value is None or found[name].index.value >= 1
+    assert found["iou_top20"].index.value >= 1
+    assert found["gini_change"].estimate.mean == 0
+    assert result.pairs[0].agreement.mean == 1
+    assert result.pairs[0].change["accuracy"].mean == 0
 
 
-def test_true_positives_are_those_that_both_classify_correctly(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_true_positives_are_those_that_both_classify_correctly(inputs: Inputs, tmp_path: Path) -> None:
     same = replace(inputs, after=inputs.before)
     result = evaluated(same, tmp_path, replace(OPTIONS, select="true-positive"))
-    assert result.selected == round(result.before.accuracy.mean * result.images)
-    assert 0 < result.selected < result.images
+    assert result.pairs[0].selected == round(result.checkpoints[0].quality["accuracy"].mean * result.images)
+    assert 0 < result.pairs[0].selected < result.images
 
 
 def test_heat_maps_lie_on_the_radiograph_the_right_way_round(tmp_path: Path) -> None:
@@ -119,29 +141,29 @@ def test_heat_maps_lie_on_the_radiograph_the_right_way_round(tmp_path: Path) -> 
     assert heat[:, :16].max() == 0
 
 
-def test_unreadable_images_are_named_and_left_out(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_unreadable_images_are_named_and_left_out(inputs: Inputs, tmp_path: Path) -> None:
     manifest = tiny_graphs.write_images(tmp_path / "images")
     (manifest.parent / "image-003.png").write_bytes(b"nothing")
     broken = replace(inputs, data=manifest)
     result = evaluated(broken, tmp_path / "out")
     assert list(result.unreadable) == ["image-003.png"]
     assert "not a readable image" in result.unreadable["image-003.png"]
-    assert result.selected == 47
+    assert result.pairs[0].selected == 47
     assert "1 unreadable" in drift_table(result)
     with pytest.raises(InputError, match=r"image-003\.png: not a readable image"):
-        evaluated(broken, tmp_path / "strict", replace(OPTIONS, strict=True))
+        evaluated(broken, tmp_path / "strict", running=Running(strict=True))
 
 
-def test_few_patients_have_no_interval(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_few_patients_have_no_interval(inputs: Inputs, tmp_path: Path) -> None:
     few = replace(inputs, data=tiny_graphs.write_images(tmp_path / "images", patients=5, each=4))
     result = evaluated(few, tmp_path / "out")
-    assert result.metrics[0].estimate.low is None
-    assert result.metrics[0].estimate.interval_reason == "few_patients"
+    assert result.pairs[0].metrics[0].estimate.low is None
+    assert result.pairs[0].metrics[0].estimate.reason == "few_patients"
     assert "few_patients" in drift_table(result)
     assert "NaN" not in (tmp_path / "out" / "evaluation.json").read_text()
 
 
-def test_result_folder_is_replaced_but_foreign_files_are_safe(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_result_folder_is_replaced_but_foreign_files_are_safe(inputs: Inputs, tmp_path: Path) -> None:
     evaluated(inputs, tmp_path)
     evaluated(inputs, tmp_path)
     (tmp_path / "thesis.txt").write_text("precious")
@@ -161,7 +183,7 @@ def test_result_folder_is_replaced_but_foreign_files_are_safe(inputs: command.In
     ],
 )
 def test_graphs_that_cannot_be_compared_are_refused(
-    inputs: command.Inputs, tmp_path: Path, changed: dict, sentence: str
+    inputs: Inputs, tmp_path: Path, changed: dict, sentence: str
 ) -> None:
     other = tiny_graphs.write_graph(tmp_path / "other.onnx", seed=1, **changed)
     with pytest.raises(InputError, match=sentence):
@@ -169,7 +191,7 @@ def test_graphs_that_cannot_be_compared_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_selected_says_what_to_do(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_nothing_selected_says_what_to_do(inputs: Inputs, tmp_path: Path) -> None:
     rows = [{"file": "image-000.png", "class": name} for name in tiny_graphs.CLASSES]
     predicted = Model.open(inputs.before)
     grey = load_grey(inputs.data.parent / "image-000.png", (32, 32))
@@ -182,13 +204,13 @@ def test_nothing_selected_says_what_to_do(inputs: command.Inputs, tmp_path: Path
         evaluated(replace(inputs, data=manifest), tmp_path, replace(OPTIONS, select="true-positive"))
 
 
-def test_every_score_row_names_its_reason(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_every_score_row_names_its_reason(inputs: Inputs, tmp_path: Path) -> None:
     evaluated(inputs, tmp_path)
-    for row in store.read(tmp_path, "scores").to_pylist():
+    for row in rows_of(tmp_path, "scores"):
         assert (row["reason"] in ("defined", "vanished")) == np.isfinite(row["value"])
 
 
-def test_written_json_is_strict(inputs: command.Inputs, tmp_path: Path) -> None:
+def test_written_json_is_strict(inputs: Inputs, tmp_path: Path) -> None:
     evaluated(inputs, tmp_path)
 
     def refuse(constant: str) -> None:
