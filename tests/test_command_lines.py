@@ -57,7 +57,7 @@ def test_demonstration_without_arguments(
     code, out, _ = outcome(harness.cli.main, ["evaluate", "--quiet"], monkeypatch, capsys)
     assert code == 0
     assert "PhantomNet: transfer -> finetune" in out
-    assert "60 of 40 patients" in out
+    assert "60 images of 40 patients" in out
     assert sorted(path.name for path in (tmp_path / "drift").iterdir()) == [
         "contact-sheet.png", "evaluation.json", "maps", "predictions", "scores",
     ]  # fmt: skip

@@ -134,6 +134,14 @@ def test_ece_of_a_constant_confidence_is_the_gap() -> None:
     assert found["accuracy"].value == pytest.approx(0.2)
 
 
+def test_ece_counts_a_confidence_on_an_edge_in_the_bin_below() -> None:
+    """0.6 = 9 / 15 shares a bin with 0.58 and not with 0.62: (|0.4 - 0.58| + 0.38) / 3."""
+    confidence = np.array([0.58, 0.6, 0.62])
+    truth = np.array([[True, False], [False, True], [False, True]])
+    found = qualities(np.stack([1 - confidence, confidence], axis=1), truth, Resampling(np.arange(3), 0, 10), "binary")
+    assert found["ece"].value == pytest.approx(0.56 / 3)
+
+
 def test_auc_of_normal_scores_agrees_with_its_closed_form() -> None:
     """Positives N(1, 1), negatives N(0, 1): AUC = Phi(1 / sqrt(2)); the interval holds it."""
     rng = np.random.default_rng(0)

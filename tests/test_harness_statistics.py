@@ -71,9 +71,9 @@ def test_the_number_of_times_that_a_patient_is_drawn_is_binomial() -> None:
 
 def test_draws_that_are_not_kept_are_the_ones_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     values, groups = clustered(40, seed=5)
-    kept = Resampling(groups, seed=3, resamples=500)
+    kept = Resampling(groups, seed=3, resamples=8_000)  # more than one chunk of 40 patients
     monkeypatch.setattr("harness.statistics._KEPT", 0)
-    repeated = Resampling(groups, seed=3, resamples=500)
+    repeated = Resampling(groups, seed=3, resamples=8_000)
     assert kept._kept is not None
     assert repeated._kept is None
     np.testing.assert_array_equal(kept.means(values), repeated.means(values))
@@ -325,6 +325,15 @@ def test_sign_flip_counts_equal_sums_as_ties() -> None:
     assert sign_flip(differences, np.arange(3), seed=0)[0] == 1.0
     same = np.full((4, 1), 0.1)
     assert sign_flip(same, np.arange(4), seed=0)[0] == pytest.approx(2 / 16, abs=0.015)
+
+
+def test_sign_flip_of_tenths_agrees_with_enumeration_in_whole_numbers() -> None:
+    """Tenths tie often, and their sums differ in the last digit."""
+    for seed in range(20):
+        tenths = np.random.default_rng(seed).integers(-3, 5, 8)
+        exact = enumerated_p(tenths)
+        found = sign_flip(tenths[:, None] * 0.1, np.arange(8), seed)[0]
+        assert found == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / FLIPS) + 1 / FLIPS)
 
 
 def test_sign_flip_of_no_difference_is_one_and_of_one_patient_undefined() -> None:
