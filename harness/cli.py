@@ -82,6 +82,27 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
 
 
 @cli.command()
+@click.argument("model", type=FILE)
+@click.argument("image", type=FILE)
+@click.option("--out", type=FILE, required=True, help="PNG to write.")
+@click.option("--class", "target", help="Class to explain [the predicted one].")
+@click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+def explain(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str) -> None:
+    """Show where one exported graph looks in one image, by every CAM method."""
+    from harness import explain as explaining
+    from harness.model import Model
+    from harness.study import Options
+
+    opened = Model.open(model, provider, os.cpu_count() or 1)
+    found = explaining.explain(opened, image, target, layers)
+    click.echo(explaining.explanation_table(found, Options.map_size))
+    title = f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}"
+    explaining.draw(found, title, out)
+    click.echo(f"\nwritten to {out}")
+
+
+@cli.command()
 @click.option("--warm", is_flag=True, help="Compile the kernels now, so that no evaluation waits for it.")
 def env(warm: bool) -> None:
     """Show versions, execution providers and where our packages come from."""

@@ -26,7 +26,7 @@ from harness.results import ALL, Consistency, Estimate, IndexResult, MetricSumma
 from harness.statistics import Resampling, interval, stability_index
 from harness.study import Pair, Plan
 from kernels.metrics import METRICS
-from kernels.reasons import Reason
+from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 from kernels.scoring import StableIs
 from kernels.sets import consistency
@@ -35,7 +35,6 @@ CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of
 CONSISTENCY_LIMIT = 1000  # images per class
 FloorKind = Literal["jitter", "replicate"]
 
-_LABELS = {int(reason): reason.label for reason in Reason}
 _DEFINED = (Reason.DEFINED, Reason.VANISHED)
 _STABLE_IS: dict[str, StableIs] = {
     **{column: record.stable_is for record in METRICS.values() for column in record.columns},
@@ -259,4 +258,4 @@ def _quantiles(values: np.ndarray) -> list[float | None]:
 
 def _undefined(codes: np.ndarray) -> dict[str, int]:
     found, counts = np.unique(codes, return_counts=True)
-    return {_LABELS[int(code)]: int(n) for code, n in zip(found, counts, strict=True) if code not in _DEFINED}
+    return {BY_CODE[int(code)].label: int(n) for code, n in zip(found, counts, strict=True) if code not in _DEFINED}

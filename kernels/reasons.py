@@ -9,6 +9,7 @@ Three cases, told apart by code and value alike:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -46,6 +47,9 @@ class Reason(IntEnum):
     def is_undefined(self) -> bool:
         """True where the value is NaN: every reason but DEFINED and VANISHED."""
         return self not in (Reason.DEFINED, Reason.VANISHED)
+
+
+BY_CODE: Mapping[int, Reason] = {int(reason): reason for reason in Reason}
 
 
 def undefined(codes: np.ndarray) -> np.ndarray:

@@ -42,9 +42,7 @@ def upsample(
 class Resizer:
     """Resizes maps of one shape to one size; holds the tables and the scratch memory of one thread."""
 
-    def __init__(
-        self, shape: tuple[int, ...], size: tuple[int, ...], shift: tuple[float, float] = (0.0, 0.0)
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], size: tuple[int, ...], shift: tuple[float, float] = (0.0, 0.0)) -> None:
         self._rows = _table(shape[0], size[0], shift[0])
         self._columns = _table(shape[1], size[1], shift[1])
         self._wide = np.empty((shape[0], size[1]), np.float32)

@@ -1,0 +1,68 @@
+"""`harness explain`: numbers against the kernels, the picture, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from harness.errors import InputError
+from harness.explain import draw, explain, explanation_table
+from harness.images import channels_first, load_grey
+from harness.model import Model
+from kernels.cam import METHODS, cam
+from tests import tiny_graphs
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    return Model.open(tiny_graphs.write_graph(tmp_path / "graph.onnx"))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    tiny_graphs.write_images(tmp_path / "images")
+    return tmp_path / "images" / "image-003.png"
+
+
+def test_maps_are_those_of_the_kernels(model: Model, image: Path) -> None:
+    found = explain(model, image, "left", [])
+    assert [(a_map.layer, a_map.method) for a_map in found.maps] == [
+        (layer, method) for layer in ("early", "late") for method in METHODS
+    ]
+    batch = channels_first(load_grey(image, (32, 32))[None])
+    layers = model.explain(batch, np.array([2]), ["late"]).layers
+    expected, _ = cam("hirescam", *layers["late"])
+    (hirescam,) = [a_map for a_map in found.maps if (a_map.layer, a_map.method) == ("late", "hirescam")]
+    assert np.array_equal(hirescam.raw, expected[0], equal_nan=True)
+
+
+def test_without_a_class_the_predicted_one_is_explained(model: Model, image: Path) -> None:
+    found = explain(model, image, None, ["early"])
+    assert found.target == found.probabilities.argmax()
+    assert found.probabilities.sum() == pytest.approx(1)
+    text = explanation_table(found, (32, 32))
+    assert f"explained: {found.classes[found.target]}" in text
+    assert all(method in text for method in METHODS)
+
+
+def test_picture_has_a_row_per_layer(model: Model, image: Path, tmp_path: Path) -> None:
+    draw(explain(model, image, None, []), "a $title$ <b>", tmp_path / "two.png")
+    draw(explain(model, image, None, ["late"]), "", tmp_path / "one.png")
+    two, one = (cv2.imread(str(tmp_path / name)) for name in ("two.png", "one.png"))
+    assert two.shape[0] > 1.5 * one.shape[0]
+    assert two.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("target", "layers", "sentence"),
+    [
+        ("cat", [], "the graph has no class 'cat'; it has: dark, bright, left"),
+        (None, ["middle"], "the graph has no CAM layer 'middle'; it has: early, late"),
+    ],
+)
+def test_unknown_names_are_refused(model: Model, image: Path, target: str, layers: list[str], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        explain(model, image, target, layers)
