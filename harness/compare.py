@@ -24,15 +24,12 @@ from harness.dataset import UNLABELLED, Records, Sample
 from harness.model import GraphMetadata
 from harness.store import Store
 from harness.study import Checkpoint, Pair, Plan, Selection
-from kernels.chance import chance_metrics, derangements, mean_over_draws
+from kernels.chance import derangements, mean_over_draws, partner_metrics
 from kernels.metrics import METRICS, pair_metrics
-from kernels.reasons import Reason
-from kernels.resize import upsample
 from kernels.scoring import PairScores
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
-_SLICE = 32  # pairs that are resized at a time where a map has to be moved
 
 CONCENTRATION = tuple(record.name for record in METRICS.values() if record.kind == "concentration")
 PAIR_METRICS = tuple(record.name for record in METRICS.values() if record.kind == "pair")
@@ -71,13 +68,6 @@ class Comparison:
     method: str
     checkpoint: Checkpoint  # whose architecture, phase and replicate the rows carry
     pair: Pair | None = None
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        if self.kind == "jitter":
-            return ("jitter",)
-        assert self.pair is not None
-        return ("replicate",) if self.pair.kind == "replicates" else ("observed", "chance")
 
 
 @dataclass(frozen=True)
@@ -215,16 +205,19 @@ class Comparer:
         (before, before_codes), (after, after_codes) = [(maps[chosen], codes[chosen]) for maps, codes in sides]
         reasons = {"before_reasons": before_codes, "after_reasons": after_codes}
         observed = with_shifts(pair_metrics(before, after, self.threads, **reasons, size=self.plan.options.map_size))
-        partners = self._partners(chosen) if "chance" in comparison.references else None
+        replicates = comparison.pair.kind == "replicates"
+        partners = self._partners(chosen)
 
         def score(rows: np.ndarray) -> Iterator:
             inside = np.flatnonzero(np.isin(chosen, rows))
             mine = PairScores(observed.names, observed.values[inside], observed.reasons[inside])
-            if partners is None:
+            if replicates:
                 yield "replicate", chosen[inside], only(mine, STABILITY)
                 return
             yield "observed", chosen[inside], mine
-            mixed = chance_metrics(
+            if not self.plan.options.chance:
+                return
+            mixed = partner_metrics(
                 before[inside],
                 after,
                 partners[:, inside],
@@ -233,54 +226,34 @@ class Comparer:
                 after_reasons=after_codes,
                 size=self.plan.options.map_size,
             )
-            yield "chance", chosen[inside], mean_over_draws(_with_chance_shifts(mixed, observed, inside, partners))
+            yield "chance", chosen[inside], mean_over_draws(only(with_shifts(mixed), STABILITY))
 
         return score
 
     def _jitter_scorer(self, comparison: Comparison) -> Callable[[np.ndarray], Iterator]:
-        """rows -> (reference, rows, scores) of a checkpoint on images with noise against itself."""
+        """rows -> (reference, rows, scores) of a checkpoint on images with noise, moved back, against itself."""
         place = comparison.before, comparison.layer, comparison.method
         clean, clean_codes = self.maps(*place)
-        noisy = [self.maps(*place, draw=draw) for draw in range(1, self.plan.options.jitter + 1)]
+        draws = range(1, self.plan.options.jitter + 1)
+        noisy = [self.maps(*place, draw=draw) for draw in draws]
         height, width = comparison.checkpoint.graph.metadata.input_size
+        moves = [(down / height, right / width) for down, right in map(shift_of, draws)]
 
         def score(rows: np.ndarray) -> Iterator:
             inside = rows[noisy[0][1][rows] != NOT_COMPARED]
-            draws = [
-                self._against_moved(
-                    clean[inside], clean_codes[inside], maps[inside], codes[inside], (down / height, right / width)
-                )
-                for (maps, codes), (down, right) in zip(noisy, map(shift_of, range(1, len(noisy) + 1)), strict=True)
-            ]
-            stacked = PairScores(
-                STABILITY, np.stack([draw.values for draw in draws]), np.stack([draw.reasons for draw in draws])
+            scores = partner_metrics(
+                clean[inside],
+                np.concatenate([maps[inside] for maps, _ in noisy]),
+                np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
+                self.threads,
+                before_reasons=clean_codes[inside],
+                after_reasons=np.concatenate([codes[inside] for _, codes in noisy]),
+                size=self.plan.options.map_size,
+                shifts=moves,
             )
-            yield "jitter", inside, mean_over_draws(stacked)
+            yield "jitter", inside, mean_over_draws(only(with_shifts(scores), STABILITY))
 
         return score
-
-    def _against_moved(
-        self,
-        clean: np.ndarray,
-        clean_codes: np.ndarray,
-        moved: np.ndarray,
-        moved_codes: np.ndarray,
-        shift: tuple[float, float],
-    ) -> PairScores:
-        """The maps of a draw, moved back, against those of the image itself; a few at a time, since they are large."""
-        size, found = self.plan.options.map_size, []
-        for start in range(0, max(len(clean), 1), _SLICE):
-            some = slice(start, start + _SLICE)
-            scores = pair_metrics(
-                upsample(clean[some], size, self.threads),
-                upsample(moved[some], size, self.threads, shift),
-                self.threads,
-                before_reasons=clean_codes[some],
-                after_reasons=moved_codes[some],
-            )
-            found.append(only(with_shifts(scores), STABILITY))
-        values = np.concatenate([scores.values for scores in found])
-        return PairScores(STABILITY, values, np.concatenate([scores.reasons for scores in found]))
 
     def _partners(self, chosen: np.ndarray) -> np.ndarray:
         """(draws, n) partners among the chosen records."""
@@ -331,22 +304,6 @@ def only(scores: PairScores, names: Sequence[str]) -> PairScores:
     """Some columns of the scores."""
     places = [scores.names.index(name) for name in names]
     return PairScores(tuple(names), scores.values[..., places], scores.reasons[..., places])
-
-
-def _with_chance_shifts(
-    mixed: PairScores, observed: PairScores, inside: np.ndarray, partners: np.ndarray
-) -> PairScores:
-    """|concentration of j after - concentration of i before| beside the pair metrics of (i before, j after)."""
-    mine = partners[:, inside]  # (draws, n)
-    values, codes = [mixed.values], [mixed.reasons]
-    for name in CONCENTRATION:
-        before, before_codes = observed.column(f"{name}_before")
-        after, after_codes = observed.column(f"{name}_after")
-        values.append(np.abs(after[mine] - before[inside])[..., None])
-        codes.append(np.where(before_codes[inside] != 0, before_codes[inside], after_codes[mine])[..., None])
-        values[-1][mine < 0] = np.nan
-        codes[-1][mine < 0] = Reason.NO_PARTNER
-    return PairScores(STABILITY, np.concatenate(values, axis=-1), np.concatenate(codes, axis=-1))
 
 
 def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:

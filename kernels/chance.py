@@ -1,4 +1,4 @@
-"""What two maps score that have nothing to do with each other: the chance level of the pair metrics.
+"""What two maps score that have nothing to do with each other: the chance level of the metrics.
 
 Image i before is compared with image j after, where j has the same class but is of another patient. The
 partners are drawn from the sorted image list with a seed, so they depend neither on the order of the rows nor
@@ -66,7 +66,7 @@ def _derangement(codes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return partner
 
 
-def chance_metrics(
+def partner_metrics(
     before: np.ndarray,
     after: np.ndarray,
     partners: np.ndarray,
@@ -75,16 +75,22 @@ def chance_metrics(
     before_reasons: np.ndarray | None = None,
     after_reasons: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
+    shifts: Sequence[tuple[float, float]] | None = None,
 ) -> PairScores:
-    """Pair metrics of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
+    """Every metric of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
 
+    shifts: per draw, by how much (in shares of height and width) the map after is moved up and left first, as in
+        `kernels.resize`
     The other arguments are those of `kernels.metrics.pair_metrics`; stored raw maps with `size` serve as well.
-    Without a partner the reason is NO_PARTNER.
+    Without a partner the reason is NO_PARTNER. What is known of before[i] is computed once for all draws.
     """
     left, right = Side.of(before, before_reasons, "before"), Side.of(after, after_reasons, "after")
     size = common_size(left.maps, right.maps, size)
     partners = _checked_partners(partners, len(left.maps), len(right.maps))
-    metrics = [metric for metric in METRICS.values() if metric.kind == "pair"]
+    moves = [(0.0, 0.0)] * len(partners) if shifts is None else [(float(d), float(e)) for d, e in shifts]
+    if len(moves) != len(partners):
+        raise ValueError(f"there are {len(partners)} draws and {len(moves)} shifts; give one per draw")
+    metrics = list(METRICS.values())
     scores = empty_scores(metrics, *partners.shape)
     scores.values[partners == NOBODY] = np.nan
     scores.reasons[partners == NOBODY] = Reason.NO_PARTNER
@@ -95,9 +101,9 @@ def chance_metrics(
         one, other = Slot(size, shared), Slot(size, shared)
 
         def compare(n: int) -> None:
-            facts = left.load(one, n)  # sorted once for all draws
+            facts = left.load(one, n)
             for draw in np.flatnonzero(partners[:, n] != NOBODY):
-                partner = right.load(other, partners[draw, n])
+                partner = right.load(other, partners[draw, n], moves[draw])
                 writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
 
         return compare

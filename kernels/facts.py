@@ -51,21 +51,23 @@ class Slot:
         self.size = size
         self.own = Memory()
         self.shared = shared
-        self._resizers: dict[tuple[int, ...], Resizer] = {}
+        self._resizers: dict[tuple, Resizer] = {}
 
-    def load(self, source: np.ndarray, reason: int = Reason.DEFINED) -> MapFacts:
-        """Take `source` in, resized to the size of the slot where it has another one.
+    def load(
+        self, source: np.ndarray, reason: int = Reason.DEFINED, shift: tuple[float, float] = (0.0, 0.0)
+    ) -> MapFacts:
+        """Take `source` in, resized to the size of the slot where it has another one, and moved by `shift`.
 
         What can be read as it is is not copied, so it must not change while the facts are in use.
         """
-        if source.shape == self.size and is_clean(source):
-            facts = MapFacts(source, self, reason)
-            return facts if facts.is_unsigned else self._copy(source, reason)
-        if source.shape == self.size:
+        if source.shape != self.size or any(shift):
+            values = self.own.array("values", self.size, np.float32)
+            self._resizer(source.shape, shift).write(clean_float32(source), values)
+            return MapFacts(values, self, reason)
+        if not is_clean(source):
             return self._copy(source, reason)
-        values = self.own.array("values", self.size, np.float32)
-        self._resizer(source.shape).write(clean_float32(source), values)
-        return MapFacts(values, self, reason)
+        facts = MapFacts(source, self, reason)
+        return facts if facts.is_unsigned else self._copy(source, reason)
 
     def _copy(self, source: np.ndarray, reason: int) -> MapFacts:
         values = self.own.array("values", self.size, np.float32)
@@ -73,10 +75,10 @@ class Slot:
             np.add(source, 0.0, out=values, casting="unsafe")  # not a plain copy: -0.0 becomes 0.0
         return MapFacts(values, self, reason)
 
-    def _resizer(self, shape: tuple[int, ...]) -> Resizer:
-        if shape not in self._resizers:
-            self._resizers[shape] = Resizer(shape, self.size)
-        return self._resizers[shape]
+    def _resizer(self, shape: tuple[int, ...], shift: tuple[float, float]) -> Resizer:
+        if (shape, shift) not in self._resizers:
+            self._resizers[shape, shift] = Resizer(shape, self.size, shift)
+        return self._resizers[shape, shift]
 
 
 class _Facts:

@@ -111,9 +111,9 @@ class Side:
             raise ValueError(f"{name}_reasons must have the shape ({len(checked)},), not {codes.shape}")
         return cls(checked, codes)
 
-    def load(self, slot: Slot, n: int) -> MapFacts:
-        """The facts of map n, in the memory of `slot`."""
-        return slot.load(self.maps[n], int(self.reasons[n]))
+    def load(self, slot: Slot, n: int, shift: tuple[float, float] = (0.0, 0.0)) -> MapFacts:
+        """The facts of map n, moved by `shift`, in the memory of `slot`."""
+        return slot.load(self.maps[n], int(self.reasons[n]), shift)
 
 
 def score_pairs(

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.chance import chance_metrics, derangements, mean_over_draws
+from kernels.chance import derangements, mean_over_draws, partner_metrics
 from kernels.metrics import METRICS, pair_metrics
 from kernels.reasons import Reason
+from kernels.resize import upsample
 from kernels.scoring import PairScores
 from tests.map_samples import cam_like, related
 
@@ -78,8 +79,8 @@ def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_chance_is_the_pair_metric_of_the_partner(threads: int) -> None:
     before, after, partners = sample()
-    scores = chance_metrics(before, after, partners, threads)
-    assert scores.names == tuple(name for name, record in METRICS.items() if record.kind == "pair")
+    scores = partner_metrics(before, after, partners, threads)
+    assert scores.names == tuple(column for record in METRICS.values() for column in record.columns)
     for draw in range(4):
         expected = pair_metrics(before[:6], after[partners[draw, :6]])
         for name in scores.names:
@@ -87,7 +88,7 @@ def test_chance_is_the_pair_metric_of_the_partner(threads: int) -> None:
 
 
 def test_a_class_of_one_patient_has_no_chance_level() -> None:
-    scores = chance_metrics(*sample())
+    scores = partner_metrics(*sample())
     assert np.isnan(scores.values[:, 6:]).all()
     assert (scores.reasons[:, 6:] == Reason.NO_PARTNER).all()
     mean = mean_over_draws(scores)
@@ -95,10 +96,22 @@ def test_a_class_of_one_patient_has_no_chance_level() -> None:
     assert np.isfinite(mean.values[:6]).all()
 
 
+def test_each_draw_has_its_shift() -> None:
+    raw, _, partners = sample()
+    moves = [(0.0, 0.0), (0.1, 0.0), (0.0, -0.05), (0.0, 0.0)]
+    scores = partner_metrics(raw, raw, partners, size=(40, 40), shifts=moves)
+    for draw, move in enumerate(moves):
+        moved = upsample(raw[partners[draw, :6]], (40, 40), shift=move)
+        expected = pair_metrics(upsample(raw[:6], (40, 40)), moved)
+        assert np.array_equal(scores.values[draw, :6], expected.values)
+    with pytest.raises(ValueError, match="there are 4 draws and 1 shifts"):
+        partner_metrics(raw, raw, partners, size=(40, 40), shifts=moves[:1])
+
+
 def test_raw_maps_serve_as_well_as_upsampled_ones() -> None:
     raw, _, partners = sample()
-    direct = chance_metrics(raw, raw, partners, size=(30, 25))
-    assert direct.values.shape == (4, 8, 14)
+    direct = partner_metrics(raw, raw, partners, size=(30, 25))
+    assert direct.values.shape == (4, 8, 23)
     expected = pair_metrics(raw[:6], raw[partners[2, :6]], size=(30, 25))
     assert np.array_equal(direct.column("ssim")[0][2, :6], expected.column("ssim")[0])
 
@@ -106,7 +119,7 @@ def test_raw_maps_serve_as_well_as_upsampled_ones() -> None:
 def test_chance_is_below_the_score_of_the_own_image() -> None:
     before, after, partners = sample()
     own = pair_metrics(before, after).column("pearson")[0][:6]
-    assert mean_over_draws(chance_metrics(before, after, partners)).column("pearson")[0][:6].mean() < own.mean()
+    assert mean_over_draws(partner_metrics(before, after, partners)).column("pearson")[0][:6].mean() < own.mean()
 
 
 def test_mean_over_draws_counts_the_defined_ones() -> None:
@@ -127,6 +140,6 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="draws must be at least 1"):
         derangements(names(3), [0, 0, 0], [0, 1, 2], draws=0)
     with pytest.raises(ValueError, match=r"partners must be whole numbers \(draws, 8\)"):
-        chance_metrics(before, after, partners[:, :5])
+        partner_metrics(before, after, partners[:, :5])
     with pytest.raises(ValueError, match=r"partners must lie between -1 \(nobody\) and 7"):
-        chance_metrics(before, after, partners + 5)
+        partner_metrics(before, after, partners + 5)
