@@ -199,12 +199,15 @@ def _require_images(collected: Collected, samples: list[Sample]) -> None:
 
 
 def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample]) -> None:
-    for pair in plan.drifts:
-        if not comparer.selections[pair.name].any():
-            raise CannotEvaluateError(
-                f"{pair.name}: none of the {len(samples)} images is selected by {select!r}; "
-                "check that the models classify these images, or choose --select agree or all"
-            )
+    """Refuse where no pair has an image to compare, and name the pairs that have none."""
+    empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
+    what = f"none of the {len(samples)} images is selected by {select!r}"
+    if len(empty) == len(plan.drifts):
+        raise CannotEvaluateError(
+            f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
+        )
+    for name in empty:
+        print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)
 
 
 def _compare(plan: Plan, comparer: Comparer, quiet: bool) -> None:
@@ -297,7 +300,8 @@ def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
 def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution) -> None:
     """The images of the first pair whose IoU is lowest by the first method at the first layer."""
     plan, collected = comparer.plan, comparer.collected
-    pair, layer, method = plan.drifts[0], plan.layers[0], plan.options.methods[0]
+    layer, method = plan.layers[0], plan.options.methods[0]
+    pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
     records = _worst(plan, comparer, pair)
     keys = [checkpoint.key for checkpoint in plan.checkpoints]
     before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))

@@ -155,6 +155,9 @@ def _explanation(result: Evaluation) -> str:
 def _study(result: Evaluation, style: str) -> Iterator[str]:
     if result.study is None:
         return
+    if not result.study.selected:
+        yield "no image is selected by every pair, so architectures are not compared"
+        return
     found = [item for item in result.study.comparisons if (item.scope, item.metric) == (ALL, HEADLINE)]
     rows = [
         [item.layer, ranking.method, " > ".join(ranking.architectures), _probability(ranking), str(ranking.n)]
