@@ -3,84 +3,162 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import onnx_ir as ir
+import pyarrow.parquet as pq
+import pytest
 
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
-from harness.images import RULE
+from harness import pictures
+from harness.cli import cli
+from harness.images import RULE, channels_first, load_grey
+from harness.model import Model
+from harness.results import Evaluation, MetricSummary
+
+ROOT = Path(__file__).parent.parent
 
 SIZE = 32
 CLASSES = ["dark", "bright", "left"]
 
 
-def forward(seed: int = 0, classes: int = 3) -> assemble.Forward:
-    """image -> 4x4 tiles -> convolution, relu (`early`) -> convolution, relu (`late`) -> pooling -> logits."""
-    rng = np.random.default_rng(seed)
+def forward(
+    seed: int = 0,
+    logits: int = 3,
+    tensors: Sequence[str] = ("early", "late"),
+    nudge: float = 0.0,
+    scale: float = 1.0,
+    balanced: bool = False,
+) -> assemble.Forward:
+    """image -> 4x4 tiles -> convolution, relu (`early`) -> convolution, relu (`late`) -> pooling (`pooled`) -> logits.
+
+    :param tensors: which of the three CAM layers `early` (8, 8), `late` (8, 8) and `pooled` (1, 1) the graph has.
+    :param nudge: relative change of every weight, drawn with `seed`.
+    :param scale: factor of the convolutions' weights; with 0 the layers hold the same value everywhere.
+    :param balanced: a picture of medium grey has logits near 0, so that pictures are given to different classes.
+    """
+    weights = _Weights(np.random.default_rng(seed), np.random.default_rng([seed, 1]), nudge, scale)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="tiny")
     image = ir.val("image", ir.DataType.FLOAT, ["N", 3, SIZE, SIZE])
     graph.inputs.append(image)
     op = Emitter(graph, "weights")
     tiles = op.AveragePool(op.Mul(image, op.constant(np.float32(1 / 255))), kernel_shape=[4, 4], strides=[4, 4])
-    early = op.Relu(_convolution(op, tiles, rng, 3, 6))
-    late = op.Relu(_convolution(op, early, rng, 6, 4))
-    pooled = op.Flatten(op.GlobalAveragePool(late))
-    weights = rng.normal(size=(4, classes)).astype(np.float32)
-    logits = op.Gemm(pooled, op.constant(weights), op.constant(rng.normal(size=classes).astype(np.float32)))
-    for value, name in ((early, "early"), (late, "late"), (logits, "logits")):
+    first, second = weights.convolution(3, 6), weights.convolution(6, 4)
+    early = op.Relu(op.Conv(tiles, *map(op.constant, first)))
+    late = op.Relu(op.Conv(early, *map(op.constant, second)))
+    pooled = op.GlobalAveragePool(late)
+    head, bias = weights.draw(4, logits), weights.draw(logits)
+    if balanced:
+        bias = (
+            -_through(second, _through(first, np.full(3, 0.5, np.float32)))
+            @ head
+            * (1 + 0.2 * (weights.factor(logits) - 1))
+        )
+    found = op.Gemm(op.Flatten(pooled), op.constant(head), op.constant(bias))
+    layers = {name: value for name, value in (("early", early), ("late", late), ("pooled", pooled)) if name in tensors}
+    return _finished(graph, {**layers, "logits": found})
+
+
+def _finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> assemble.Forward:
+    for name, value in outputs.items():
         value.name = name
         graph.outputs.append(value)
         value.type = ir.TensorType(ir.DataType.FLOAT)
     model = ir.Model(graph, ir_version=10)
     passes.infer_shapes(model)
-    return assemble.Forward(model, "logits", {"early": "early", "late": "late"})
+    return assemble.Forward(model, "logits", {name: name for name in outputs if name != "logits"})
 
 
-def _convolution(op: Emitter, x: Any, rng: np.random.Generator, inside: int, outside: int) -> Any:
-    weights = rng.normal(size=(outside, inside, 1, 1)).astype(np.float32)
-    return op.Conv(x, op.constant(weights), op.constant(rng.normal(0, 0.1, outside).astype(np.float32)))
+@dataclass(frozen=True)
+class _Weights:
+    """Draws weights; the nudge comes from a stream of its own, so that it changes no other draw."""
+
+    random: np.random.Generator
+    other: np.random.Generator
+    nudge: float
+    scale: float
+
+    def draw(self, *shape: int, sd: float = 1.0) -> np.ndarray:
+        return self.random.normal(0, sd, shape).astype(np.float32) * self.factor(*shape)
+
+    def factor(self, *shape: int) -> np.ndarray:
+        return (1 + self.nudge * self.other.normal(size=shape)).astype(np.float32)
+
+    def convolution(self, inside: int, outside: int) -> tuple[np.ndarray, np.ndarray]:
+        kernel = self.draw(outside, inside, 1, 1) * np.float32(self.scale)
+        return kernel, self.draw(outside, sd=0.1)
 
 
-def write_graph(path: Path, seed: int = 0, **changed: Any) -> Path:
-    """An exported graph with metadata; `changed` replaces fields of it."""
+def _through(convolution: tuple[np.ndarray, np.ndarray], values: np.ndarray) -> np.ndarray:
+    """What a convolution and a rectifier make of one position."""
+    kernel, bias = convolution
+    return np.maximum(kernel[:, :, 0, 0] @ values + bias, 0)
+
+
+def write_graph(
+    path: Path,
+    seed: int = 0,
+    tensors: Sequence[str] = ("early", "late"),
+    roles: Mapping[str, str] | None = None,
+    nudge: float = 0.0,
+    scale: float = 1.0,
+    balanced: bool = False,
+    **changed: Any,
+) -> Path:
+    """An exported graph with metadata; `changed` replaces fields of it, `roles` gives CAM layers their role.
+
+    With `score_kind="binary"` there are two classes and one logit.
+    """
+    kind = changed.get("score_kind", "softmax")
     fields: dict[str, Any] = {
         "architecture": "Tiny",
         "phase": "transfer",
-        "classes": CLASSES,
+        "classes": CLASSES[: 2 if kind == "binary" else None],
         "preprocessing": "divided by 255",
         "image_rule": RULE,
         "input_size": [SIZE, SIZE],
         "input_range": [0.0, 255.0],
-        "score_kind": "softmax",
+        "score_kind": kind,
         "explained": "logit",
-        "weights_digest": f"weights {seed}",
+        "weights_digest": f"weights {seed} {nudge}",
         "data_digest": "",
         "seed": seed,
         "git_commit": None,
     }
-    made = forward(seed, len(fields["classes"]))
+    classes = len(changed.get("classes", fields["classes"]))
+    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced)
     outputs = assemble.output_names(made.layer_names)
-    layers = [{"name": name, **asdict(names)} for name, names in outputs.items()]
-    model = assemble.add_backward(made, "softmax")
+    layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
+    model = assemble.add_backward(made, kind)
     stamp(model, Metadata(**{**fields, "layers": layers, **changed}))
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)
     return path
 
 
-def write_images(folder: Path, patients: int = 24, each: int = 2, seed: int = 0) -> Path:
-    """Random smooth images as PNG with a manifest; returns the manifest."""
+def write_images(folder: Path, patients: int = 24, each: int = 2, seed: int = 0, exposure: float = 0.0) -> Path:
+    """Random smooth images as PNG with a manifest; returns the manifest.
+
+    :param exposure: 0..1, how much brighter or darker than others a whole picture may be.
+    """
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(patients * each):
         coarse = rng.uniform(0, 255, (5, 5)).astype(np.float32)
+        if exposure:
+            coarse = (1 - exposure) * coarse + exposure * np.float32(rng.uniform(0, 255))
         name = f"image-{number:03d}.png"
         cv2.imwrite(str(folder / name), cv2.resize(coarse, (48, 40)).astype(np.uint8))
         rows.append({"file": name, "class": CLASSES[number % 3], "group": f"patient {number // each}"})
@@ -93,3 +171,81 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def logits_of(graph: Path, manifest: Path) -> np.ndarray:
+    """(images, K) what a graph says about the images of a manifest, one call for all of them."""
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        names = [row["file"] for row in csv.DictReader(stream)]
+    model = Model.open(graph)
+    greys = np.stack([load_grey(manifest.parent / name, model.metadata.input_size) for name in names])
+    layer = next(iter(model.graph.layers))
+    return model.explain(channels_first(greys), np.full(len(names), -1), [layer]).logits
+
+
+def relabel(manifest: Path, labels: Sequence[str]) -> Path:
+    """Give the images of a manifest other classes."""
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return write_manifest(manifest, [{**row, "class": label} for row, label in zip(rows, labels, strict=True)])
+
+
+def label_as(graph: Path, manifest: Path, wrong_each: int = 5) -> Path:
+    """Let a single-label graph be right about all images but one in `wrong_each`."""
+    decided = logits_of(graph, manifest).argmax(axis=1)
+    shifted = [(k + (n % wrong_each == 0)) % len(CLASSES) for n, k in enumerate(decided)]
+    return relabel(manifest, [CLASSES[k] for k in shifted])
+
+
+def evaluate(out: Path, *arguments: object) -> Evaluation:
+    """`python -m harness evaluate ...` in this process; errors come as exceptions."""
+    cli.main(["evaluate", *map(str, arguments), "--out", str(out), "--quiet"], standalone_mode=False)
+    return Evaluation.read(out)
+
+
+def run(folder: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m harness ...` in a process of its own that works in `folder`."""
+    return subprocess.run(
+        command_line(*arguments), cwd=folder, env=process_environment(**environment), capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+def command_line(*arguments: object) -> list[str]:
+    """What starts `python -m harness ...`."""
+    return [sys.executable, "-m", "harness", *map(str, arguments)]
+
+
+def process_environment(**changed: str) -> dict[str, str]:
+    """An environment in which our packages are found from any folder, and no accelerator is."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **changed}
+
+
+def read_rows(out: Path, kind: str, **equal: object) -> list[dict[str, Any]]:
+    """The rows of all parts of `predictions`, `maps` or `scores`, in order, whose columns have these values."""
+    parts = sorted((out / kind).glob("part-*.parquet"))
+    found = [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
+    return [row for row in found if all(row[name] == value for name, value in equal.items())]
+
+
+def maps_of(out: Path, **equal: object) -> dict[tuple[str, str], np.ndarray]:
+    """(image, class) -> raw map, of the rows of `maps/` with these values."""
+    return {
+        (row["image"], row["class"]): np.array(row["map"], np.float32).reshape(row["height"], row["width"])
+        for row in read_rows(out, "maps", **equal)
+    }
+
+
+def metric(result: Evaluation, name: str, method: str = "layercam", scope: str = "all", pair: int = 0) -> MetricSummary:
+    """One metric of one method and scope, at the first layer that has it."""
+    return next(
+        item for item in result.pairs[pair].metrics if (item.metric, item.method, item.scope) == (name, method, scope)
+    )
+
+
+@contextmanager
+def no_pictures() -> Iterator[None]:
+    """Leave out contact sheets: drawing one takes longer than all the rest of a tiny evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "contact_sheet", lambda *_: None)
+        yield
