@@ -58,7 +58,9 @@ class IndexResult(_Record):
 class MetricSummary(_Record):
     """One metric of one method and layer over the selected images of one scope (`all`, or a class).
 
-    chance, floor, index: None where the metric has none (the concentration of one map has none; its shift has).
+    intervals: of q05, median and q95, for metrics that have a floor, from 20 patients on
+    vanished_rate: share of the compared images whose evidence vanished, for overlap metrics
+    chance, floor, index: None where the metric has none (the concentration of one map has none; its shift has)
     """
 
     layer: str
@@ -77,6 +79,8 @@ class MetricSummary(_Record):
     median: Number
     q75: Number
     q95: Number
+    intervals: dict[Literal["q05", "median", "q95"], tuple[float, float]] = {}
+    vanished_rate: Estimate | None = None
     chance: Estimate | None = None
     floor: Estimate | None = None
     index: IndexResult | None = None

@@ -18,6 +18,7 @@ from harness.errors import InputError
 
 RESAMPLES = 10_000
 FLIPS = 10_000
+QUANTILE_DRAWS = 2_000
 MIN_PATIENTS = 20
 FEW_PATIENTS = "few_patients"
 FLOOR_NOT_SEPARATED = "floor_not_separated"
@@ -111,6 +112,28 @@ class Resampling:
                 means[rows] = totals[:, :columns] / totals[:, columns + pattern]
         return means
 
+    def quantiles(self, values: np.ndarray, shares: Sequence[float], draws: int = QUANTILE_DRAWS) -> np.ndarray:
+        """(draws, C, Q) quantiles of the defined values of each column in the first draws; NaN where a draw has none.
+
+        The q-quantile is the smallest value x such that images of weight q or more (as a share) have values <= x.
+
+        :param values: (n, C), NaN where a value is not in.
+        :param shares: (Q,) between 0 and 1.
+        """
+        values = _columns(values, self.images)
+        draws = min(draws, self.resamples)
+        found = np.full((draws, values.shape[1], len(shares)), np.nan)
+        orders = [np.argsort(column, kind="stable")[: np.isfinite(column).sum()] for column in values.T]
+        for rows, weights in self.image_weights():
+            if rows.start >= draws:
+                break
+            inside = weights[: draws - rows.start]
+            for column, order in enumerate(orders):
+                if len(order):
+                    place = slice(rows.start, rows.start + len(inside))
+                    found[place, column] = _weighted_quantiles(values[order, column], inside[:, order], shares)
+        return found
+
     def n_patients(self, values: np.ndarray) -> np.ndarray:
         """(C,) number of patients with at least one defined value in each column of values (n, C)."""
         _, counts, pattern = self._sums_and_counts(values)
@@ -157,6 +180,14 @@ class Resampling:
         patterns = np.frombuffer(b"".join(numbers), dtype=bool).reshape(-1, self.images).T  # (n, D)
         sums = _per_patient(np.where(defined, values, 0.0), self.patient, self.patients)
         return sums, _per_patient(patterns, self.patient, self.patients), pattern
+
+
+def _weighted_quantiles(ascending: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """(r, Q) quantiles of values (m,) under weights (r, m)."""
+    below = np.cumsum(weights, axis=1)
+    total = below[:, -1:]
+    places = [(below >= share * total).argmax(axis=1) for share in shares]
+    return np.where(total > 0, ascending[np.stack(places, axis=1)], np.nan)
 
 
 def patient_codes(groups: Sequence[str] | np.ndarray) -> np.ndarray:

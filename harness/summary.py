@@ -33,8 +33,11 @@ from kernels.sets import consistency
 
 CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
 CONSISTENCY_LIMIT = 1000  # images per class
+Intervals = dict[Literal["q05", "median", "q95"], tuple[float, float]]
 FloorKind = Literal["jitter", "replicate"]
 
+OVERLAPS = tuple(name for name, record in METRICS.items() if record.is_overlap)
+_STABILITY_COLUMNS = [COLUMNS.index(name) for name in STABILITY]
 _DEFINED = (Reason.DEFINED, Reason.VANISHED)
 _STABLE_IS: dict[str, StableIs] = {
     **{column: record.stable_is for record in METRICS.values() for column in record.columns},
@@ -177,6 +180,7 @@ class Summary:
     ) -> Iterator[MetricSummary]:
         values = np.where(inside[:, None], observed.values, np.nan)
         estimates, patients = self._estimates(values)
+        intervals, vanished = self._quantile_intervals(values), self._vanished_rates(inside, observed)
         for column, name in enumerate(COLUMNS):
             codes = observed.codes[inside, column]
             defined = values[np.isfinite(values[:, column]), column]
@@ -198,10 +202,30 @@ class Summary:
                 median=median,
                 q75=q75,
                 q95=q95,
+                intervals=intervals.get(name, {}),
+                vanished_rate=vanished.get(name),
                 chance=references.chance.get(name),
                 floor=references.floor.get(name),
                 index=references.index.get(name),
             )
+
+    def _quantile_intervals(self, values: np.ndarray) -> dict[str, Intervals]:
+        """Metric -> interval of q05, median and q95, where there are patients enough."""
+        own = values[:, _STABILITY_COLUMNS]
+        draws, patients = self.by_record.quantiles(own, (0.05, 0.5, 0.95)), self.by_record.n_patients(own)
+        found: dict[str, Intervals] = {}
+        for column, metric in enumerate(STABILITY):
+            ends = [interval(draws[:, column, place], int(patients[column])) for place in range(3)]
+            if not any(end.reason for end in ends):
+                low, middle, high = ((end.low, end.high) for end in ends)
+                found[metric] = {"q05": low, "median": middle, "q95": high}
+        return found
+
+    def _vanished_rates(self, inside: np.ndarray, observed: Scores) -> dict[str, Estimate]:
+        """Metric -> share of compared images whose evidence vanished."""
+        columns = [COLUMNS.index(name) for name in OVERLAPS]
+        vanished = np.where(inside[:, None], observed.codes[:, columns] == Reason.VANISHED, np.nan)
+        return dict(zip(OVERLAPS, self._estimates(vanished)[0], strict=True))
 
     def _references(self, inside: np.ndarray, observed: Scores, chance: Scores, floor: np.ndarray | None) -> References:
         found = References()
@@ -213,7 +237,7 @@ class Summary:
             floor = np.where(inside[:, None], floor, np.nan)
             found.floor = dict(zip(STABILITY, self._estimates(floor)[0], strict=True))
         if floor is not None and with_chance:
-            own = np.where(inside[:, None], observed.values, np.nan)[:, [COLUMNS.index(name) for name in STABILITY]]
+            own = np.where(inside[:, None], observed.values, np.nan)[:, _STABILITY_COLUMNS]
             directions = [DIRECTIONS[name] for name in STABILITY]
             indices = stability_index(self.by_record, own, by_chance, floor, directions)
             found.index = {

@@ -472,3 +472,24 @@ def test_memory_is_bounded(patients: int) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 2**20
+
+
+def test_quantiles_equal_those_of_the_drawn_images() -> None:
+    """Draw by draw: the images of the drawn patients written out, and their inverted empirical distribution."""
+    values, groups = clustered(25, seed=3)
+    values = np.hstack([values, np.where(values > 0, values, np.nan)])
+    resampling = Resampling(groups, seed=5, resamples=40)
+    found = resampling.quantiles(values, (0.05, 0.5, 0.95), draws=30)
+    assert found.shape == (30, 2, 3)
+    weights = np.concatenate([part for _, part in resampling.image_weights()])
+    for draw in range(30):
+        for column in range(2):
+            defined = np.isfinite(values[:, column])
+            drawn = np.repeat(values[defined, column], weights[draw, defined].astype(int))
+            expected = np.quantile(drawn, [0.05, 0.5, 0.95], method="inverted_cdf")
+            assert found[draw, column] == pytest.approx(expected)
+
+
+def test_quantiles_without_values_are_undefined() -> None:
+    values, groups = clustered(25, seed=3)
+    assert np.isnan(Resampling(groups, 0, 20).quantiles(values * np.nan, (0.5,))).all()
