@@ -157,14 +157,22 @@ _OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance
 
 def _changes(asked: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as `Options` names them."""
-    given = {name: asked[name] for name in _OPTIONS if asked[name] not in (None, ())}
+    given = {name: asked[name] for name in _OPTIONS if _is_given(asked[name])}
+    for name in ("methods", "layers"):
+        if name in given:
+            given[name] = tuple(dict.fromkeys(given[name]))
     if "map_size" in given:
         given["map_size"] = (given["map_size"], given["map_size"])
     return given
 
 
+def _is_given(value: Any) -> bool:
+    """True for an option that was named; 0 is a value."""
+    return value is not None and value is not False and value != ()
+
+
 def _refuse_beside(what: str, files: tuple[Path, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
-    given = [name for name in names if asked[name] not in (None, (), False)]
+    given = [name for name in names if _is_given(asked[name])]
     spelled = {"afters": "after", "methods": "method", "layers": "layer"}
     strange = [str(file) for file in files] + [f"--{spelled.get(name, name).replace('_', '-')}" for name in given]
     if strange:

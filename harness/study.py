@@ -122,6 +122,8 @@ class ArchitectureConfig(_Config):
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> ArchitectureConfig:
+        if any(value == [] for value in (self.before, self.after)):
+            raise ValueError("`before` and `after` take one file or more, not an empty list")
         pair = self.before is not None and self.after is not None
         if pair == (self.checkpoints is not None) or (self.before is None) != (self.after is None):
             raise ValueError("give `before` and `after`, or `checkpoints`")
@@ -138,11 +140,11 @@ class StudyConfig(_Config):
     data: Path
     root: Path | None = None
     split: str | None = None
-    methods: list[str] = list(Options.methods)
+    methods: list[str] = Field(default=list(Options.methods), min_length=1)
     layers: list[str] = []
     select: Selection | None = None
     map_size: int = Field(default=Options.map_size[0], ge=2, le=4096)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     jitter: int = Field(default=JITTER_DRAWS, ge=0)
     chance: int = Field(default=CHANCE_DRAWS, ge=0)
     margin: float = Field(default=Options.margin, gt=0, lt=1)
@@ -180,6 +182,9 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     graphs: dict[Path, Graph] = {}
     for path in (path for item in architectures for path in _files(item)):
         graphs.setdefault(path.resolve(), Graph.read(path))
+    for item in architectures:
+        _require_each_once(_listed(item.before) if len(_listed(item.before)) > 1 else [])
+        _require_each_once(_listed(item.after) + _listed(item.checkpoints))
     names = [item.name or graphs[_files(item)[0].resolve()].metadata.architecture for item in architectures]
     _require_unique(names)
     checkpoints: dict[Path, Checkpoint] = {}
@@ -281,6 +286,13 @@ def _require_unique(names: Sequence[str]) -> None:
         raise InputError(
             f"{twice[0]!r} stands for two architectures or checkpoints; give each [[architecture]] a `name`"
         )
+
+
+def _require_each_once(files: Sequence[Path]) -> None:
+    """A file is neither a replicate of itself nor a later checkpoint of its own training."""
+    twice = [path for path, count in Counter(path.resolve() for path in files).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: stands twice in a list of replicates or checkpoints; name each file once")
 
 
 def _require_one_vocabulary(checkpoints: Sequence[Checkpoint], pairs: Sequence[Pair]) -> None:
