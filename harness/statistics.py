@@ -27,6 +27,8 @@ UNDEFINED = "undefined"
 NAN = float("nan")
 
 _CHUNK = 2**18  # draws (resamples x patients) held at a time: 2 MB as float64, which the processor's cache holds
+_ROWS = 64  # resamples of a chunk at most, so that `_product` has blocks of a useful shape
+_PRODUCT = 2**19  # multiplications of one matrix product: see `_product`
 _IMAGE_CHUNK = 2**20  # resamples x images held at a time: 8 MB as float64
 _KEPT = 2**24  # bytes of draws that are kept for the next use; more are drawn again from the seed
 _ROUNDING = 1e-12  # relative to the sum of magnitudes: sums that differ by less differ by rounding only
@@ -107,7 +109,7 @@ class Resampling:
         table = np.hstack([sums, counts])  # (patients, C + distinct patterns): one product gives both sums
         means = np.empty((self.resamples, columns))
         for rows, drawn in self._counts():
-            totals = drawn @ table
+            totals = _product(drawn, table)
             with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a draw without a value
                 means[rows] = totals[:, :columns] / totals[:, columns + pattern]
         return means
@@ -294,7 +296,7 @@ def _count_as_extreme(sums: np.ndarray, seed: int, flips: int) -> np.ndarray:
     for rows in _chunks(flips, patients):
         random = rng.integers(0, 256, (rows.stop - rows.start, -(-patients // 8)), dtype=np.uint8)
         flipped = np.unpackbits(random, axis=1, count=patients).astype(np.float64)  # (r, patients), 1 = flipped
-        count += np.count_nonzero(np.abs(observed - 2 * (flipped @ sums)) >= least, axis=0)
+        count += np.count_nonzero(np.abs(observed - 2 * _product(flipped, sums)) >= least, axis=0)
     return count
 
 
@@ -349,6 +351,19 @@ def _per_patient(values: np.ndarray, patient: np.ndarray, patients: int) -> np.n
     return sums
 
 
+def _product(drawn: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """drawn (r, patients) @ table (patients, C), in blocks of patients that are too small for a product with threads.
+
+    OpenBLAS spreads a product of more than about 10^6 multiplications over all cores and then waits for the slowest.
+    Where another process, or another thread of ours, holds a core, that took 10 to 60 times as long as one core.
+    """
+    total = np.zeros((len(drawn), table.shape[1]))
+    step = max(1, _PRODUCT // max(1, total.size))
+    for start in range(0, len(table), step):
+        total += drawn[:, start : start + step] @ table[start : start + step]
+    return total
+
+
 def _columns(values: np.ndarray, images: int) -> np.ndarray:
     """Values as float64 (n, C); refuses any other shape."""
     values = np.asarray(values, dtype=np.float64)
@@ -362,6 +377,6 @@ def _columns(values: np.ndarray, images: int) -> np.ndarray:
 
 def _chunks(rows: int, width: int) -> Iterator[slice]:
     """Slices of `rows` rows, such that a chunk of rows x width stays small; the same ones every time."""
-    step = max(1, _CHUNK // width)
+    step = min(_ROWS, max(1, _CHUNK // width))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
