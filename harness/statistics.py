@@ -125,6 +125,7 @@ class Resampling:
         values = _columns(values, self.images)
         draws = min(draws, self.resamples)
         found = np.full((draws, values.shape[1], len(shares)), np.nan)
+        values = np.where(np.isfinite(values), values, np.nan)  # NaN sorts last, minus infinity would sort first
         orders = [np.argsort(column, kind="stable")[: np.isfinite(column).sum()] for column in values.T]
         for rows, weights in self.image_weights():
             if rows.start >= draws:
@@ -334,13 +335,6 @@ def equivalence(distribution: np.ndarray, margin: float, n_patients: int) -> Equ
     beyond = max(np.count_nonzero(defined <= -margin), np.count_nonzero(defined >= margin))
     inside = -margin < ends.low and ends.high < margin
     return Equivalence(ends.low, ends.high, (1 + beyond) / (1 + len(defined)), inside, None)
-
-
-def patient_bootstrap(values: np.ndarray, groups: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Interval]:
-    """95 % interval of the mean of each column of values (n, C), from draws of its own: see `Resampling`."""
-    resampling = Resampling(groups, seed, resamples)
-    distributions = resampling.means(values)
-    return [interval(distributions[:, c], int(n)) for c, n in enumerate(resampling.n_patients(values))]
 
 
 def _per_patient(values: np.ndarray, patient: np.ndarray, patients: int) -> np.ndarray:

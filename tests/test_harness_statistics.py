@@ -14,11 +14,12 @@ from scipy import stats
 from harness.errors import InputError
 from harness.statistics import (
     FLIPS,
+    Interval,
     Resampling,
+    _product,
     equivalence,
     holm,
     interval,
-    patient_bootstrap,
     patient_codes,
     sign_flip,
     stability_index,
@@ -33,7 +34,21 @@ def clustered(patients: int, seed: int, effect: float = 1.0) -> tuple[np.ndarray
     return values[:, None], groups
 
 
+def bootstrap(values: np.ndarray, groups: np.ndarray, seed: int) -> list[Interval]:
+    """The interval of the mean of each column."""
+    resampling = Resampling(groups, seed)
+    means = resampling.means(values)
+    return [interval(means[:, c], int(n)) for c, n in enumerate(resampling.n_patients(values))]
+
+
 # Means
+
+
+@pytest.mark.parametrize("shape", [(64, 500, 300), (7, 3, 1), (2, 600_000, 1), (5, 4, 0)])
+def test_a_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    drawn, table = rng.integers(0, 4, shape[:2]).astype(float), rng.normal(size=shape[1:])
+    np.testing.assert_allclose(_product(drawn, table), drawn @ table, rtol=1e-10, atol=1e-8)
 
 
 def test_means_agree_with_a_loop_over_the_drawn_patients() -> None:
@@ -88,7 +103,7 @@ def test_chunks_of_image_weights_cover_every_resample_once() -> None:
 
 def test_interval_agrees_with_literal_resampling_of_whole_patients() -> None:
     values, groups = clustered(40, seed=1)
-    found = patient_bootstrap(values, groups, seed=0)[0]
+    found = bootstrap(values, groups, seed=0)[0]
     rng = np.random.default_rng(123)
     members = [values[groups == patient, 0] for patient in range(40)]
     means = [np.concatenate([members[i] for i in rng.integers(0, 40, 40)]).mean() for _ in range(10_000)]
@@ -99,7 +114,7 @@ def test_interval_agrees_with_literal_resampling_of_whole_patients() -> None:
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    found = patient_bootstrap(np.full((30, 1), 0.25), np.arange(30), seed=0)[0]
+    found = bootstrap(np.full((30, 1), 0.25), np.arange(30), seed=0)[0]
     assert (found.low, found.high) == (0.25, 0.25)
 
 
@@ -167,7 +182,7 @@ def test_interval_ends_are_percentiles() -> None:
 
 
 def test_too_few_patients_have_no_interval_but_a_reason() -> None:
-    found = patient_bootstrap(np.ones((100, 1)), np.arange(100) % 19, seed=0)[0]
+    found = bootstrap(np.ones((100, 1)), np.arange(100) % 19, seed=0)[0]
     assert math.isnan(found.low)
     assert math.isnan(found.high)
     assert found.reason == "few_patients"
@@ -175,7 +190,7 @@ def test_too_few_patients_have_no_interval_but_a_reason() -> None:
 
 def test_patients_without_a_defined_value_do_not_count() -> None:
     values = np.where(np.arange(30) < 15, 1.0, np.nan)[:, None]
-    assert patient_bootstrap(values, np.arange(30), seed=0)[0].reason == "few_patients"
+    assert bootstrap(values, np.arange(30), seed=0)[0].reason == "few_patients"
 
 
 def test_a_distribution_without_a_defined_draw_has_no_interval_but_a_reason() -> None:
@@ -454,13 +469,13 @@ def plain_bootstrap(values: np.ndarray, groups: np.ndarray, resamples: int) -> n
 @pytest.mark.slow
 def test_20_columns_of_5000_patients_cost_no_more_than_the_plain_way() -> None:
     values, groups = np.random.default_rng(0).random((5_000, 20)), np.arange(5_000)
-    best = {patient_bootstrap: math.inf, plain_bootstrap: math.inf}
+    best = {bootstrap: math.inf, plain_bootstrap: math.inf}
     for _ in range(5):
         for way in best:
             start = time.perf_counter()
-            way(values, groups, 10_000) if way is plain_bootstrap else way(values, groups, 0)
+            way(values, groups, 10_000 if way is plain_bootstrap else 0)
             best[way] = min(best[way], time.perf_counter() - start)
-    assert best[patient_bootstrap] / best[plain_bootstrap] <= 1.0
+    assert best[bootstrap] / best[plain_bootstrap] <= 1.0
 
 
 @pytest.mark.slow
@@ -468,7 +483,7 @@ def test_20_columns_of_5000_patients_cost_no_more_than_the_plain_way() -> None:
 def test_memory_is_bounded(patients: int) -> None:
     values, groups = np.random.default_rng(0).random((5_000, 20)), np.arange(5_000) % patients
     tracemalloc.start()
-    patient_bootstrap(values, groups, 0)
+    bootstrap(values, groups, 0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 2**20
@@ -488,6 +503,15 @@ def test_quantiles_equal_those_of_the_drawn_images() -> None:
             drawn = np.repeat(values[defined, column], weights[draw, defined].astype(int))
             expected = np.quantile(drawn, [0.05, 0.5, 0.95], method="inverted_cdf")
             assert found[draw, column] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("infinite", [np.inf, -np.inf])
+def test_quantiles_leave_infinite_values_out(infinite: float) -> None:
+    values, groups = clustered(30, seed=3)
+    first = np.arange(len(values))[:, None] == 0
+    resampling = Resampling(groups, seed=0, resamples=20)
+    found, expected = (resampling.quantiles(np.where(first, x, values), (0.0, 0.5, 1.0)) for x in (infinite, np.nan))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_quantiles_without_values_are_undefined() -> None:
