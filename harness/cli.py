@@ -103,6 +103,28 @@ def explain(model: Path, image: Path, out: Path, target: str | None, layers: tup
 
 
 @cli.command()
+@click.argument("result", type=FILE)
+@click.option("--policy", type=FILE, default=Path("policy.toml"), show_default=True, help="Rules, as TOML.")
+@click.option("--baseline", type=FILE, help="An accepted evaluation.json to compare with.")
+@click.option("--update-baseline", is_flag=True, help="Accept RESULT: write it to --baseline, then judge.")
+@click.option("--init", is_flag=True, help="Write a first policy to --policy, derived from RESULT.")
+@click.option("--fail-on-warning", is_flag=True, help="Exit with 1 where a rule warns.")
+@click.option("--json", "json_file", type=FILE, help="Write the verdict as JSON.")
+@click.option("--junit", type=FILE, help="Write the verdict as JUnit XML.")
+@click.option("--markdown", type=FILE, help="Write the verdict as Markdown, for a pull request.")
+@click.option("--github", is_flag=True, help="Print GitHub annotations, and append to the step summary.")
+def gate(result: Path, policy: Path, init: bool, **asked: Any) -> int:
+    """Judge an evaluation by a policy: exit code 0 passed, 1 failed, 3 where a rule could not be judged."""
+    from harness import gating
+
+    if init:
+        gating.initialise(result, policy)
+        click.echo(f"written to {policy}: look at every bound, then judge other evaluations by it")
+        return 0
+    return gating.gate(result, policy, gating.Outputs(**asked))
+
+
+@cli.command()
 @click.option("--warm", is_flag=True, help="Compile the kernels now, so that no evaluation waits for it.")
 def env(warm: bool) -> None:
     """Show versions, execution providers and where our packages come from."""

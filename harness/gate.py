@@ -1,0 +1,320 @@
+"""Is this result provably good enough? A policy and an evaluation in, a verdict out.
+
+Five outcomes of a case (a rule at one pair and scope):
+
+- `pass`: the bound holds, as surely as the rule demands;
+- `fail`: it does not;
+- `warn`: it does not, and the rule only warns;
+- `error`: the result does not hold what the rule asks for, or cannot be compared with the baseline;
+- `skipped`: the result holds it, but on too few images or patients, too often undefined, or without an interval.
+
+An undefined value is never a pass: every comparison here asks for `provably good`, which NaN is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from harness.policy import ALL, EACH, WORST, Policy, Requirements, Rule
+from harness.results import Estimate, Evaluation, MetricSummary, PairResult
+
+Outcome = Literal["pass", "fail", "warn", "error", "skipped"]
+OUTCOMES: tuple[Outcome, ...] = ("fail", "error", "skipped", "warn", "pass")
+BASELINE_FIELDS = ("format", "classes", "map_size", "selection")
+_QUANTILES: dict[str, Literal["q05", "median", "q95"]] = {"p05": "q05", "median": "median", "p95": "q95"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one rule found at one place. `would_pass` is the bound that this result would just have passed."""
+
+    rule: int  # counted from 1
+    title: str
+    pair: str
+    scope: str
+    outcome: Outcome
+    message: str
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    bound: str = ""
+    would_pass: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All cases, and what else has to be said. `exit_code`: 1 fails, 3 where a case is an error or was skipped."""
+
+    cases: Sequence[Case]
+    warnings: Sequence[str]
+    fail_on_warning: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome; a failure goes first."""
+        found = {case.outcome for case in self.cases}
+        return next((outcome for outcome in OUTCOMES if outcome in found), "error")
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 or 3, as the command line returns it."""
+        if self.outcome == "fail" or (self.fail_on_warning and any(case.outcome == "warn" for case in self.cases)):
+            return 1
+        return 3 if self.outcome in ("error", "skipped") else 0
+
+    @property
+    def counts(self) -> dict[Outcome, int]:
+        """How many cases had each outcome."""
+        found = Counter(case.outcome for case in self.cases)
+        return {outcome: found[outcome] for outcome in OUTCOMES if found[outcome]}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A statistic with its interval, and on how much it rests; `missing` says why there is none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None = None
+    images: int | None = None
+    patients: int | None = None
+    undefined: float = 0.0
+
+
+class _UnavailableError(Exception):
+    """The result does not hold what the rule asks for."""
+
+
+def judge(
+    result: Evaluation,
+    policy: Policy,
+    baseline: Evaluation | None = None,
+    digest: str | None = None,
+    fail_on_warning: bool = False,
+) -> Verdict:
+    """Judge every rule at every pair and scope.
+
+    :param digest: sha256 of the file that holds `result`, to notice a policy that was derived from it.
+    """
+    warnings = []
+    if digest is not None and digest == policy.derived_from:
+        warnings.append("the policy was derived from this very result: it passes by construction, judge another one")
+    cases = [
+        case
+        for number, rule in enumerate(policy.rule, 1)
+        for case in _cases(number, rule, result, policy.requirements, baseline)
+    ]
+    return Verdict(cases, warnings, fail_on_warning)
+
+
+def title(rule: Rule) -> str:
+    """The rule as a few words."""
+    place = f" ({rule.method}, {rule.layer})" if not rule.is_quality else ""
+    return f"{rule.metric} {rule.statistic}{place}"
+
+
+def difference_from(result: Evaluation, baseline: Evaluation) -> str | None:
+    """Why two results cannot be compared, or None: other classes, image rule, map size, selection."""
+    for name in BASELINE_FIELDS:
+        a, b = getattr(result, name), getattr(baseline, name)
+        if a != b:
+            return f"{name.replace('_', ' ')} differs from the baseline's: {a} and {b}"
+    rules = [{item.metadata.image_rule for item in each.checkpoints} for each in (result, baseline)]
+    return None if rules[0] == rules[1] else f"image rule differs from the baseline's: {rules[0]} and {rules[1]}"
+
+
+def _cases(
+    number: int, rule: Rule, result: Evaluation, requirements: Requirements, baseline: Evaluation | None
+) -> Iterator[Case]:
+    pairs = [pair for pair in result.pairs if rule.pair in (None, pair.name, pair.architecture)]
+    if not pairs:
+        known = [pair.name for pair in result.pairs]
+        message = f"the result has no pair {rule.pair!r}; {_near(str(rule.pair), known)}"
+        yield Case(number, title(rule), str(rule.pair), rule.scope, "error", message)
+    for pair in pairs:
+        try:
+            for scope in _scopes(rule, pair, result):
+                yield _case(number, rule, pair, scope, result, requirements, baseline)
+        except _UnavailableError as error:
+            yield Case(number, title(rule), pair.name, rule.scope, "error", str(error))
+
+
+def _scopes(rule: Rule, pair: PairResult, result: Evaluation) -> list[str]:
+    """The scopes of a rule; the worst class is the one whose decisive end is worst."""
+    if rule.is_quality or rule.scope == ALL:
+        return [ALL]
+    there = [name for name in result.classes if any(item.scope == name for item in pair.metrics)]
+    if rule.scope == EACH:
+        return there
+    if rule.scope != WORST:
+        if rule.scope not in result.classes:
+            raise _UnavailableError(f"the result has no class {rule.scope!r}; {_near(rule.scope, result.classes)}")
+        return [rule.scope]
+    return [min(there, key=lambda name: _goodness(rule, _find(rule, result, pair, name)))]
+
+
+def _goodness(rule: Rule, found: _Found) -> float:
+    """The higher, the better; what is undefined is worst of all, since it must not hide."""
+    end = _decisive(rule, found, upper=rule.direction < 0)
+    if end is None:
+        return -math.inf
+    return -abs(end) if rule.direction == 0 else rule.direction * end
+
+
+def _case(
+    number: int,
+    rule: Rule,
+    pair: PairResult,
+    scope: str,
+    result: Evaluation,
+    requirements: Requirements,
+    baseline: Evaluation | None,
+) -> Case:
+    found = _find(rule, result, pair, scope)
+    shown = f"{scope} (worst class)" if rule.scope == WORST else scope
+    bounds = (rule.min, rule.max)
+    if rule.needs_baseline:
+        bounds = _tightened(rule, pair, scope, result, baseline)
+    outcome, message = _outcome(rule, found, bounds, requirements)
+    value, low, high = (math.nan if end is None else end for end in (found.value, found.low, found.high))
+    would_pass = _would_pass(rule, found, bounds)
+    return Case(number, title(rule), pair.name, shown, outcome, message, value, low, high, _bound(bounds), would_pass)
+
+
+def _outcome(
+    rule: Rule, found: _Found, bounds: tuple[float | None, float | None], requirements: Requirements
+) -> tuple[Outcome, str]:
+    missing = _why_skipped(rule, found, requirements)
+    if missing:
+        return "skipped", missing
+    least, most = (_decisive(rule, found, upper=upper) for upper in (False, True))
+    assert least is not None
+    assert most is not None
+    low, high = bounds
+    # Written so that a NaN anywhere makes it False.
+    if (low is None or least >= low) and (high is None or most <= high):
+        return "pass", ""
+    return ("fail" if rule.severity == "fail" else "warn"), _explanation(rule, least, most, bounds)
+
+
+def _why_skipped(rule: Rule, found: _Found, requirements: Requirements) -> str:
+    """Why the rule cannot be judged, or nothing."""
+    if found.images is not None and found.images < requirements.min_images:
+        return f"{found.images} images; the policy requires {requirements.min_images}"
+    if found.patients is not None and found.patients < requirements.min_patients:
+        return f"{found.patients} patients; the policy requires {requirements.min_patients}"
+    allowed = requirements.max_undefined if rule.max_undefined is None else rule.max_undefined
+    if not found.undefined <= allowed:
+        return f"undefined for {found.undefined:.1%} of the images; the policy allows {allowed:.1%}"
+    if any(_decisive(rule, found, upper=upper) is None for upper in (False, True)):
+        return f"no {'interval' if found.value is not None else 'value'} ({found.reason or 'undefined'})"
+    return ""
+
+
+def _decisive(rule: Rule, found: _Found, upper: bool) -> float | None:
+    """What is held against the upper (or lower) bound: the interval's bad end, its good end, or the value."""
+    if rule.mode == "point":
+        return found.value
+    return found.high if upper == (rule.mode == "surely-good") else found.low
+
+
+def _explanation(rule: Rule, least: float, most: float, bounds: tuple[float | None, float | None]) -> str:
+    low, _ = bounds
+    end = least if low is not None and not least >= low else most
+    what = {"surely-good": "the interval's bad end", "point": "the value", "surely-bad": "even the interval's good end"}
+    return f"{what[rule.mode]} is {end:.4g}"
+
+
+def _find(rule: Rule, result: Evaluation, pair: PairResult, scope: str) -> _Found:
+    if rule.is_quality:
+        return _quality(rule, result, pair)
+    items = [item for item in pair.metrics if (item.method, item.layer) == (rule.method, rule.layer)]
+    if not items:
+        known = sorted({f"{item.method} at {item.layer}" for item in pair.metrics})
+        wanted = f"{rule.method} at {rule.layer}"
+        raise _UnavailableError(f"the result has no maps of {wanted}; {_near(wanted, known)}")
+    found = [item for item in items if (item.metric, item.scope) == (rule.metric, scope)]
+    if not found:
+        return _Found(None, None, None, "no image of the class")
+    return _statistic(rule, found[0])
+
+
+def _quality(rule: Rule, result: Evaluation, pair: PairResult) -> _Found:
+    found = pair.change if rule.statistic == "change" else result.by_key[pair.after].quality
+    if rule.metric not in found:
+        raise _UnavailableError(f"the result has no {rule.metric}: its images have no classes")
+    return _of_estimate(found[rule.metric], result.images - len(result.unreadable), result.patients)
+
+
+def _statistic(rule: Rule, item: MetricSummary) -> _Found:
+    undefined = sum(item.undefined.values())
+    share = undefined / (item.n + undefined) if item.n + undefined else 1.0
+    if rule.statistic == "index":
+        if item.index is None:
+            raise _UnavailableError("the result has no stability index: it was made without chance or floor")
+        index = item.index
+        return _Found(index.value, index.low, index.high, index.reason, item.n, item.n_patients, share)
+    if rule.statistic in ("mean", "vanished-rate"):
+        estimate = item.estimate if rule.statistic == "mean" else item.vanished_rate
+        assert estimate is not None
+        return _of_estimate(estimate, item.n, item.n_patients, share)
+    name = _QUANTILES[rule.statistic]
+    low, high = item.intervals.get(name, (None, None))
+    reason = item.estimate.reason or "no interval"
+    return _Found(getattr(item, name), low, high, reason, item.n, item.n_patients, share)
+
+
+def _of_estimate(estimate: Estimate, images: int, patients: int, undefined: float = 0.0) -> _Found:
+    return _Found(estimate.mean, estimate.low, estimate.high, estimate.reason, images, patients, undefined)
+
+
+def _tightened(
+    rule: Rule, pair: PairResult, scope: str, result: Evaluation, baseline: Evaluation | None
+) -> tuple[float | None, float | None]:
+    """The bounds of the rule, and those that the baseline sets."""
+    if baseline is None:
+        raise _UnavailableError("the rule is against a baseline; give one with --baseline")
+    reason = difference_from(result, baseline)
+    if reason:
+        raise _UnavailableError(reason)
+    pairs = [item for item in baseline.pairs if item.architecture == pair.architecture] or baseline.pairs
+    value = _find(rule, baseline, pairs[0], scope).value
+    if value is None:
+        raise _UnavailableError("the baseline has no value here")
+    margins = [
+        rule.max_worsening,
+        None if rule.max_relative_worsening is None else rule.max_relative_worsening * abs(value),
+    ]
+    margin = min(margin for margin in margins if margin is not None)
+    low, high = rule.min, rule.max
+    if rule.direction > 0:
+        return max(value - margin, -math.inf if low is None else low), high
+    return low, min(value + margin, math.inf if high is None else high)
+
+
+def _bound(bounds: tuple[float | None, float | None]) -> str:
+    signs = zip((">=", "<="), bounds, strict=True)
+    return ", ".join(f"{sign} {bound:.4g}" for sign, bound in signs if bound is not None)
+
+
+def _would_pass(rule: Rule, found: _Found, bounds: tuple[float | None, float | None]) -> str:
+    """The tightest bound, to four decimals, that this result passes."""
+    low, high = bounds
+    least, most = (_decisive(rule, found, upper=upper) for upper in (False, True))
+    parts = []
+    if low is not None and least is not None:
+        parts.append(f">= {math.floor(least * 1e4) / 1e4:.4f}")
+    if high is not None and most is not None:
+        parts.append(f"<= {math.ceil(most * 1e4) / 1e4:.4f}")
+    return ", ".join(parts)
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=2) or list(names)
+    return f"it has {' and '.join(near)}"

@@ -1,0 +1,100 @@
+"""What `python -m harness gate` does, from files to files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from harness import verdicts
+from harness.digests import file_digest
+from harness.errors import InputError
+from harness.gate import Case, Verdict, judge
+from harness.policy import read_policy
+from harness.proposal import propose
+from harness.results import Evaluation
+from harness.store import RESULT, write_whole
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """How to compare and where to write."""
+
+    baseline: Path | None = None
+    update_baseline: bool = False
+    fail_on_warning: bool = False
+    json_file: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    github: bool = False
+
+
+def initialise(result: Path, policy: Path) -> None:
+    """Write a first policy.
+
+    :raises InputError: the file is there already.
+    """
+    if policy.exists():
+        raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
+    write_whole(policy, propose(Evaluation.read(result), file_digest(_file(result)), str(result)))
+    read_policy(policy)
+
+
+def gate(result: Path, policy: Path, outputs: Outputs) -> int:
+    """Judge, print and write the verdict; returns the exit code."""
+    found, rules = Evaluation.read(result), read_policy(policy)
+    baseline, missing = _baseline(result, outputs)
+    verdict = judge(found, rules, baseline, file_digest(_file(result)), outputs.fail_on_warning)
+    if missing:
+        verdict = Verdict([missing, *verdict.cases], verdict.warnings, outputs.fail_on_warning)
+    click.echo(verdicts.terminal(verdict))
+    _write(verdict, result, outputs)
+    return verdict.exit_code
+
+
+def _file(result: Path) -> Path:
+    return result / RESULT if result.is_dir() else result
+
+
+def _baseline(result: Path, outputs: Outputs) -> tuple[Evaluation | None, Case | None]:
+    """The baseline, or a failed case where it is missing; the candidate is then written beside its place."""
+    path = outputs.baseline
+    if path is None:
+        if outputs.update_baseline:
+            raise InputError("--update-baseline needs --baseline FILE, the file to write")
+        return None, None
+    if outputs.update_baseline:
+        _copy(_file(result), path)
+    if path.is_file():
+        return Evaluation.read(path), None
+    candidate = path.with_name(path.name + ".candidate")
+    _copy(_file(result), candidate)
+    message = f"no baseline at {path}; the candidate is {candidate}: look at it, then accept it with --update-baseline"
+    return None, Case(0, "baseline", "", "", "fail", message)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)
+
+
+def _write(verdict: Verdict, result: Path, outputs: Outputs) -> None:
+    folder = result if result.is_dir() else result.parent
+    if outputs.json_file:
+        write_whole(outputs.json_file, verdicts.as_json(verdict))
+    if outputs.junit:
+        verdicts.write_junit(verdict, outputs.junit)
+    if outputs.markdown:
+        write_whole(outputs.markdown, verdicts.markdown(verdict, folder))
+    if outputs.github:
+        for line in verdicts.github(verdict):
+            click.echo(line)
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as stream:
+                stream.write(verdicts.markdown(verdict, folder) + "\n")

@@ -1,0 +1,26 @@
+"""For test suites: `assert_no_drift(result, policy)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.gate import judge
+from harness.policy import read_policy
+from harness.results import Evaluation
+from harness.verdicts import terminal
+
+
+def assert_no_drift(result: str | Path, policy: str | Path, baseline: str | Path | None = None) -> None:
+    """Raise AssertionError, with the table of cases, unless every rule of the policy passes or only warns.
+
+    A rule that is skipped or cannot be judged fails the assertion, too: undefined is not good.
+
+    :param result: result folder or `evaluation.json`.
+    :raises InputError: a file that cannot be read, or a policy that makes no sense.
+    """
+    found = judge(
+        Evaluation.read(Path(result)),
+        read_policy(Path(policy)),
+        None if baseline is None else Evaluation.read(Path(baseline)),
+    )
+    assert found.exit_code == 0, "\n" + terminal(found)
