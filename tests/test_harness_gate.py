@@ -1,0 +1,450 @@
+"""Every kind of rule against every outcome; what is undefined never passes; policies that make no sense are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from junitparser import JUnitXml
+
+from harness import cli, verdicts
+from harness.errors import InputError
+from harness.gate import Verdict, judge
+from harness.gating import Outputs, gate, initialise
+from harness.policy import Policy, Rule, read_policy
+from harness.proposal import propose
+from harness.results import Estimate, Evaluation, IndexResult, MetricSummary
+from harness.testing import assert_no_drift
+from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary
+
+PLACE = {"metric": "iou_top20", "method": METHOD, "layer": LAYER}
+HELD = ("fail", "warn", "pass")
+
+
+def policy(*rules: dict, **requirements: float) -> Policy:
+    return Policy.model_validate({"format": 1, "rule": list(rules), "requirements": requirements})
+
+
+def judged(rule: dict, metrics: list[MetricSummary] | None = None, **requirements: float) -> Verdict:
+    return judge(evaluation(metrics), policy({**PLACE, **rule}, **requirements))
+
+
+# Per statistic: (value, its bad end, its good end) of the made summary, towards lower values.
+STATISTICS = {
+    "mean": (0.5, 0.48, 0.52),
+    "median": (0.5, 0.45, 0.55),
+    "p05": (0.3, 0.25, 0.35),
+    "p95": (0.7, 0.65, 0.75),
+    "index": (0.5, 0.45, 0.55),
+}
+
+
+@pytest.mark.parametrize("severity", ["fail", "warn"])
+@pytest.mark.parametrize("mode", ["surely-good", "point", "surely-bad"])
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_lower_bound_holds_just_below_the_decisive_end(statistic: str, mode: str, severity: str) -> None:
+    value, bad, good = STATISTICS[statistic]
+    decisive = {"surely-good": bad, "point": value, "surely-bad": good}[mode]
+    rule = {"statistic": statistic, "mode": mode, "severity": severity}
+    assert judged({**rule, "min": decisive - 1e-9}).outcome == "pass"
+    verdict = judged({**rule, "min": decisive + 1e-3})
+    assert verdict.outcome == severity
+    assert verdict.exit_code == (1 if severity == "fail" else 0)
+    (case,) = verdict.cases
+    assert case.would_pass == f">= {decisive:.4f}"
+    assert judged({**rule, "min": float(case.would_pass[3:])}).outcome == "pass"
+
+
+@pytest.mark.parametrize("mode", ["surely-good", "point", "surely-bad"])
+def test_upper_bound_is_mirrored(mode: str) -> None:
+    metrics = [summary("centroid_shift", mean=0.1, stable_is="low")]
+    decisive = {"surely-good": 0.12, "point": 0.1, "surely-bad": 0.08}[mode]
+    rule = {"metric": "centroid_shift", "statistic": "mean", "mode": mode}
+    assert judged({**rule, "max": decisive + 1e-9}, metrics).outcome == "pass"
+    assert judged({**rule, "max": decisive - 1e-3}, metrics).outcome == "fail"
+
+
+def test_two_bounds_hold_the_interval_between_them() -> None:
+    metrics = [summary("gini_change", mean=0.0, stable_is="zero")]
+    rule = {"metric": "gini_change", "statistic": "mean"}
+    assert judged({**rule, "min": -0.03, "max": 0.03}, metrics).outcome == "pass"
+    assert judged({**rule, "min": -0.03, "max": 0.01}, metrics).outcome == "fail"
+    assert judged({**rule, "min": -0.01, "max": 0.03}, metrics).outcome == "fail"
+
+
+def test_vanished_rate() -> None:
+    assert judged({"statistic": "vanished-rate", "max": 0.08}).outcome == "pass"
+    assert judged({"statistic": "vanished-rate", "max": 0.06}).outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistic", "bound", "outcome"),
+    [
+        ("accuracy", "change", {"min": -0.02}, "pass"),
+        ("accuracy", "change", {"min": 0.0}, "fail"),
+        ("accuracy", "value", {"min": 0.78}, "pass"),
+        ("accuracy", "value", {"min": 0.80}, "fail"),
+        ("auc", "change", {"min": -0.03}, "pass"),
+        ("auc", "value", {"min": 0.89}, "fail"),
+        ("ece", "value", {"max": 0.07}, "pass"),
+        ("ece", "value", {"max": 0.055}, "fail"),
+    ],
+)
+def test_predictions(metric: str, statistic: str, bound: dict, outcome: str) -> None:
+    rule = {"metric": metric, "statistic": statistic, **bound}
+    assert judge(evaluation(), policy(rule)).outcome == outcome
+
+
+def test_scopes() -> None:
+    metrics = [summary(), summary(scope="calm", mean=0.6), summary(scope="storm", mean=0.3)]
+    each = judged({"statistic": "mean", "min": 0.4, "scope": "each-class"}, metrics)
+    assert [(case.scope, case.outcome) for case in each.cases] == [("calm", "pass"), ("storm", "fail")]
+    worst = judged({"statistic": "mean", "min": 0.4, "scope": "worst-class"}, metrics)
+    assert [(case.scope, case.outcome) for case in worst.cases] == [("storm (worst class)", "fail")]
+    assert judged({"statistic": "mean", "min": 0.4, "scope": "calm"}, metrics).outcome == "pass"
+
+
+def test_worst_class_of_a_low_metric_and_an_undefined_one() -> None:
+    low = [summary("centroid_shift", scope, mean, stable_is="low") for scope, mean in (("calm", 0.1), ("storm", 0.3))]
+    rule = {"metric": "centroid_shift", "statistic": "mean", "max": 0.4, "scope": "worst-class"}
+    assert judged(rule, low).cases[0].scope == "storm (worst class)"
+    undefined = [low[0], summary("centroid_shift", "storm", None, stable_is="low")]
+    verdict = judged(rule, undefined)
+    assert (verdict.cases[0].scope, verdict.outcome) == ("storm (worst class)", "skipped")
+
+
+@pytest.mark.parametrize(
+    ("changed", "requirements", "sentence"),
+    [
+        ({"n": 29}, {}, "29 images; the policy requires 30"),
+        ({"n_patients": 19}, {}, "19 patients; the policy requires 20"),
+        ({"undefined": {"empty_map": 2}}, {}, "undefined for 2.0% of the images; the policy allows 1.0%"),
+        ({"estimate": estimate(None)}, {}, "no value (few_patients)"),
+        ({"estimate": estimate(0.9, None)}, {}, "no interval (few_patients)"),
+        ({"n": 100}, {"min_images": 101}, "100 images; the policy requires 101"),
+    ],
+)
+def test_too_little_to_stand_on_is_skipped_and_no_pass(changed: dict, requirements: dict, sentence: str) -> None:
+    verdict = judged({"statistic": "mean", "min": 0.1}, [summary(**changed)], **requirements)
+    assert verdict.outcome == "skipped"
+    assert verdict.exit_code == 3
+    assert sentence in verdict.cases[0].message
+
+
+def test_a_rule_may_allow_more_undefined() -> None:
+    metrics = [summary(undefined={"empty_map": 10})]
+    assert judged({"statistic": "mean", "min": 0.1, "max_undefined": 0.1}, metrics).outcome == "pass"
+    assert judged({"statistic": "mean", "min": 0.1, "max_undefined": 0.09}, metrics).outcome == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("rule", "metrics", "sentence"),
+    [
+        ({"method": "gradcam", "statistic": "mean"}, None, "no maps of gradcam at penultimate; it has layercam at"),
+        ({"layer": "last", "statistic": "mean"}, None, "no maps of layercam at last"),
+        ({"scope": "strom", "statistic": "mean"}, None, "no class 'strom'; it has storm"),
+        ({"pair": "a -> c", "statistic": "mean"}, None, "no pair 'a -> c'; it has a -> b"),
+        ({"statistic": "index"}, [summary(index=None)], "no stability index"),
+    ],
+)
+def test_what_the_result_does_not_hold_is_an_error(rule: dict, metrics: list | None, sentence: str) -> None:
+    verdict = judged({"min": 0.1, **rule}, metrics)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert sentence in verdict.cases[0].message
+
+
+def test_unlabelled_result_has_no_accuracy() -> None:
+    result = evaluation()
+    result.pairs[0].change = {}
+    verdict = judge(result, policy({"metric": "accuracy", "statistic": "change", "min": -0.1}))
+    assert verdict.outcome == "error"
+
+
+def test_index_that_is_not_separated_is_skipped() -> None:
+    index = IndexResult(
+        value=None, low=None, high=None, reason="floor_not_separated", n=100, observed=0.5, chance=0.5, floor=0.5
+    )
+    verdict = judged({"statistic": "index", "min": 0.1}, [summary(index=index)])
+    assert verdict.outcome == "skipped"
+    assert "floor_not_separated" in verdict.cases[0].message
+
+
+ENDS = st.one_of(st.none(), st.floats(-1, 1), st.just(math.nan), st.just(math.inf))
+
+
+@given(ENDS, ENDS, ENDS, st.sampled_from(["surely-good", "point", "surely-bad"]))
+def test_nothing_undefined_ever_passes(mean: float, low: float, high: float, mode: str) -> None:
+    found = Estimate(mean=mean, low=low, high=high)
+    verdict = judged({"statistic": "mean", "min": 1e-6, "mode": mode}, [summary(estimate=found)])
+    decisive = {"surely-good": found.low, "point": found.mean, "surely-bad": found.high}[mode]
+    if decisive is None or not decisive >= 1e-6:
+        assert verdict.outcome != "pass"
+        assert verdict.exit_code != 0
+
+
+def test_a_failure_goes_before_an_error_and_that_before_a_skip() -> None:
+    failing, missing = (
+        {**PLACE, "statistic": "mean", "min": 0.9},
+        {**PLACE, "statistic": "mean", "min": 0.1, "layer": "x"},
+    )
+    verdict = judge(evaluation(), policy(missing, failing))
+    assert (verdict.outcome, verdict.exit_code) == ("fail", 1)
+    assert verdict.counts == {"fail": 1, "error": 1}
+
+
+def test_fail_on_warning() -> None:
+    rules = policy({**PLACE, "statistic": "mean", "min": 0.9, "severity": "warn"})
+    assert judge(evaluation(), rules).exit_code == 0
+    assert judge(evaluation(), rules, fail_on_warning=True).exit_code == 1
+
+
+# ---- baseline
+
+
+def against(baseline: Evaluation | None, result: Evaluation, **rule: float) -> Verdict:
+    return judge(result, policy({**PLACE, "statistic": "mean", **rule}), baseline)
+
+
+def test_worsening_is_measured_in_the_direction_of_the_metric() -> None:
+    better, worse = evaluation([summary(mean=0.6)]), evaluation([summary(mean=0.5)])
+    assert against(better, worse, max_worsening=0.13).outcome == "pass"
+    assert against(better, worse, max_worsening=0.11).outcome == "fail"
+    assert against(worse, better, max_worsening=0.0).outcome == "pass"
+    assert against(better, worse, max_relative_worsening=0.21).outcome == "pass"
+    assert against(better, worse, max_relative_worsening=0.19).outcome == "fail"
+    low = [evaluation([summary("centroid_shift", mean=mean, stable_is="low")]) for mean in (0.1, 0.2)]
+    assert against(low[0], low[1], metric="centroid_shift", max_worsening=0.13).outcome == "pass"
+    assert against(low[0], low[1], metric="centroid_shift", max_worsening=0.11).outcome == "fail"
+
+
+def test_own_bound_and_baseline_count_both() -> None:
+    better, worse = evaluation([summary(mean=0.6)]), evaluation([summary(mean=0.5)])
+    verdict = against(better, worse, max_worsening=0.2, min=0.49)
+    assert verdict.outcome == "fail"
+    assert verdict.cases[0].bound == ">= 0.49"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"classes": ["calm", "rain"]}, "classes differs from the baseline's"),
+        ({"map_size": (112, 112)}, "map size differs"),
+        ({"selection": "all"}, "selection differs"),
+    ],
+)
+def test_another_kind_of_baseline_is_an_error(changed: dict, sentence: str) -> None:
+    verdict = against(evaluation(**changed), evaluation(), max_worsening=0.1)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert sentence in verdict.cases[0].message
+
+
+def test_another_image_rule_or_layer_of_the_baseline_is_an_error() -> None:
+    other = evaluation()
+    for item in other.checkpoints:
+        item.metadata.image_rule = "grey-squash/0"
+    assert "image rule differs" in against(other, evaluation(), max_worsening=0.1).cases[0].message
+    elsewhere = evaluation([summary(layer="last")])
+    assert against(elsewhere, evaluation(), max_worsening=0.1).outcome == "error"
+    assert against(None, evaluation(), max_worsening=0.1).outcome == "error"
+
+
+# ---- policies
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "format: Field required"),
+        ("format = 2\n[[rule]]\n", "format: Input should be 1"),
+        ("format = 1\nrule = []\n", "rule: List should have at least 1 item"),
+        ("format = 1\n[[rule]]\nmetrik = 'x'\n", "rule 1"),
+        (
+            "format = 1\n[requirements]\nmin_image = 3\n[[rule]]\n{iou}min = 0.5\n",
+            "unknown key; did you mean min_image",
+        ),
+        ("format = 1\n[[rule]]\n{iou}min = 0.5\nmodus = 'point'\n", "rule 1 modus: unknown key; did you mean mode"),
+        ("format = 1\n[[rule]]\n{iou}min = 1.5\n", "min = 1.5 is impossible: iou_top20 mean lies in 0.0 .. 1.0"),
+        ("format = 1\n[[rule]]\n{iou}min = nan\n", "min: Input should be a finite number"),
+        ("format = 1\n[[rule]]\n{iou}min = 0.0\n", "would always pass"),
+        ("format = 1\n[[rule]]\n{iou}min = 0.6\nmax = 0.5\n", "nothing could pass"),
+        ("format = 1\n[[rule]]\n{iou}", "a rule needs a bound"),
+        ("format = 1\n[[rule]]\nmetric = 'iou_top2'\nstatistic = 'mean'\nmin = 0.5\n", "did you mean iou_top20"),
+        (
+            "format = 1\n[[rule]]\nmetric = 'iou_top20'\nstatistic = 'mean'\nmin = 0.5\n",
+            "names its method and its layer",
+        ),
+        ("format = 1\n[[rule]]\n{acc}layer = 'last'\nmin = 0.5\n", "takes no method, layer or scope"),
+        ("format = 1\n[[rule]]\n{iou}min = 0.5\nmode = 'sure'\n", "mode: Input should be 'surely-good'"),
+        ("format = 1\n[[rule]]\n{gini}max_worsening = 0.1\n", "has no better side; use gini_shift"),
+        ("format = 1\n[[rule\n", "not a TOML file"),
+    ],
+)
+def test_senseless_policy_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    place = f"method = '{METHOD}'\nlayer = '{LAYER}'\nstatistic = 'mean'\n"
+    text = text.replace("{iou}", f"metric = 'iou_top20'\n{place}").replace("{gini}", f"metric = 'gini_change'\n{place}")
+    file = tmp_path / "policy.toml"
+    file.write_text(text.replace("{acc}", "metric = 'accuracy'\nstatistic = 'value'\n"))
+    with pytest.raises(InputError) as caught:
+        read_policy(file)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize("metric", ["entropy_before", "gini_change"])
+def test_statistics_that_a_metric_has_not_are_refused(metric: str) -> None:
+    with pytest.raises(ValueError, match="has no stability index"):
+        Rule(**{**PLACE, "metric": metric}, statistic="index", min=0.5)
+    with pytest.raises(ValueError, match="does not count vanished"):
+        Rule(**{**PLACE, "metric": metric}, statistic="vanished-rate", max=0.5)
+
+
+def test_missing_policy_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--init"):
+        read_policy(tmp_path / "policy.toml")
+
+
+# ---- init
+
+
+def test_proposed_policy_passes_its_own_result_and_stops_unrelated_maps(tmp_path: Path) -> None:
+    result = evaluation()
+    text = propose(result, "digest", "result\n[[rule]]")
+    (tmp_path / "policy.toml").write_text(text)
+    rules = read_policy(tmp_path / "policy.toml")
+    assert rules.derived_from == "digest"
+    verdict = judge(result, rules, digest="digest")
+    assert verdict.outcome == "pass"
+    assert "derived from this very result" in verdict.warnings[0]
+    chance = evaluation([summary(scope=scope, mean=0.2) for scope in ("all", "calm", "storm")])
+    assert judge(chance, rules).exit_code == 1
+    assert judge(chance, rules).warnings == []
+
+
+def test_proposal_leaves_out_what_it_cannot_derive() -> None:
+    metrics = [summary(), summary(scope="calm", n=12), summary(scope="storm", mean=0.21)]
+    text = propose(evaluation(metrics), "digest", "result")
+    assert "# No rule: calm, layercam at penultimate: 12 images of 80 patients are too few" in text
+    assert "# No rule: storm, layercam at penultimate: too near to chance" in text
+    assert 'scope = "storm"' not in text
+
+
+# ---- outputs
+
+
+def written(folder: Path, result: Evaluation) -> Path:
+    folder.mkdir()
+    result.write(folder)
+    return folder
+
+
+@pytest.fixture
+def rules_file(tmp_path: Path) -> Path:
+    file = tmp_path / "policy.toml"
+    place = f'metric = "iou_top20"\nmethod = "{METHOD}"\nlayer = "{LAYER}"\nstatistic = "mean"\n'
+    bounds = ("min = 0.4", "min = 0.9", "min = 0.9\nseverity = 'warn'")
+    file.write_text("format = 1\n" + "".join(f"[[rule]]\n{place}{bound}\n" for bound in bounds))
+    return file
+
+
+def test_every_output_tells_the_same(
+    tmp_path: Path, rules_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = written(tmp_path / "<b>drift", evaluation())
+    (result / "contact-sheet.png").write_bytes(b"")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    files = {name: tmp_path / f"verdict.{name}" for name in ("json", "xml", "md")}
+    outputs = Outputs(json_file=files["json"], junit=files["xml"], markdown=files["md"], github=True)
+    assert gate(result, rules_file, outputs) == 1
+    shown = capsys.readouterr().out
+    assert "verdict: FAIL (1 fail, 1 warn, 1 pass; exit code 1)" in shown
+    assert shown.count("::error title=iou_top20 mean") == 1
+    assert shown.count("::warning title=") == 1
+    content = json.loads(files["json"].read_text())
+    assert [case["outcome"] for case in content["cases"]] == ["pass", "fail", "warn"]
+    suite = next(iter(JUnitXml.fromfile(str(files["xml"]))))
+    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (3, 1, 0, 0)
+    markdown = files["md"].read_text()
+    assert "contact-sheet.png" in markdown
+    assert "❌" in markdown
+    assert (tmp_path / "step.md").read_text().strip() == markdown.strip()
+
+
+def test_junit_marks_errors_and_skips(tmp_path: Path) -> None:
+    rules = policy({**PLACE, "statistic": "mean", "min": 0.1, "layer": "x"}, {**PLACE, "statistic": "mean", "min": 0.1})
+    verdict = judge(evaluation([summary(n=3)]), rules)
+    verdicts.write_junit(verdict, tmp_path / "verdict.xml")
+    suite = next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))
+    assert (suite.tests, suite.errors, suite.skipped) == (2, 1, 1)
+
+
+def test_hostile_names_are_inert(tmp_path: Path) -> None:
+    names = ["<script>alert(1)</script>", "a|b`c\n::error::x\x00"]
+    result = evaluation([summary(scope=name) for name in names], classes=names)
+    verdict = judge(result, policy({**PLACE, "statistic": "mean", "min": 0.9, "scope": "each-class"}))
+    text = verdicts.markdown(verdict, tmp_path)
+    assert "<script>" not in text
+    assert "a|b" not in text
+    assert all("\n::error::x" not in line for line in verdicts.github(verdict))
+    assert "\n::error::x" not in verdicts.terminal(verdict)
+    verdicts.write_junit(verdict, tmp_path / "verdict.xml")
+    assert len(next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))) == 2
+
+
+def test_missing_baseline_fails_and_writes_the_candidate(tmp_path: Path, rules_file: Path) -> None:
+    result, baseline = written(tmp_path / "drift", evaluation()), tmp_path / "accepted" / "baseline.json"
+    rules_file.write_text("[[rule]]".join(rules_file.read_text().split("[[rule]]")[:2]))
+    assert gate(result, rules_file, Outputs(baseline=baseline)) == 1
+    assert not baseline.exists()
+    candidate = baseline.with_name("baseline.json.candidate")
+    assert candidate.read_bytes() == (result / "evaluation.json").read_bytes()
+    assert gate(result, rules_file, Outputs(baseline=baseline, update_baseline=True)) == 0
+    assert baseline.read_bytes() == candidate.read_bytes()
+    assert gate(result, rules_file, Outputs(baseline=baseline)) == 0
+
+
+def test_init_does_not_overwrite(tmp_path: Path) -> None:
+    result = written(tmp_path / "drift", evaluation())
+    initialise(result, tmp_path / "p.toml")
+    text = (tmp_path / "p.toml").read_text()
+    with pytest.raises(InputError, match="exists; name another file"):
+        initialise(result, tmp_path / "p.toml")
+    assert (tmp_path / "p.toml").read_text() == text
+
+
+def test_update_baseline_needs_a_file(tmp_path: Path, rules_file: Path) -> None:
+    with pytest.raises(InputError, match="--update-baseline needs --baseline"):
+        gate(written(tmp_path / "drift", evaluation()), rules_file, Outputs(update_baseline=True))
+
+
+def test_command_line_returns_the_exit_code(
+    tmp_path: Path, rules_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = written(tmp_path / "drift", evaluation())
+    for name, code in ((rules_file, 1), (tmp_path / "gone.toml", 2)):
+        monkeypatch.setattr("sys.argv", ["harness", "gate", str(result), "--policy", str(name)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code == code
+    assert "gone.toml: cannot be read" in capsys.readouterr().err
+
+
+def test_pytest_helper(tmp_path: Path, rules_file: Path) -> None:
+    result = written(tmp_path / "drift", evaluation())
+    with pytest.raises(AssertionError, match="iou_top20 mean"):
+        assert_no_drift(result, rules_file)
+    rules_file.write_text(rules_file.read_text().replace("0.9", "0.3"))
+    assert_no_drift(result, rules_file)
+    skipped = written(tmp_path / "few", evaluation([summary(n=3)]))
+    with pytest.raises(AssertionError, match="SKIPPED"):
+        assert_no_drift(os.fspath(skipped), os.fspath(rules_file))
+
+
+def test_quality_of_a_checkpoint_is_that_of_after() -> None:
+    result = evaluation(checkpoints=[checkpoint("a", 0.99), checkpoint("b", 0.5)])
+    rules = policy({"metric": "accuracy", "statistic": "value", "min": 0.9})
+    assert judge(result, rules).outcome == "fail"
