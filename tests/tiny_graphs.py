@@ -224,8 +224,8 @@ def process_environment(**changed: str) -> dict[str, str]:
 def read_rows(out: Path, kind: str, **equal: object) -> list[dict[str, Any]]:
     """The rows of all parts of `predictions`, `maps` or `scores`, in order, whose columns have these values."""
     parts = sorted((out / kind).glob("part-*.parquet"))
-    found = [row for part in parts for row in pq.ParquetFile(part).read().to_pylist()]
-    return [row for row in found if all(row[name] == value for name, value in equal.items())]
+    where = [(name, "==", value) for name, value in equal.items()] or None
+    return [row for part in parts for row in pq.read_table(part, filters=where, partitioning=None).to_pylist()]
 
 
 def maps_of(out: Path, **equal: object) -> dict[tuple[str, str], np.ndarray]:
