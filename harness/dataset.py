@@ -153,11 +153,21 @@ def _rows(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
             if missing:
                 found = ", ".join(reader.fieldnames or []) or "none"
                 raise InputError(f"{manifest}: no column {missing[0]!r}; it has: {found}")
-            return [(reader.line_num, row) for row in reader]
+            return [(reader.line_num, _complete(row, manifest, reader.line_num)) for row in reader]
     except FileNotFoundError:
         raise InputError(f"{manifest}: no such manifest or folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as such") from error
+
+
+def _complete(row: dict[str, str], manifest: Path, line: int) -> dict[str, str]:
+    """The row, or a refusal where it has fewer or more cells than the header."""
+    missing = [name for name, value in row.items() if value is None]
+    if missing:
+        raise InputError(f"{manifest}, line {line}: the row ends before column {missing[0]!r}; fill it in")
+    if None in row:
+        raise InputError(f"{manifest}, line {line}: more cells than columns; put quotes around names with commas")
+    return row
 
 
 def _labels(text: str | None, classes: Sequence[str], multilabel: bool, where: str) -> tuple[int, ...] | None:
