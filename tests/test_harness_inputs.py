@@ -189,7 +189,6 @@ def test_a_binary_model_explains_class_0_by_the_negative_logit(place: Path, tmp_
     assert {item.scope for item in result.pairs[0].metrics} == {"all", "dark", "bright"}
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="a traceback: labelled and unlabelled images are mixed")
 def test_a_manifest_whose_rows_end_early_is_refused(place: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("file,class,group\nimage-000.png,dark,a\nimage-001.png\n")
