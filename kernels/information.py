@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.facts import MapFacts, PairFacts
-from kernels.jit import sums
+from kernels.jit import inlined, sums
 
 _LN2 = log(2)
 _ROOT_HALF = np.float64(0.5**0.5).view(np.int64)  # the bits of sqrt(1/2)
@@ -63,7 +63,7 @@ def _float(_context, _bits):
     )
 
 
-@sums
+@inlined
 def _ln(x):
     """x = 2^e m with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172.
 

@@ -4,6 +4,9 @@
 vectorises them, and still honours NaN and infinity. Neither is ever parallel: threads live in
 `kernels.threads`, over code that holds no interpreter lock.
 
+A helper of such a sum is `inlined`. If it were compiled by itself, a process that compiles it would run that copy and
+one that loads its caller from disk another one, whose sums the compiler may have grouped differently.
+
 Compiled code is kept beside the sources, or in the user's cache folder where the installation is read-only
 (numba's own order), or in a private temporary folder where neither can be written, or nowhere. The variable
 NUMBA_CACHE_DIR overrides all of that.
@@ -29,6 +32,11 @@ def kernel(function: Callable) -> Any:
 def sums(function: Callable) -> Any:
     """Jit `function`, whose sums may be regrouped so that they vectorise; NaN and infinity are kept."""
     return _compile(function, fastmath={"reassoc", "nsz"})
+
+
+def inlined(function: Callable) -> Any:
+    """Jit `function` as a part of whatever calls it: it takes over the flags of its caller."""
+    return numba.njit(inline="always", nogil=True, error_model="numpy")(function)
 
 
 def _compile(function: Callable, fastmath: bool | set[str]) -> Any:

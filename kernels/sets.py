@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from kernels.checks import positive_integer, real_array
 from kernels.facts import MapFacts, Memory, Slot
-from kernels.jit import kernel, sums
+from kernels.jit import inlined, kernel, sums
 from kernels.reasons import Reason
 from kernels.threads import for_each
 
@@ -136,7 +136,7 @@ def _iou(common: np.ndarray) -> np.ndarray:
         return np.divide(common, either, out=common)
 
 
-@kernel
+@sums
 def _sum_of_minima(rows, first, matrix):
     """matrix[i, j] = sum_p min(rows[i, p], rows[j, p]) for the block of rows i from `first` on, and j >= first."""
     count, pixels = rows.shape
@@ -151,7 +151,7 @@ def _sum_of_minima(rows, first, matrix):
         _mirror(matrix, first, column)
 
 
-@sums
+@inlined
 def _add_minima(row, a, b, c, d, out):
     to_a, to_b, to_c, to_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
     for p in range(row.size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.facts import PairFacts
-from kernels.jit import kernel, sums
+from kernels.jit import inlined, sums
 
 RADIUS = 5
 WINDOW = 2 * RADIUS + 1
@@ -32,7 +32,7 @@ def ssim(pair: PairFacts) -> float:
     return _ssim(before.values, after.values, 1 / before.maximum, 1 / after.maximum, rows, blurred)
 
 
-@kernel
+@sums
 def _ssim(a, b, scale_a, scale_b, rows, blurred):
     """Strip by strip: each row is blurred along itself, and scored across as soon as its window is complete.
 
@@ -52,7 +52,7 @@ def _ssim(a, b, scale_a, scale_b, rows, blurred):
     return total / (height * width)
 
 
-@sums
+@inlined
 def _products(a, b, scale_a, scale_b, rows):
     for c in range(a.size):
         x, y = scale_a * a[c], scale_b * b[c]
@@ -62,7 +62,7 @@ def _products(a, b, scale_a, scale_b, rows):
         rows[3 * _ROW + c] = x * y
 
 
-@sums
+@inlined
 def _blur_along(rows, blurred, columns):
     for c in range(columns):
         blurred[c] = _window(rows, c, 1)
@@ -71,7 +71,7 @@ def _blur_along(rows, blurred, columns):
         blurred[3 * STRIP + c] = _window(rows, 3 * _ROW + c, 1)
 
 
-@sums
+@inlined
 def _similarity(blurred, columns):
     """Sum of the similarity over the row of a strip whose windows begin with `blurred`."""
     total = 0.0
@@ -85,7 +85,7 @@ def _similarity(blurred, columns):
     return total
 
 
-@sums
+@inlined
 def _window(v, i, step):
     """The Gaussian mean of the 11 values from v[i] on, `step` apart."""
     outer = W0 * (v[i] + v[i + 10 * step]) + W1 * (v[i + step] + v[i + 9 * step])
