@@ -81,7 +81,7 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
     select = selection_of(plan, samples)
     first = Model.open(plan.checkpoints[0].graph.path, execution.provider, execution.running.threads)
-    stored = Stored(plan, select, data_digest(samples), execution.provider, first.providers)
+    stored = Stored(plan, select, data_digest(samples), len(samples), execution.provider, first.providers)
     folder = store.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
     try:
         _collect(stored, samples, folder, execution, clock, first)
@@ -106,8 +106,12 @@ def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Executio
     if execution.out.resolve() != source.resolve():
         folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
         store.copy_parts(source, execution.out)
-    folder.clear(["scores"])
     return _finish(stored, samples, folder, execution, clock)
+
+
+def written(out: Path) -> list[str]:
+    """What lies in a result folder, for people; folders end with a slash."""
+    return [f"{name}/" if (out / name).is_dir() else name for name in store.OURS if (out / name).exists()]
 
 
 def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
@@ -180,6 +184,7 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     _require_images(collected, samples)
     comparer = Comparer(plan, collected, stored.select, folder, threads)
     _require_selected(plan, comparer, stored.select, samples)
+    folder.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
         _compare(plan, comparer, execution.quiet)
     with clock.measure("summarise"):
@@ -275,6 +280,8 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
 def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     """The same evaluation with other options; what would need other maps is refused."""
     plan = stored.plan
+    names = {layer.name: layer.label for item in plan.checkpoints for layer in item.graph.metadata.layers}
+    changes = {**changes, "layers": [names.get(layer, layer) for layer in changes.get("layers", ())]}
     for name, has in (("methods", plan.options.methods), ("layers", plan.layers)):
         strange = [item for item in changes.get(name, ()) if item not in has]
         if strange:
@@ -299,6 +306,7 @@ def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
 
 def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution) -> None:
     """The images of the first pair whose IoU is lowest by the first method at the first layer."""
+    (execution.out / SHEET).unlink(missing_ok=True)
     plan, collected = comparer.plan, comparer.collected
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())

@@ -48,11 +48,10 @@ def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]
 
     :raises InputError: an image that cannot be read, a class or a layer that the graph has not.
     """
-    metadata, labels = model.metadata, list(model.graph.layers)
-    names = {layer.name: layer.label for layer in metadata.layers}
-    wanted = [names.get(layer, layer) for layer in layers] or labels
-    _require_known("CAM layer", [layer for layer in wanted if layer not in labels], labels)
-    _require_known("class", [target] if target is not None and target not in metadata.classes else [], metadata.classes)
+    metadata = model.metadata
+    wanted = [model.graph.layer(name).label for name in layers] or list(model.graph.layers)
+    if target is not None and target not in metadata.classes:
+        raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
     grey = load_grey(image, metadata.input_size)
     number = -1 if target is None else metadata.classes.index(target)
     found = model.explain(channels_first(grey[None]), np.array([number]), wanted)
@@ -96,11 +95,6 @@ def draw(found: ExplainedImage, title: str, out: Path) -> None:
         ],
         out,
     )
-
-
-def _require_known(what: str, strange: Sequence[str | None], known: Sequence[str]) -> None:
-    if strange:
-        raise InputError(f"the graph has no {what} {strange[0]!r}; it has: {', '.join(known)}")
 
 
 def _numbers(a_map: Map, size: tuple[int, int]) -> list[str]:

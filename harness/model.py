@@ -25,6 +25,12 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+LEVELS = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 
 
@@ -98,7 +104,7 @@ class Graph:
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
         """
         content = _read(path)
-        session = _session(path, content, "cpu", threads=1, optimise=False)
+        session = _session(path, content, "cpu", threads=1, level="disabled")
         return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), _sha256(content))
 
     @property
@@ -106,10 +112,17 @@ class Graph:
         """The CAM layers by label."""
         return {layer.label: layer for layer in self.metadata.layers}
 
+    def layer(self, name: str) -> LayerOutputs:
+        """The CAM layer of that role or name; InputError names those that there are."""
+        for layer in self.metadata.layers:
+            if name in (layer.label, layer.name):
+                return layer
+        raise InputError(f"{self.path}: no CAM layer {name!r}; it has: {', '.join(self.layers)}")
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one call returns. `layers` maps a CAM layer's label to (activations, gradients), both (N, C, h, w)."""
+    """What one call returns. `layers` maps a CAM layer, as it was asked for, to (A, G), both (N, C, h, w)."""
 
     logits: np.ndarray  # (N, K)
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -125,14 +138,19 @@ class Model:
         self._session = session
 
     @classmethod
-    def open(cls, path: Path, provider: str = "cpu", threads: int = 1) -> Model:
+    def open(cls, path: Path, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """Load a graph that `python -m export` wrote.
 
+        :param level: ONNX Runtime's graph optimisation, one of LEVELS.
         :raises InputError: as `Graph.read`.
         :raises CannotEvaluateError: the provider is not available.
         """
-        content = _read(path)
-        session = _session(path, content, provider, threads)
+        return cls.load(path, _read(path), provider, threads, level)
+
+    @classmethod
+    def load(cls, path: Path, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+        """`open` for bytes that have been read already; `path` names them in messages."""
+        session = _session(path, content, provider, threads, level)
         metadata = _metadata(path, session.get_modelmeta().custom_metadata_map)
         return cls(Graph(path, metadata, _sha256(content)), session)
 
@@ -146,16 +164,16 @@ class Model:
 
         :param batch: (N, 3, H, W) float32, grey levels 0..255.
         :param target: (N,) int64, the class to explain, -1 the predicted one.
-        :param layers: labels of CAM layers.
-        :raises InputError: a target outside -1..K-1.
+        :param layers: CAM layers by role or name.
+        :raises InputError: a target outside -1..K-1, a layer that the graph has not.
         """
         self._check_target(target)
-        wanted = {label: self.graph.layers[label] for label in layers}
+        wanted = {name: self.graph.layer(name) for name in layers}
         names = ["logits", *(name for layer in wanted.values() for name in (layer.activations, layer.gradients))]
         started = time.perf_counter()
         found = dict(zip(names, self._session.run(names, {"image": batch, "target": target}), strict=True))
         self.seconds += time.perf_counter() - started
-        pairs = {label: (found[layer.activations], found[layer.gradients]) for label, layer in wanted.items()}
+        pairs = {name: (found[layer.activations], found[layer.gradients]) for name, layer in wanted.items()}
         return Explanation(found["logits"], pairs)
 
     def _check_target(self, target: np.ndarray) -> None:
@@ -215,7 +233,7 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
 
 
-def _session(path: Path, content: bytes, provider: str, threads: int, optimise: bool = True) -> ort.InferenceSession:
+def _session(path: Path, content: bytes, provider: str, threads: int, level: str) -> ort.InferenceSession:
     name = PROVIDERS.get(provider)
     if name is None:
         raise InputError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
@@ -224,8 +242,7 @@ def _session(path: Path, content: bytes, provider: str, threads: int, optimise: 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
     # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

@@ -23,6 +23,7 @@ class Stored:
     plan: Plan
     select: Selection
     data_digest: str
+    images: int
     provider: str
     provider_options: dict[str, Any]
 
@@ -42,7 +43,18 @@ class Stored:
                 for checkpoint in self.plan.checkpoints
             ],
             "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
+            "images": self.images,
             "provider_options": self.provider_options,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """What the scores depend on, beside the maps."""
+        plan = self.plan
+        return {
+            "pairs": [asdict(pair) for pair in plan.pairs],
+            "layers": list(plan.layers),
+            "options": {**asdict(plan.options), "layers": None, "select": None},
+            "selection": self.select,
         }
 
 
@@ -52,10 +64,7 @@ def identity_of(stored: Stored) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "models": {checkpoint.key: checkpoint.graph.digest for checkpoint in plan.checkpoints},
-        "pairs": [asdict(pair) for pair in plan.pairs],
-        "layers": list(plan.layers),
-        "options": {**asdict(plan.options), "layers": None, "select": None},
-        "selection": stored.select,
+        **stored.statistics(),
         "data_digest": stored.data_digest,
         "provider": stored.provider,
     }
@@ -70,7 +79,9 @@ def read_stored(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote") from None
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote")
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: format {content.get('format')} is not known here (known: {FORMAT}); evaluate anew")
     return content
@@ -88,10 +99,9 @@ def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]
     place = Data(Path(data["source"]), Path(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
     plan = Plan(checkpoints, pairs, place, Options(**options), tuple(content["layers"]))
-    stored = Stored(
-        plan, content["selection"], content["data_digest"], content["provider"], content["provider_options"]
-    )
-    return stored, _samples(Store(folder), plan, folder)
+    known = ("data_digest", "images", "provider", "provider_options")
+    stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
+    return stored, _samples(folder, plan, stored.images)
 
 
 def _checkpoint(item: dict[str, Any]) -> Checkpoint:
@@ -100,13 +110,12 @@ def _checkpoint(item: dict[str, Any]) -> Checkpoint:
     return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
 
 
-def _samples(folder: Store, plan: Plan, source: Path) -> list[Sample]:
-    parts, rest = divmod(len(list((source / "predictions").glob("part-*.parquet"))), len(plan.checkpoints))
-    if rest or not parts:
-        raise InputError(f"{source}: its predictions are not complete; finish the evaluation with --resume first")
+def _samples(source: Path, plan: Plan, images: int) -> list[Sample]:
+    folder, parts = Store(source), -(-images // BLOCK)
+    for kind in ("predictions", "maps"):
+        if not all(folder.has(kind, part) for part in range(parts * len(plan.checkpoints))):
+            raise InputError(f"{source}: its {kind} are not complete; finish the evaluation with --resume first")
     rows = folder.read("predictions", range(parts), ["image", "group", "labels"]).to_pylist()
-    if -(-len(rows) // BLOCK) != parts:
-        raise InputError(f"{source}: its predictions are not complete; finish the evaluation with --resume first")
     root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
     index = {name: number for number, name in enumerate(plan.classes)}
     return [

@@ -24,6 +24,7 @@ from kernels.reasons import Reason
 
 BLOCK = 256  # images per part
 PLAN = "plan.json"
+STATISTICS = "scores.json"
 RESULT = "evaluation.json"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _REASONS = [reason.label for reason in Reason]
@@ -60,7 +61,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-OURS = (PLAN, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
+OURS = (PLAN, STATISTICS, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
 
 
 class Store:
@@ -103,6 +104,13 @@ class Store:
         empty = SCHEMAS[kind].empty_table()
         return pa.concat_tables(tables).unify_dictionaries() if tables else empty.select(columns or empty.column_names)
 
+    def keep_scores_of(self, statistics: Mapping[str, Any]) -> None:
+        """Keep the scores if they were computed for the same `statistics`, else remove them."""
+        path, wanted = self.folder / STATISTICS, json.dumps(statistics, indent=1)
+        if not path.is_file() or path.read_text(encoding="utf-8").strip() != wanted:
+            self.clear(["scores"])
+            write_whole(path, wanted)
+
     def clear(self, kinds: Iterable[str]) -> None:
         """Remove all parts of some kinds."""
         for kind in kinds:
@@ -126,7 +134,10 @@ def begin(folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any],
         _require_same(_read_plan(plan), identity, folder)
         return store
     if plan.exists() and not (folder / RESULT).exists():
-        raise InputError(f"{folder}: holds an unfinished evaluation; continue it with --resume, or remove the folder")
+        raise InputError(
+            f"{folder}: holds an unfinished evaluation; continue it with --resume (one from --from: run it again into "
+            "another folder), or remove the folder"
+        )
     for name in OURS:
         _remove(folder / name)
     store.clear(SCHEMAS)
@@ -188,12 +199,26 @@ def _read_plan(path: Path) -> dict[str, Any]:
 
 
 def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    for key in new:
-        if old.get(key) != json.loads(json.dumps(new.get(key))):
-            raise InputError(
-                f"{folder}: was begun with another {key.replace('_', ' ')} ({_brief(old.get(key))}, "
-                f"now {_brief(new.get(key))}); resume with the same, or evaluate into another folder"
-            )
+    found = _first_difference(dict(old), json.loads(json.dumps(new)))
+    if found:
+        where, before, now = found
+        raise InputError(
+            f"{folder}: was begun with another {where} ({_brief(before)}, now {_brief(now)}); "
+            "resume with the same, or evaluate into another folder"
+        )
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any], of: str = "") -> tuple[str, Any, Any] | None:
+    """(which entry, its old value, its new value) of the first entry of `new` that differs."""
+    for key, value in new.items():
+        name, before = f"{of}{key.replace('_', ' ')}", old.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            deeper = _first_difference(before, {**dict.fromkeys(before), **value}, f"{name}: ")
+            if deeper:
+                return deeper
+        elif before != value:
+            return name, before, value
+    return None
 
 
 def _brief(value: Any) -> str:

@@ -26,6 +26,10 @@ METHODS = ["gradcam", "gradcam++", "layercam", "hirescam", "xgradcam"]
 PLAIN = Preprocessing(1 / 255)
 
 
+def layer_names(model: Model) -> list[str]:
+    return [layer.name for layer in model.metadata.layers]
+
+
 def foreign(
     path: Path,
     final: str = "Softmax",
@@ -76,7 +80,7 @@ def images(count: int, size: tuple[int, int] = (16, 12)) -> np.ndarray:
 
 def test_auto_finds_the_map_before_pooling(tmp_path: Path) -> None:
     model = exported(foreign(tmp_path / "m.onnx"))
-    assert model.layer_names == ["features"]
+    assert layer_names(model) == ["features"]
     assert model.metadata.score_kind == "softmax"
     found = model.explain(images(5), np.full(5, -1), ["features"])  # more than the file's own batch of one
     assert found.logits.shape == (5, 3)
@@ -127,7 +131,7 @@ def test_own_preprocessing_moves_into_the_graph(tmp_path: Path, layout: str, cha
 
 @pytest.mark.parametrize("opset", [9, 13, 17, 22])
 def test_other_opsets(tmp_path: Path, opset: int) -> None:
-    assert exported(foreign(tmp_path / "m.onnx", final="", opset=opset)).layer_names == ["features"]
+    assert layer_names(exported(foreign(tmp_path / "m.onnx", final="", opset=opset))) == ["features"]
 
 
 def test_several_layers_and_all_methods_fused(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_a_layer_that_a_pass_would_fold_away_is_pinned(tmp_path: Path) -> None:
     file.graph.initializer.extend(statistics)
     onnx.save(file, path)
     for layers in (["c", "normed"], ["c"], ["normed"], ["features"]):
-        assert exported(path, layers=layers).layer_names == layers
+        assert layer_names(exported(path, layers=layers)) == layers
 
 
 def test_fused_maps_are_undefined_where_kernels_say_so() -> None:
@@ -199,7 +203,7 @@ def test_our_own_graph_equals_itself_when_exported_again(tmp_path: Path) -> None
     tiny.graph.outputs[:] = [tiny.logits]
     ir.save(tiny.model, tmp_path / "m.onnx")
     model = exported(tmp_path / "m.onnx", Preprocessing(), layers=["early", "late"])
-    assert model.layer_names == ["early", "late"]
+    assert layer_names(model) == ["early", "late"]
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_picture_has_a_row_per_layer(model: Model, image: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("target", "layers", "sentence"),
     [
-        ("cat", [], "the graph has no class 'cat'; it has: dark, bright, left"),
-        (None, ["middle"], "the graph has no CAM layer 'middle'; it has: early, late"),
+        ("cat", [], "no class 'cat'; it has: dark, bright, left"),
+        (None, ["middle"], "no CAM layer 'middle'; it has: early, late"),
     ],
 )
 def test_unknown_names_are_refused(model: Model, image: Path, target: str, layers: list[str], sentence: str) -> None:
