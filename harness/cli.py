@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from harness.study import Plan
 
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
+LEVELS = ("disabled", "basic", "extended", "all")
+PRECISIONS = ("float32", "tf32", "float16")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
 
@@ -73,12 +75,12 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
     running = Running(asked["batch"], asked["threads"], asked["strict"])
     execution = command.Execution(out, running, asked["provider"], asked["resume"], asked["quiet"])
     if source is not None:
-        _refuse_beside("--from", files, asked, ("before", "afters", "checkpoints", "data", "root", "split", "resume"))
+        _refuse_beside("--from", files, asked, _NOT_FROM)
         result = command.evaluate_again(source, _changes(asked), execution)
     else:
         result = command.evaluate(_plan(files, asked), execution)
     click.echo(drift_table(result, wide))
-    click.echo(f"\nwritten to {out}: evaluation.json, report.md, {command.SHEET}, scores/, maps/, predictions/")
+    click.echo(f"\nwritten to {out}: {', '.join(command.written(out))}")
 
 
 @cli.command()
@@ -122,6 +124,58 @@ def gate(result: Path, policy: Path, init: bool, **asked: Any) -> int:
         click.echo(f"written to {policy}: look at every bound, then judge other evaluations by it")
         return 0
     return gating.gate(result, policy, gating.Outputs(**asked))
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@click.option("--data", type=FILE, required=True, help="Manifest or class folders to choose cases from.")
+@click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
+@click.option("--split", help="Only manifest rows whose column `split` has this value.")
+@click.option("--out", type=FILE, required=True, help="Bundle folder to write; new or empty.")
+@click.option("--cases", type=click.IntRange(1, 1000), default=12, show_default=True, help="Golden cases.")
+@click.option(
+    "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
+)
+@click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first].")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
+@click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Path, quiet: bool, **asked: Any) -> None:
+    """Pack a model with golden cases and measured tolerances for the deployment side."""
+    from harness.dataset import read_dataset
+    from harness.model import Graph
+    from harness.pack import Wanted, pack
+
+    metadata = Graph.read(model).metadata
+    samples = read_dataset(data, metadata.classes, root, split, metadata.score_kind == "multilabel")
+    wanted = Wanted(**{name: value for name, value in asked.items() if value != ()})
+    digest = pack(model, samples, wanted, out, quiet)
+    click.echo(
+        "look at the pictures before they leave the house: text that is burned into them was not removed", err=True
+    )
+    click.echo(f"written to {out}; give its digest to the deployment side by another way:\n{digest}")
+
+
+@cli.command()
+@click.argument("bundle", type=FILE)
+@click.option(
+    "--digest", help="sha256 of the manifest, as `pack` printed it; without it the verdict is unauthenticated."
+)
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
+@click.option("--level", type=click.Choice(LEVELS), default="all", show_default=True, help="Graph optimisation.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Tolerances to use [those of the provider].")
+@click.option("--json", "json_file", type=FILE, help="Write the outcome as JSON.")
+def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: Any) -> int:
+    """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed."""
+    from harness.store import write_whole
+    from harness.verify import Running, as_json, report, verify
+
+    found = verify(bundle, digest, Running(**asked))
+    click.echo(report(found))
+    if json_file:
+        write_whole(json_file, as_json(found))
+    return 0 if found.passed else 1
 
 
 @cli.command()
@@ -174,6 +228,7 @@ def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:
     return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
 
 
+_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "resume", "strict")
 _OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance", "margin")
 
 
