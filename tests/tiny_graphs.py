@@ -40,6 +40,8 @@ def forward(
     nudge: float = 0.0,
     scale: float = 1.0,
     balanced: bool = False,
+    head: float | None = None,
+    bias: float | None = None,
 ) -> assemble.Forward:
     """image -> 4x4 tiles -> convolution, relu (`early`) -> convolution, relu (`late`) -> pooling (`pooled`) -> logits.
 
@@ -47,6 +49,8 @@ def forward(
     :param nudge: relative change of every weight, drawn with `seed`.
     :param scale: factor of the convolutions' weights; with 0 the layers hold the same value everywhere.
     :param balanced: a picture of medium grey has logits near 0, so that pictures are given to different classes.
+    :param head: weights of the logits, all alike; a negative one leaves LayerCAM at `late` nothing but zeros.
+    :param bias: biases of the logits, all alike.
     """
     weights = _Weights(np.random.default_rng(seed), np.random.default_rng([seed, 1]), nudge, scale)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="tiny")
@@ -58,16 +62,22 @@ def forward(
     early = op.Relu(op.Conv(tiles, *map(op.constant, first)))
     late = op.Relu(op.Conv(early, *map(op.constant, second)))
     pooled = op.GlobalAveragePool(late)
-    head, bias = weights.draw(4, logits), weights.draw(logits)
-    if balanced:
-        bias = (
-            -_through(second, _through(first, np.full(3, 0.5, np.float32)))
-            @ head
-            * (1 + 0.2 * (weights.factor(logits) - 1))
-        )
-    found = op.Gemm(op.Flatten(pooled), op.constant(head), op.constant(bias))
+    middle = _through(second, _through(first, np.full(3, 0.5, np.float32))) if balanced else None
+    slopes, shifts = _head(weights, logits, middle, head, bias)
+    found = op.Gemm(op.Flatten(pooled), op.constant(slopes), op.constant(shifts))
     layers = {name: value for name, value in (("early", early), ("late", late), ("pooled", pooled)) if name in tensors}
     return _finished(graph, {**layers, "logits": found})
+
+
+def _head(
+    weights: _Weights, logits: int, middle: np.ndarray | None, head: float | None, bias: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (4, logits) and biases of the logits, which are near 0 for the features `middle`."""
+    slopes, shifts = weights.draw(4, logits), weights.draw(logits)
+    if middle is not None:
+        shifts = -middle @ slopes * (1 + 0.2 * (weights.factor(logits) - 1))
+    slopes = slopes if head is None else np.full_like(slopes, head)
+    return slopes, shifts if bias is None else np.full_like(shifts, bias)
 
 
 def _finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> assemble.Forward:
@@ -114,6 +124,8 @@ def write_graph(
     nudge: float = 0.0,
     scale: float = 1.0,
     balanced: bool = False,
+    head: float | None = None,
+    bias: float | None = None,
     **changed: Any,
 ) -> Path:
     """An exported graph with metadata; `changed` replaces fields of it, `roles` gives CAM layers their role.
@@ -137,7 +149,7 @@ def write_graph(
         "git_commit": None,
     }
     classes = len(changed.get("classes", fields["classes"]))
-    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced)
+    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias)
     outputs = assemble.output_names(made.layer_names)
     layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
     model = assemble.add_backward(made, kind)
