@@ -54,11 +54,15 @@ class Wanted:
 @dataclass(frozen=True)
 class _Candidate:
     sample: Sample
-    target: int
-    top: int
+    top: int  # the predicted class, which is explained
     sureness: float
     steadiness: float  # soft IoU of the map and that of the picture moved by a pixel
     is_robust: bool  # every map survives weights rounded to float16
+
+    @property
+    def label(self) -> int:
+        """The true class, or the predicted one of an image without."""
+        return self.sample.labels[0] if self.sample.labels else self.top
 
 
 def pack(path: Path, samples: Sequence[Sample], wanted: Wanted, out: Path, quiet: bool = False) -> str:
@@ -135,7 +139,7 @@ def _choose(
         raise CannotEvaluateError("no image has a defined, non-empty map of its predicted class; nothing to pack")
     found: dict[int, list[_Candidate]] = {}
     for candidate in [item for item in usable if item.is_robust] or usable:
-        found.setdefault(candidate.target, []).append(candidate)
+        found.setdefault(candidate.label, []).append(candidate)
     queues = [_in_turn(candidates) for _, candidates in sorted(found.items())]
     chosen: list[_Candidate] = []
     while queues and len(chosen) < wanted.cases:
@@ -179,7 +183,7 @@ def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wa
     down, right = shift_of(1)
     steadiness = _likeness(still, moved, wanted, (down / grey.shape[0], right / grey.shape[1])).mean()
     survives = _likeness(still, run_case(coarse, grey, top, [layer], wanted.methods), wanted) >= SURVIVES
-    return _Candidate(sample, top, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
+    return _Candidate(sample, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
 
 
 def _likeness(
@@ -206,7 +210,7 @@ def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -
 
         content = pixels_only(content)
     (out / image).write_bytes(content)
-    return GoldenCase(name=name, image=image, target=candidate.target, top=candidate.top)
+    return GoldenCase(name=name, image=image, target=candidate.top, top=candidate.top)
 
 
 def _expected(
