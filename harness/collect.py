@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from harness import store
 from harness.dataset import UNLABELLED, Records, Sample
-from harness.errors import InputError
+from harness.errors import CannotEvaluateError, InputError
 from harness.images import channels_first, load_grey
 from harness.model import Model
 from harness.pipeline import ahead
@@ -189,6 +189,10 @@ def _explain(
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:
     """(logits, [(draw, rows, layer -> (A, G))]): the images themselves, then with noise where they may be compared."""
     clean = model.explain(channels_first(step.greys), step.targets, layers)
+    broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
+    if len(broken):
+        name = step.samples[int(broken[0])].name
+        raise CannotEvaluateError(f"{model.graph.path}: its logits for {name!r} are not finite; check the model")
     decided = model.metadata.decisions(clean.logits)
     targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
     calls = [(0, step.rows, clean.layers)]

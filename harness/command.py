@@ -18,7 +18,7 @@ from harness.collect import Running, blocks, collect_block
 from harness.compare import Collected, Comparer, comparisons, read_collected
 from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
-from harness.errors import CannotEvaluateError, InputError, InterruptedRunError
+from harness.errors import CannotEvaluateError, InputError
 from harness.images import load_grey
 from harness.model import Model
 from harness.plans import Stored, identity_of, read_stored, restore
@@ -83,14 +83,10 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     first = Model.open(plan.checkpoints[0].graph.path, execution.provider, execution.running.threads)
     stored = Stored(plan, select, data_digest(samples), len(samples), execution.provider, first.providers)
     folder = store.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
-    try:
+    with store.kept(execution.out):
         _collect(stored, samples, folder, execution, clock, first)
         del first
         return _finish(stored, samples, folder, execution, clock)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; what is finished is kept in {execution.out}: run the same command with --resume to go on"
-        ) from None
 
 
 def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Execution) -> Evaluation:
@@ -106,7 +102,8 @@ def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Executio
     if execution.out.resolve() != source.resolve():
         folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
         store.copy_parts(source, execution.out)
-    return _finish(stored, samples, folder, execution, clock)
+    with store.kept(execution.out):
+        return _finish(stored, samples, folder, execution, clock)
 
 
 def written(out: Path) -> list[str]:
@@ -181,7 +178,7 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     """Scores, numbers, files."""
     plan, threads = stored.plan, execution.running.threads
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
-    _require_images(collected, samples)
+    _require_images(collected, samples, execution.out)
     comparer = Comparer(plan, collected, stored.select, folder, threads)
     _require_selected(plan, comparer, stored.select, samples)
     folder.keep_scores_of(stored.statistics())
@@ -197,8 +194,9 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     return result
 
 
-def _require_images(collected: Collected, samples: list[Sample]) -> None:
+def _require_images(collected: Collected, samples: list[Sample], out: Path) -> None:
     if not collected.readable.any():
+        store.discard(out)
         first = next(iter(collected.errors.values()))
         raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
 
@@ -209,7 +207,8 @@ def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples
     what = f"none of the {len(samples)} images is selected by {select!r}"
     if len(empty) == len(plan.drifts):
         raise CannotEvaluateError(
-            f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
+            f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all into "
+            "another folder (or keep these maps: --from this folder --select all --jitter 0)"
         )
     for name in empty:
         print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)
@@ -311,6 +310,8 @@ def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execu
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
     records = _worst(plan, comparer, pair)
+    if not records:
+        return
     keys = [checkpoint.key for checkpoint in plan.checkpoints]
     before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))
     cases = []

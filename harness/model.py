@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -246,7 +248,8 @@ def _session(path: Path, content: bytes, provider: str, threads: int, level: str
     # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
+        with redirect_stdout(sys.stderr):  # ONNX Runtime prints there when a provider does not start
+            session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({first_line(error)})") from error
     if session.get_providers()[0] != name:

@@ -7,6 +7,7 @@ through where a map is low. Colours are perceptually even and safe for colour-bl
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def grid(title: str, rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: Pat
             axis.set_title(caption, fontsize=8, parse_math=False)
         for axis in axes:
             axis.axis("off")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def contact_sheet(cases: Sequence[Case], title: str, path: Path) -> None:
@@ -88,7 +89,14 @@ def contact_sheet(cases: Sequence[Case], title: str, path: Path) -> None:
             axes.imshow(picture, interpolation="nearest")
             axes.set_title(name, fontsize=8)
             axes.axis("off")
-    figure.savefig(path)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the figure; letters that its font lacks are drawn as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(path)
 
 
 def as_rgb(grey: np.ndarray) -> np.ndarray:

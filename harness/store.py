@@ -11,7 +11,8 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import InputError
+from harness.errors import InputError, InterruptedRunError
 from kernels.reasons import Reason
 
 BLOCK = 256  # images per part
@@ -75,10 +76,7 @@ class Store:
         return self._path(kind, number).is_file()
 
     def write(self, kind: str, number: int, tables: Iterable[pa.Table]) -> None:
-        """Write tables as the row groups of one part.
-
-        :raises InputError: no space is left; the parts that are there are kept.
-        """
+        """Write tables as the row groups of one part."""
         path = self._path(kind, number)
         partial = path.with_suffix(".partial")
         try:
@@ -86,12 +84,8 @@ class Store:
                 for table in tables:
                     writer.write_table(table)
             partial.replace(path)
-        except OSError as error:
+        except OSError:
             partial.unlink(missing_ok=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(
-                    f"{path}: no space left on the disk; make room and run the same command with --resume"
-                ) from error
             raise
 
     def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
@@ -138,11 +132,36 @@ def begin(folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any],
             f"{folder}: holds an unfinished evaluation; continue it with --resume (one from --from: run it again into "
             "another folder), or remove the folder"
         )
-    for name in OURS:
-        _remove(folder / name)
+    discard(folder)
     store.clear(SCHEMAS)
     write_whole(plan, json.dumps({**identity, **details}, indent=1))
     return store
+
+
+def discard(folder: Path) -> None:
+    """Remove what an evaluation wrote, where nothing in it is worth keeping."""
+    for name in OURS:
+        _remove(folder / name)
+
+
+@contextmanager
+def kept(folder: Path) -> Iterator[None]:
+    """Tell the user how to go on where work in `folder` is interrupted or the disk is full.
+
+    :raises InputError, InterruptedRunError: with the sentence; what is finished is there.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; what is finished is kept in {folder}: run the same command with --resume to go on"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{folder}: no space left on the disk; make room and run the same command with --resume"
+        ) from error
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -183,10 +202,12 @@ def reason_codes(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _require_ours(folder: Path) -> None:
+    """Refuse a folder that holds anything but an evaluation, which is known by its plan."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder with --out")
-    strange = sorted(path.name for path in folder.iterdir() if path.name not in OURS) if folder.is_dir() else []
-    strange = [name for name in strange if not name.endswith(".partial")]
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    known = {*OURS, *(f"{name}.partial" for name in OURS)} if PLAN in names else set()
+    strange = [name for name in names if name not in known]
     if strange:
         raise InputError(f"{folder}: holds {strange[0]!r}, which no evaluation wrote; give an empty folder with --out")
 

@@ -17,6 +17,7 @@ from harness.results import (
     Ranking,
 )
 
+MARKDOWN = "github"
 SHORT = ("centroid_shift", "iou_top20", "pearson", "gini_change")
 HEADLINE = "iou_top20"
 _STABLE = {"low": "low", "high": "high", "zero": "near 0"}
@@ -42,12 +43,13 @@ def drift_table(result: Evaluation, wide: bool = False) -> str:
 
 def markdown(result: Evaluation) -> str:
     """The short tables as Markdown."""
-    return "# Evidence drift\n\n" + "\n\n".join(_sections(result, wide=False, style="github"))
+    return "# Evidence drift\n\n" + "\n\n".join(_sections(result, wide=False, style=MARKDOWN))
 
 
 def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     yield _set(_checkpoint_rows(result), ["checkpoint", "accuracy", "macro AUC", "calibration error"], style)
-    yield _heading(result)
+    heading = _heading(result)
+    yield heading if style != MARKDOWN else "\n".join(f"- {inert(line)}" for line in heading.splitlines())
     if len(result.pairs) == 1:
         pair = result.pairs[0]
         yield _set([_row(item) for item in pair.metrics if _shown(item, wide)], _ONE_PAIR, style)
@@ -61,7 +63,14 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
 
 
 def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
+    if style == MARKDOWN:
+        rows, headers = [[inert(cell) for cell in row] for row in rows], [inert(cell) for cell in headers]
     return tabulate(rows, headers, tablefmt=style, disable_numparse=True)
+
+
+def inert(text: str) -> str:
+    """Text without a meaning of its own in Markdown and HTML."""
+    return "".join(f"&#{ord(letter)};" if letter in "&<|`[@*_" else letter for letter in text)
 
 
 def _checkpoint_rows(result: Evaluation) -> list[list[str]]:

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from harness.gate import Case, Verdict
 from harness.store import write_whole
-from harness.table import one_line
+from harness.table import inert, one_line
 
 _HEADERS = ["outcome", "rule", "pair", "scope", "value", "interval", "bound", "would pass", "why"]
 _SYMBOLS = {"pass": "✅", "fail": "❌", "warn": "⚠️", "error": "⛔", "skipped": "⏭️"}
@@ -50,8 +50,8 @@ def markdown(verdict: Verdict, result: Path) -> str:
     """For a pull request comment or a step summary: what is not passed first, the rest folded away."""
     open_cases = [case for case in verdict.cases if case.outcome != "pass"]
     passed = [case for case in verdict.cases if case.outcome == "pass"]
-    lines = [f"## {_SYMBOLS[verdict.outcome]} Evidence drift: {verdict.outcome}", "", _escaped(summary(verdict))]
-    lines += [f"\n> {_escaped(text)}" for text in verdict.warnings]
+    lines = [f"## {_SYMBOLS[verdict.outcome]} Evidence drift: {verdict.outcome}", "", inert(summary(verdict))]
+    lines += [f"\n> {inert(text)}" for text in verdict.warnings]
     if open_cases:
         lines += ["", _table(open_cases)]
     if passed:
@@ -102,22 +102,8 @@ def _cells(case: Case) -> list[str]:
 
 
 def _table(cases: list[Case]) -> str:
-    rows = [[_SYMBOLS[case.outcome], *(_escaped(cell) for cell in _cells(case))] for case in cases]
+    rows = [[_SYMBOLS[case.outcome], *(inert(cell) for cell in _cells(case))] for case in cases]
     return tabulate(rows, ["", *_HEADERS[1:]], tablefmt="github", disable_numparse=True)
-
-
-def _escaped(text: str) -> str:
-    """Markup and table bars made inert."""
-    for letter, code in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        ("|", "&#124;"),
-        ("`", "&#96;"),
-        ("[", "&#91;"),
-        ("@", "&#64;"),
-    ):
-        text = text.replace(letter, code)
-    return text
 
 
 def _command_text(text: str, is_property: bool = False) -> str:
