@@ -1,6 +1,6 @@
 """Copy a data set with a marker burned into every image of one class: a shortcut that no accuracy gives away.
 
-    python scripts/mark_class.py ../shared/cxr5/manifest.csv covid19 runs/marked
+python scripts/mark_class.py ../shared/cxr5/manifest.csv covid19 runs/marked
 """
 
 from __future__ import annotations
