@@ -18,6 +18,8 @@ LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
+SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
+LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
 
 @click.group()
@@ -57,6 +59,8 @@ def cli() -> None:
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@SHOW_NAMES
+@LOG_TO
 def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wide: bool, **asked: Any) -> None:
     """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
 
@@ -71,9 +75,12 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
     from harness.collect import Running
     from harness.table import drift_table
 
+    server = _tracking_server(asked["log_to"])
     out = out or source or Path("drift")
     running = Running(asked["batch"], asked["threads"], asked["strict"])
-    execution = command.Execution(out, running, asked["provider"], asked["resume"], asked["quiet"])
+    execution = command.Execution(
+        out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
+    )
     if source is not None:
         _refuse_beside("--from", files, asked, _NOT_FROM)
         result = command.evaluate_again(source, _changes(asked), execution)
@@ -81,6 +88,20 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
         result = command.evaluate(_plan(files, asked), execution)
     click.echo(drift_table(result, wide))
     click.echo(f"\nwritten to {out}: {', '.join(command.written(out))}")
+    _log(out, server)
+
+
+@cli.command()
+@click.argument("folder", type=FILE)
+@SHOW_NAMES
+@LOG_TO
+def report(folder: Path, show_names: bool, log_to: str | None) -> None:
+    """Render report.html of a result folder again."""
+    server = _tracking_server(log_to)
+    from harness.report import write_report
+
+    click.echo(f"written to {write_report(folder, show_names)}")
+    _log(folder, server)
 
 
 @cli.command()
@@ -200,6 +221,24 @@ def env(warm: bool) -> None:
 def main() -> None:
     """Entry point of `python -m harness` and of `evidence-drift`."""
     run_command_line(cli, "python -m harness")
+
+
+def _tracking_server(asked: str | None) -> str | None:
+    """Where to log, refused before any work where it cannot be."""
+    if asked is None:
+        return None
+    from harness import tracking
+
+    return tracking.destination(asked)
+
+
+def _log(folder: Path, server: str | None) -> None:
+    if server is None:
+        return
+    from harness import tracking
+    from harness.results import Evaluation
+
+    click.echo(f"logged to {server}: run {tracking.log(Evaluation.read(folder), folder, server)}")
 
 
 def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:

@@ -22,6 +22,8 @@ from harness.errors import CannotEvaluateError, InputError
 from harness.images import load_grey
 from harness.model import Model
 from harness.plans import Stored, identity_of, read_stored, restore
+from harness.pseudonyms import KEY, Names, names_of
+from harness.report import write_report
 from harness.results import CheckpointResult, Evaluation
 from harness.statistics import RESAMPLES
 from harness.store import Store
@@ -44,6 +46,7 @@ class Execution:
     resume: bool = False
     quiet: bool = False
     resamples: int = RESAMPLES
+    show_names: bool = False  # of images and patients, in report and contact sheet
 
 
 class Clock:
@@ -108,7 +111,7 @@ def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Executio
 
 def written(out: Path) -> list[str]:
     """What lies in a result folder, for people; folders end with a slash."""
-    return [f"{name}/" if (out / name).is_dir() else name for name in store.OURS if (out / name).exists()]
+    return [f"{name}/" if (out / name).is_dir() else name for name in (*store.OURS, KEY) if (out / name).exists()]
 
 
 def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
@@ -187,10 +190,11 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     with clock.measure("summarise"):
         result = _summarise(stored, collected, comparer, execution)
     with clock.measure("draw"):
-        _draw_contact_sheet(result, comparer, execution)
+        _draw_contact_sheet(result, comparer, execution, names_of(execution.out, execution.show_names))
     result.seconds = clock.read()
     store.write_whole(execution.out / "report.md", markdown(result))
     result.write(execution.out)
+    write_report(execution.out, execution.show_names)
     return result
 
 
@@ -303,7 +307,7 @@ def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
     return tqdm(total=total, unit=unit, desc=what, disable=quiet, file=sys.stderr, mininterval=interval)
 
 
-def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution) -> None:
+def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution, names: Names) -> None:
     """The images of the first pair whose IoU is lowest by the first method at the first layer."""
     (execution.out / SHEET).unlink(missing_ok=True)
     plan, collected = comparer.plan, comparer.collected
@@ -323,7 +327,8 @@ def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execu
             if not execution.quiet:
                 print(f"no contact sheet: {error}", file=sys.stderr)
             return
-        cases.append(pictures.Case(f"{sample.name}   IoU {value:.2f}", grey, before[record], after[record]))
+        shown = names.image(sample.name)
+        cases.append(pictures.Case(f"{shown}   IoU {value:.2f}", grey, before[record], after[record]))
     title = (
         f"{pair.architecture}, {pair.name}: the {len(cases)} images with the lowest top-20 % IoU "
         f"({method}, layer {layer})"

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import InputError, InterruptedRunError
+from harness.pseudonyms import KEY
 from kernels.reasons import Reason
 
 BLOCK = 256  # images per part
@@ -205,7 +206,7 @@ def _require_ours(folder: Path) -> None:
     """Refuse a folder that holds anything but an evaluation, which is known by its plan."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder with --out")
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.iterdir() if path.name[: len(KEY)] != KEY) if folder.is_dir() else []
     known = {*OURS, *(f"{name}.partial" for name in OURS)} if PLAN in names else set()
     strange = [name for name in names if name not in known]
     if strange:

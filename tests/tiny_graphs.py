@@ -21,7 +21,7 @@ import pytest
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
-from harness import pictures
+from harness import command, pictures
 from harness.cli import cli
 from harness.images import RULE, channels_first, load_grey
 from harness.model import Model
@@ -260,4 +260,5 @@ def no_pictures() -> Iterator[None]:
     """Leave out contact sheets: drawing one takes longer than all the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "contact_sheet", lambda *_: None)
+        patch.setattr(command, "write_report", lambda *_: None)
         yield

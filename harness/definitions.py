@@ -1,0 +1,204 @@
+"""What the words and numbers of a report mean, in sentences: one record each, shown wherever the word stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.compare import CONCENTRATION
+from kernels.cam import cam_method
+from kernels.metrics import METRICS
+from kernels.reasons import Reason
+from kernels.scoring import Metric
+
+_LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 is stable."}
+_CHANGES = {"before": "of the map before", "after": "of the map after", "change": "after minus before"}
+
+# Why a statistic has no interval or no value; a map's own reasons are those of `kernels.reasons`.
+STATISTIC_REASONS = {
+    "few_patients": "fewer than 20 patients, too few to resample: there is no interval",
+    "floor_not_separated": "the interval of floor minus chance reaches 0: noise alone moves the maps about as far as "
+    "an unrelated image does, so drift cannot be told from noise",
+    "no_images": "no image has the value and both of its references",
+    "no_variation": "all cells are equal, so there is no variation to share out",
+    "one_class": "the images are all of one class",
+    "undefined": "no draw of patients has a value",
+}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A word, what it means, and where it comes from. `key` is unique and fit for an HTML id."""
+
+    key: str
+    title: str
+    text: str
+    source: str = ""
+
+
+def reason_sentence(label: str) -> str:
+    """Why a value is undefined, from its label in `evaluation.json`."""
+    if label in STATISTIC_REASONS:
+        return STATISTIC_REASONS[label]
+    known = {reason.label: reason.sentence for reason in Reason}
+    return known.get(label, label.replace("_", " "))
+
+
+def definitions(methods: list[str]) -> dict[str, Definition]:
+    """Every definition of a report by its key: words, metrics, then the CAM methods that it uses."""
+    records = [*_WORDS, *_metrics(), *(_method(name) for name in methods)]
+    return {record.key: record for record in records}
+
+
+def _metrics() -> Iterator[Definition]:
+    for record in METRICS.values():
+        if record.kind == "pair":
+            low, high = record.range
+            text = f"{_sentence(record.definition)} Range {low} to {high}. {_LIMITS[record.stable_is]}"
+            yield Definition(record.name, record.name, text, record.source)
+        else:
+            yield from _concentration(record)
+
+
+def _concentration(record: Metric) -> Iterator[Definition]:
+    for part, words in _CHANGES.items():
+        text = f"{_sentence(record.definition)} Here: {words}."
+        yield Definition(f"{record.name}_{part}", f"{record.name}_{part}", text, record.source)
+    assert record.name in CONCENTRATION
+    text = f"The size of the change of {record.name}, whatever its sign. {_sentence(record.definition)} Low is stable."
+    yield Definition(f"{record.name}_shift", f"{record.name}_shift", text, record.source)
+
+
+def _method(name: str) -> Definition:
+    record = cam_method(name)
+    return Definition(method_key(name), name, f"{record.definition.rstrip('.')}.", record.source)
+
+
+def method_key(name: str) -> str:
+    """The key of a CAM method's definition."""
+    return f"method-{name.replace('+', 'p')}"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".") + "."
+
+
+_WORDS = (
+    Definition(
+        "index",
+        "Stability index",
+        "(mean - chance) / (floor - chance), all three over the same images. 1: the maps moved no more than without "
+        "any training; 0: they have no more in common than maps of two unrelated images. It may exceed 1. It is "
+        "undefined where floor and chance cannot be told apart.",
+        "our own definition",
+    ),
+    Definition(
+        "words",
+        "Words for drift",
+        "A convention on the index: from 0.90 no drift beyond the floor, from 0.75 slight, from 0.50 moderate, from "
+        "0.25 strong, below severe. Uncertain where the interval reaches over more than three of these steps.",
+        "our own convention; a gate policy sets bounds of its own",
+    ),
+    Definition(
+        "chance",
+        "Chance",
+        "The same metric between the map of one image before and that of another image after: same class, different "
+        "patient, averaged over seeded draws. Maps follow the shape of a chest, so chance is not 0.",
+        "derangements of the sorted image list",
+    ),
+    Definition(
+        "floor",
+        "Noise floor",
+        "The metric without training in between. Jitter: the same checkpoint on the image and on the image with slight "
+        "noise, moved by one pixel and moved back. Replicate: two trainings of the same phase with different seeds.",
+        "our own definition",
+    ),
+    Definition(
+        "interval",
+        "95 % interval",
+        "Percentiles of the bootstrap over patients: all images of a patient are drawn together. None below 20 "
+        "patients.",
+        "Cameron, Gelbach & Miller 2008, doi:10.1162/rest.90.3.414; Efron & Tibshirani 1993, chapter 13",
+    ),
+    Definition(
+        "distribution",
+        "Box",
+        "Thin line: 5 % to 95 % of the images. Box: 25 % to 75 %. Tick: median. Dot: mean, with its 95 % interval.",
+    ),
+    Definition(
+        "n",
+        "n",
+        "Number of compared images (with several labels per image: images and labels) on which the value is defined.",
+    ),
+    Definition(
+        "selection",
+        "Compared images",
+        "true-positive: those that both checkpoints classify correctly; agree: those on which they agree; all: every "
+        "image that can be read. The map explains the true class, or without labels the one that “before” predicts.",
+    ),
+    Definition(
+        "vanished",
+        "Vanished",
+        "One of the two maps is zero everywhere and the other is not. Overlap metrics are 0 there; this counts as "
+        "drift and has a rate of its own.",
+    ),
+    Definition(
+        "undefined",
+        "Undefined",
+        "A value that cannot be computed is not a zero: it enters no mean and is counted under its reason.",
+    ),
+    Definition("accuracy", "Accuracy", "Share of images whose true class is the predicted one."),
+    Definition(
+        "auc",
+        "Macro AUC",
+        "Area under the ROC curve of each class against the rest, averaged over classes.",
+        "Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747",
+    ),
+    Definition(
+        "ece",
+        "Calibration error",
+        "Expected calibration error of the top label: mean distance of confidence and accuracy in 15 equal bins.",
+        "Guo et al. 2017, arXiv 1706.04599",
+    ),
+    Definition("agreement", "Agreement", "Share of images on which both checkpoints decide alike, right or wrong."),
+    Definition(
+        "equivalence",
+        "Equivalence",
+        "Two one-sided tests at 5 %: the 90 % interval of the difference lies within the margin. “Not shown” does not "
+        "mean different.",
+        "Schuirmann 1987, doi:10.1007/BF01068419",
+    ),
+    Definition(
+        "consistency",
+        "Consistency",
+        "How alike the maps of one class are from image to image: mean over pairs of images of the soft IoU of the "
+        "squared, scaled maps, weighted by both class probabilities.",
+        "our own definition, after the C-Score of arXiv 2604.08502",
+    ),
+    Definition(
+        "order",
+        "Order probability",
+        "Share of the bootstrap draws of patients in which the architectures come in this order.",
+    ),
+    Definition(
+        "reversal",
+        "Reversal",
+        "Two architectures change places between two methods. Called only if both differences survive Holm's "
+        "correction with opposite signs. The probability is the share of draws with opposite signs: about 0.50 where "
+        "neither architecture differs, so 0.50 is not evidence.",
+        "Holm 1979, Scand. J. Statist. 6, 65-70",
+    ),
+    Definition(
+        "holm",
+        "p (Holm)",
+        "Sign-flip permutation over whole patients, corrected for all differences of the same metric and layer.",
+        "Phipson & Smyth 2010, doi:10.2202/1544-6115.1585; Holm 1979, Scand. J. Statist. 6, 65-70",
+    ),
+    Definition(
+        "interaction",
+        "Interaction",
+        "Share of the variation, image means removed, that is architecture by method: how much the order of the "
+        "architectures depends on the method. Biased upwards for few images.",
+        "analysis of variance",
+    ),
+)
