@@ -29,8 +29,8 @@ DRAWN = ["--map-size", 20, "--chance", 3, "--jitter", 4, "--method", "layercam",
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_pictures() -> Iterator[None]:
-    with tiny_graphs.no_pictures():
+def _in_brief() -> Iterator[None]:
+    with tiny_graphs.in_brief():
         yield
 
 
@@ -348,6 +348,7 @@ ALL_METHODS = [
 BOTH_LAYERS = ["--layer", "early", "--layer", "late", "--map-size", 20, "--chance", 2, "--jitter", 2]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_against_itself_has_zero_drift_by_every_method_at_every_layer(
     larger: Path, tmp_path: Path
 ) -> None:

@@ -27,8 +27,8 @@ Writer = Callable[..., Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_pictures() -> Iterator[None]:
-    with tiny_graphs.no_pictures():
+def _in_brief() -> Iterator[None]:
+    with tiny_graphs.in_brief():
         yield
 
 

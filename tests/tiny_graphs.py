@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -256,9 +257,11 @@ def metric(result: Evaluation, name: str, method: str = "layercam", scope: str =
 
 
 @contextmanager
-def no_pictures() -> Iterator[None]:
-    """Leave out contact sheets: drawing one takes longer than all the rest of a tiny evaluation."""
+def in_brief() -> Iterator[None]:
+    """Fewer resamples, no contact sheet and no page: they take longer than all the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "contact_sheet", lambda *_: None)
         patch.setattr(command, "write_report", lambda *_: None)
+        patch.setattr(command, "write_report", lambda *_: None, raising=False)
+        patch.setattr(command, "Execution", partial(command.Execution, resamples=1000))
         yield
