@@ -262,6 +262,5 @@ def in_brief() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "contact_sheet", lambda *_: None)
         patch.setattr(command, "write_report", lambda *_: None)
-        patch.setattr(command, "write_report", lambda *_: None, raising=False)
         patch.setattr(command, "Execution", partial(command.Execution, resamples=1000))
         yield
