@@ -127,9 +127,12 @@ def write_graph(
     balanced: bool = False,
     head: float | None = None,
     bias: float | None = None,
+    methods: Sequence[str] = (),
     **changed: Any,
 ) -> Path:
     """An exported graph with metadata; `changed` replaces fields of it, `roles` gives CAM layers their role.
+
+    Maps of `methods` are outputs, too.
 
     With `score_kind="binary"` there are two classes and one logit.
     """
@@ -151,9 +154,9 @@ def write_graph(
     }
     classes = len(changed.get("classes", fields["classes"]))
     made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias)
-    outputs = assemble.output_names(made.layer_names)
+    outputs = assemble.output_names(made.layer_names, methods)
     layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
-    model = assemble.add_backward(made, kind)
+    model = assemble.add_backward(made, kind, methods)
     stamp(model, Metadata(**{**fields, "layers": layers, **changed}))
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)
@@ -262,5 +265,5 @@ def in_brief() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "contact_sheet", lambda *_: None)
         patch.setattr(command, "write_report", lambda *_: None)
-        patch.setattr(command, "Execution", partial(command.Execution, resamples=1000))
+        patch.setattr(command, "Execution", partial(command.Execution, resamples=300))
         yield

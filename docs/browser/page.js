@@ -1,0 +1,133 @@
+import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+import { grey, inferno, squash } from "./images.js";
+import { readMetadata } from "./onnx-metadata.js";
+
+const RULE = "grey-squash/1";
+const element = (id) => document.getElementById(id);
+const state = { session: null, about: null, picture: null, result: null };
+window.selfExplaining = state; // for tests, and for the curious
+
+ort.env.wasm.numThreads = 1; // more need a page that is isolated from other origins
+
+function say(text, isError = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("error", isError);
+}
+
+/** Run a step and show what goes wrong. */
+function guarded(work) {
+  return async (event) => {
+    try {
+      await work(event);
+    } catch (error) {
+      say(String(error.message ?? error), true);
+    }
+  };
+}
+
+async function loadModel(event) {
+  const [file] = event.target.files;
+  if (!file) return;
+  say("Loading the model …");
+  Object.assign(state, { session: null, result: null });
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const about = readMetadata(bytes, "evidence_drift.");
+  if (about.format !== 1) throw new Error("This is not an exported graph of format 1; make one with `python -m export`.");
+  if (about.image_rule !== RULE) throw new Error(`Exported under image rule ${about.image_rule}; this page knows ${RULE}.`);
+  const maps = about.layers.flatMap((layer) => Object.entries(layer.maps).map(([method, output]) => ({ output, label: `${method}, ${layer.role ?? layer.name}` })));
+  if (!maps.length) throw new Error("This graph holds no map; export it with --fuse layercam.");
+  Object.assign(state, { session: await ort.InferenceSession.create(bytes), about });
+  fill("map", maps.map(({ output, label }) => [output, label]));
+  fill("target", [["-1", "the predicted one"], ...about.classes.map((name, k) => [String(k), name])]);
+  await explain();
+}
+
+async function loadImage(event) {
+  const [file] = event.target.files;
+  if (!file) return;
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "none" });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  state.picture = { plane: grey(data), height: bitmap.height, width: bitmap.width };
+  await explain();
+}
+
+/** One call of the graph: logits and map. */
+async function explain() {
+  const { session, about, picture } = state;
+  if (!session || !picture) return say(session ? "Choose a radiograph." : "Choose a model.");
+  const [height, width] = about.input_size;
+  const plane = squash(picture.plane, picture.height, picture.width, height, width);
+  const image = new Float32Array(3 * plane.length);
+  for (let channel = 0; channel < 3; channel++) image.set(plane, channel * plane.length);
+  const output = element("map").value;
+  const started = performance.now();
+  const found = await session.run({
+    image: new ort.Tensor("float32", image, [1, 3, height, width]),
+    target: new ort.Tensor("int64", BigInt64Array.of(BigInt(element("target").value)), [1]),
+  }, ["logits", output]);
+  const milliseconds = performance.now() - started;
+  state.result = { plane, logits: [...found.logits.data], map: [...found[output].data], shape: found[output].dims.slice(1) };
+  show();
+  say(`Explained in ${milliseconds.toFixed(0)} ms.`);
+}
+
+function probabilities({ logits }) {
+  if (state.about.score_kind === "softmax") {
+    const top = Math.max(...logits), raised = logits.map((x) => Math.exp(x - top));
+    const sum = raised.reduce((a, b) => a + b, 0);
+    return raised.map((x) => x / sum);
+  }
+  const sigmoid = logits.map((x) => 1 / (1 + Math.exp(-x)));
+  return state.about.score_kind === "binary" ? [1 - sigmoid[0], sigmoid[0]] : sigmoid;
+}
+
+function show() {
+  if (!state.result) return;
+  const shares = probabilities(state.result), chosen = Number(element("target").value);
+  const explained = chosen >= 0 ? chosen : shares.indexOf(Math.max(...shares));
+  element("classes").replaceChildren(...state.about.classes.map((name, k) => {
+    const row = document.createElement("tr");
+    row.classList.toggle("explained", k === explained);
+    for (const text of [name, shares[k].toFixed(3)]) row.insertCell().textContent = text;
+    return row;
+  }));
+  draw(state.result);
+}
+
+/** The radiograph, and over it the map relative to its maximum, as opaque as it is high. */
+function draw({ plane, map, shape }) {
+  const canvas = element("picture"), [height, width] = state.about.input_size;
+  Object.assign(canvas, { width, height });
+  const large = squash(map, ...shape, height, width), top = Math.max(...large);
+  const strongest = element("opacity").value / 100, pixels = new ImageData(width, height);
+  plane.forEach((level, i) => {
+    const share = top > 0 ? large[i] / top : 0, opacity = strongest * share;
+    inferno(share).forEach((colour, k) => { pixels.data[4 * i + k] = (1 - opacity) * level + opacity * colour; });
+    pixels.data[4 * i + 3] = 255;
+  });
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+}
+
+function drawScale() {
+  const context = element("scale").getContext("2d");
+  for (let x = 0; x < 256; x++) {
+    context.fillStyle = `rgb(${inferno(x / 255).join(" ")})`;
+    context.fillRect(x, 0, 1, 12);
+  }
+}
+
+function fill(id, options) {
+  element(id).replaceChildren(...options.map(([value, text]) => new Option(text, value)));
+  element(id).disabled = false;
+}
+
+element("model").addEventListener("change", guarded(loadModel));
+element("image").addEventListener("change", guarded(loadImage));
+element("map").addEventListener("change", guarded(explain));
+element("target").addEventListener("change", guarded(explain));
+element("opacity").addEventListener("input", show);
+element("inputs").addEventListener("submit", (event) => event.preventDefault());
+drawScale();

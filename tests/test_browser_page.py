@@ -1,0 +1,153 @@
+"""The page of docs/browser in headless Chromium: its map is Python's."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from harness.images import channels_first, load_grey
+from tests import tiny_graphs
+
+pytestmark = pytest.mark.browser
+PAGE = Path(__file__).parent.parent / "docs" / "browser"
+TOLERANCE = 1e-4  # relative L2: other kernels, same float32
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A file server that does not log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page with its npm package, served on loopback."""
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
+    subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def page(address: str) -> Iterator:
+    """The page, open; console errors and foreign requests fail the test."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        opened = browser.new_page()
+        wrong: list[str] = []
+        opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("request", lambda r: None if r.url.startswith((address, "blob:", "data:")) else wrong.append(r.url))
+        opened.goto(address)
+        yield opened
+        assert not wrong
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A graph that explains itself, one that does not, and pictures larger, smaller and coloured."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (6, 5)).astype(np.float32)
+    for name, size in (("large", (75, 90)), ("small", (20, 23)), ("mixed", (20, 90))):
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(coarse, size).astype(np.uint8))
+    colour = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "colour.png"), colour)
+    tiny_graphs.write_graph(folder / "plain.onnx")
+    tiny_graphs.write_graph(folder / "fused.onnx", methods=["layercam", "gradcam"])
+    return {path.stem: path for path in folder.iterdir()}
+
+
+def python_says(model: Path, image: Path, output: str, target: int) -> tuple[np.ndarray, np.ndarray]:
+    session = ort.InferenceSession(model)
+    batch = channels_first(load_grey(image, (tiny_graphs.SIZE, tiny_graphs.SIZE))[None])
+    logits, found = session.run(["logits", output], {"image": batch, "target": np.array([target])})
+    return logits[0], found[0]
+
+
+def explained(page: object) -> dict:
+    page.wait_for_function("selfExplaining.result !== null")
+    return page.evaluate("selfExplaining.result")
+
+
+@pytest.mark.parametrize("name", ["large", "small", "mixed", "colour"])
+def test_map_and_logits_are_those_of_python(page: object, files: dict[str, Path], name: str) -> None:
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", files[name])
+    found = explained(page)
+    output = page.input_value("#map")
+    logits, expected = python_says(files["fused"], files[name], output, -1)
+    size = tiny_graphs.SIZE
+    assert np.array(found["plane"] if isinstance(found["plane"], list) else list(found["plane"].values())).reshape(
+        size, size
+    ) == pytest.approx(load_grey(files[name], (size, size)), abs=0.51 if name == "colour" else 2e-3)
+    if name == "colour":  # half a grey level apart: OpenCV rounds its weights
+        return
+    assert found["logits"] == pytest.approx(logits.tolist(), abs=1e-3)
+    distance = np.linalg.norm(np.array(found["map"]) - expected.ravel())
+    assert distance <= TOLERANCE * np.linalg.norm(expected)
+
+
+def test_another_class_and_method(page: object, files: dict[str, Path]) -> None:
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", files["large"])
+    explained(page)
+    page.select_option("#map", index=1)
+    page.select_option("#target", "2")
+    page.wait_for_function("document.querySelector('#classes tr.explained td').textContent === 'left'")
+    page.wait_for_timeout(200)
+    output = page.input_value("#map")
+    _, expected = python_says(files["fused"], files["large"], output, 2)
+    assert explained(page)["map"] == pytest.approx(expected.ravel().tolist(), abs=1e-5)
+    assert page.locator("#classes tr").count() == 3
+
+
+def test_picture_shows_the_map_and_opacity_hides_it(page: object, files: dict[str, Path]) -> None:
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", files["large"])
+    explained(page)
+    colourful = "(() => { const c = document.getElementById('picture'); const d = c.getContext('2d').getImageData(0, 0,"
+    colourful += " c.width, c.height).data; return d.some((v, i) => i % 4 === 0 && Math.abs(v - d[i + 2]) > 30); })()"
+    assert page.evaluate(colourful)
+    page.fill("#opacity", "0")
+    page.dispatch_event("#opacity", "input")
+    assert not page.evaluate(colourful)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("plain", "holds no map; export it with --fuse layercam"), ("large", "not an ONNX file")],
+)
+def test_what_is_no_such_model_is_said(page: object, files: dict[str, Path], name: str, sentence: str) -> None:
+    page.set_input_files("#model", files[name])
+    page.wait_for_selector("#status.error")
+    assert sentence in page.text_content("#status")
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_nothing_overflows(page: object, files: dict[str, Path], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", files["large"])
+    explained(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
