@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.compare import CONCENTRATION
 from kernels.cam import cam_method
 from kernels.metrics import METRICS
 from kernels.reasons import Reason
 from kernels.scoring import Metric
 
 _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 is stable."}
-_CHANGES = {"before": "of the map before", "after": "of the map after", "change": "after minus before"}
 
 # Why a statistic has no interval or no value; a map's own reasons are those of `kernels.reasons`.
 STATISTIC_REASONS = {
@@ -61,10 +59,8 @@ def _metrics() -> Iterator[Definition]:
 
 
 def _concentration(record: Metric) -> Iterator[Definition]:
-    for part, words in _CHANGES.items():
-        text = f"{_sentence(record.definition)} Here: {words}."
-        yield Definition(f"{record.name}_{part}", f"{record.name}_{part}", text, record.source)
-    assert record.name in CONCENTRATION
+    text = f"{_sentence(record.definition)} Of the map before, of the map after, and after minus before."
+    yield Definition(record.name, record.name, text, record.source)
     text = f"The size of the change of {record.name}, whatever its sign. {_sentence(record.definition)} Low is stable."
     yield Definition(f"{record.name}_shift", f"{record.name}_shift", text, record.source)
 

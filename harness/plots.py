@@ -63,15 +63,18 @@ def slopes(rankings: Sequence[Ranking], upwards: bool) -> str:
 
 def along(keys: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
     """Panels one above the other over the checkpoints of a training."""
-    figure = Figure(figsize=(WIDTH / DPI, (165 * len(panels) + 40) / DPI), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(WIDTH / DPI, (185 * len(panels) + 40) / DPI), dpi=DPI, layout="constrained")
     for axes, (title, series) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         _style(axes)
-        axes.set_title(title, fontsize=11, color=_INK, loc="left", parse_math=False)
+        axes.set_title(title, fontsize=11, color=_INK, loc="left", parse_math=False, pad=22)
         for place, line in enumerate(series):
             _draw(axes, line, place)
         axes.set_xticks(range(len(keys)), [str(number + 1) for number in range(len(keys))])
         axes.set_xlim(-0.3, len(keys) - 0.7)
-        axes.legend(fontsize=10, frameon=False, labelcolor=_INK, handlelength=2.2, loc="best")
+        axes.legend(
+            fontsize=10, frameon=False, labelcolor=_INK, handlelength=2.2, ncols=2, loc="lower left", borderaxespad=0.2,
+            bbox_to_anchor=(0, 1), columnspacing=1.2, borderpad=0,
+        )  # fmt: skip
     axes.set_xlabel("checkpoint", fontsize=11, color=_MUTED)
     return _svg(figure)
 
@@ -113,14 +116,29 @@ def _style(axes: Axes) -> None:
 def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], place: int) -> None:
     """Write the names beside the last points, moved apart where they would overlap."""
     low, high = sorted(axes.get_ylim())
-    step = 0.085 * (high - low)
-    level = low - step
-    for value, name, colour in sorted(end for end in ends if end[0] == end[0]):
-        level = max(value, level + step)
+    known = sorted(end for end in ends if end[0] == end[0])
+    for level, (_, name, colour) in zip(apart([end[0] for end in known], 0.085 * (high - low)), known, strict=True):
         axes.annotate(
-            name, (place, level), (7, 0), textcoords="offset points", fontsize=11, color=colour, va="center",
+            name, (place, level), (8, 0), textcoords="offset points", fontsize=11, color=colour, va="center",
             annotation_clip=False, parse_math=False,
         )  # fmt: skip
+
+
+def apart(values: Sequence[float], step: float) -> list[float]:
+    """Ascending values moved as little as needed so that neighbours are `step` apart: clusters keep their centre."""
+    clusters: list[list[float]] = []
+    for value in values:
+        clusters.append([value])
+        while len(clusters) > 1 and _lowest(clusters[-1], step) < _lowest(clusters[-2], step) + step * len(
+            clusters[-2]
+        ):
+            last = clusters.pop()
+            clusters[-1] += last
+    return [_lowest(cluster, step) + step * place for cluster in clusters for place in range(len(cluster))]
+
+
+def _lowest(cluster: Sequence[float], step: float) -> float:
+    return sum(cluster) / len(cluster) - step * (len(cluster) - 1) / 2
 
 
 def _mean_of(ranking: Ranking, name: str) -> float:

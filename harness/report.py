@@ -73,6 +73,7 @@ def render(result: Evaluation, folder: Path, names: Names) -> str:
             cells=cells,
             verdicts=found,
             overall=wording.overall(found),
+            lowest=wording.lowest(found),
             definitions=definitions(result.methods),
             headline=HEADLINE,
             metrics=views.SWITCHED,

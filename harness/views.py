@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.cells import DASH, MINUS, Cells, number, percent, signed, span, with_span
 from harness.compare import CONCENTRATION, DIRECTIONS, SHIFTS, STABILITY
+from harness.comparisons import NULL_PROBABILITY
 from harness.definitions import reason_sentence
 from harness.results import (
     ALL,
@@ -16,6 +17,7 @@ from harness.results import (
     MetricSummary,
     PairResult,
     Ranking,
+    Reversal,
     StudyResult,
 )
 from harness.table import HEADLINE
@@ -23,6 +25,11 @@ from kernels.metrics import METRICS
 
 _VARIANTS = ("iou_top5", "iou_top10", "iou_top30", "iou_half", "iou_curve")  # of the headline; in evaluation.json only
 SWITCHED = (HEADLINE, *(name for name in STABILITY if name not in (HEADLINE, *_VARIANTS)))
+_FAMILIES = {
+    "all overlap metrics": [name for name, record in METRICS.items() if record.is_overlap],
+    **{f"{name}_*": [*METRICS[name].columns, f"{name}_shift"] for name in CONCENTRATION},
+    "all change and shift metrics": [f"{name}_{part}" for part in ("change", "shift") for name in CONCENTRATION],
+}
 _BEYOND = 0.1  # how far the line of an index goes on below 0 and above 1
 _WORTH_NAMING = 0.005  # probability of an order; less would read 0.00
 
@@ -233,8 +240,35 @@ def _box_words(item: MetricSummary) -> dict[str, str]:
 
 def _undefined(item: MetricSummary) -> str:
     missing = sum(item.undefined.values())
-    vanished = f", {item.vanished} vanished" if item.vanished else ""
-    return f"{missing} undefined{vanished}" if missing or vanished else ""
+    parts = [f"{count} {what}" for count, what in ((missing, "undefined"), (item.vanished, "vanished")) if count]
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """How concentrated the maps of a layer and method are: per metric before, after, change and its interval."""
+
+    place: tuple[str, str]
+    values: list[tuple[str, str, str, str]]
+
+
+def concentrations(result: Evaluation, cells: Cells, pair: PairResult) -> list[Concentration]:
+    """Of one pair, over all images."""
+    return [
+        Concentration(place, [_concentration(cells, pair, place, name) for name in CONCENTRATION])
+        for place in places(result)
+    ]
+
+
+def _concentration(cells: Cells, pair: PairResult, place: tuple[str, str], name: str) -> tuple[str, str, str, str]:
+    found = [cells.get(pair, *place, column) for column in METRICS[name].columns]
+    before, after, change = (item.estimate if item else None for item in found)
+    return (
+        number(before.mean if before else None),
+        number(after.mean if after else None),
+        signed(change.mean if change else None),
+        span(change.low, change.high) if change else "",
+    )
 
 
 # Undefined values
@@ -259,18 +293,18 @@ def _by_reason(pair: PairResult) -> dict[tuple[str, str, str, int], list[str]]:
 
 
 def _merged(metrics: Sequence[str]) -> list[str]:
-    """The four numbers of a concentration (before, after, change, shift) as one, where all of them are there."""
+    """Families of which every member is there, by one word; the others by name."""
     names = list(metrics)
-    for record in (METRICS[name] for name in CONCENTRATION):
-        own = [*record.columns, f"{record.name}_shift"]
-        if all(name in names for name in own):
-            names = [name for name in names if name not in own] + [f"{record.name}_*"]
+    for word, family in _FAMILIES.items():
+        if all(name in names for name in family):
+            names = [word, *(name for name in names if name not in family)]
     return names
 
 
 def unreasons(result: Evaluation, rows: Sequence[Missing]) -> dict[str, str]:
     """Every reason that occurs in the result, with its sentence."""
     labels = {row.reason for row in rows} | {reason for pair in result.pairs for reason in _interval_reasons(pair)}
+    labels |= {reason for reason in _study_reasons(result.study) if reason}
     return {label: reason_sentence(label) for label in sorted(labels)}
 
 
@@ -280,6 +314,17 @@ def _interval_reasons(pair: PairResult) -> Iterator[str]:
             yield item.estimate.reason
         if item.index and item.index.reason:
             yield item.index.reason
+
+
+def _study_reasons(study: StudyResult | None) -> Iterator[str | None]:
+    if study is None:
+        return
+    yield from (test.reason for test in study.convergence)
+    for item in headline_comparisons(study):
+        yield from (one.reason for one in item.differences)
+        yield from (one.reason for one in item.rankings)
+        yield from (one.reason for one in item.reversals)
+        yield item.interaction.reason if item.interaction else None
 
 
 # Architectures and methods against each other
@@ -322,7 +367,7 @@ def _order(layer: str, ranking: Ranking) -> Order:
         ranking.method,
         _chain(own),
         ", ".join(number(mean) for mean in ranking.means),
-        reason_sentence(ranking.reason) if ranking.reason else number(shares.get(tuple(own), 0.0), 2),
+        ranking.reason or number(shares.get(tuple(own), 0.0), 2),
         "; ".join(others[:2]),
         ranking.n,
     )
@@ -337,13 +382,13 @@ class Line:
     """A row of plain texts, the first ones naming it."""
 
     texts: tuple[str, ...]
-    marked: bool = False
+    marked: bool = False  # a called reversal
 
 
 def reversals(comparisons: Sequence[ComparisonResult]) -> list[Line]:
     """Called reversals first, then the most probable of the others."""
     found = [(item.layer, one) for item in comparisons for one in item.reversals]
-    found.sort(key=lambda named: (not named[1].called, -(named[1].probability or 0.0)))
+    found.sort(key=lambda named: (not named[1].called, -_reach(named[1])))
     return [
         Line(
             (
@@ -351,13 +396,18 @@ def reversals(comparisons: Sequence[ComparisonResult]) -> list[Line]:
                 f"{one.architectures[0]} and {one.architectures[1]}",
                 f"{one.methods[0]} to {one.methods[1]}",
                 f"{signed(one.first)} to {signed(one.second)}",
-                number(one.probability, 2) if not one.reason else reason_sentence(one.reason),
-                "called" if one.called else "not called",
+                number(one.probability, 2) if not one.reason else one.reason,
+                number(NULL_PROBABILITY, 2),
             ),
             one.called,
         )
         for layer, one in found
     ]
+
+
+def _reach(reversal: Reversal) -> float:
+    """The smaller of its two differences: what both methods say at least."""
+    return min(abs(reversal.first or 0.0), abs(reversal.second or 0.0))
 
 
 def differences(comparisons: Sequence[ComparisonResult]) -> list[Line]:
@@ -369,10 +419,9 @@ def differences(comparisons: Sequence[ComparisonResult]) -> list[Line]:
                 " · ".join(one.first),
                 " · ".join(one.second),
                 f"{signed(one.value)}{f' ({span(one.low, one.high)})' if one.low is not None else ''}",
-                number(one.p_holm, 4) if one.reason is None else reason_sentence(one.reason),
+                number(one.p_holm, 4) if one.reason is None else one.reason,
                 str(one.n),
-            ),
-            one.p_holm is not None and one.p_holm < 0.05,
+            )
         )
         for item in comparisons
         for one in item.differences
@@ -386,8 +435,7 @@ def interactions(comparisons: Sequence[ComparisonResult]) -> list[Line]:
             (
                 item.layer,
                 f"{percent(one.value, 1)}{f' ({percent(one.low, 1)} to {percent(one.high, 1)})' if one.low else ''}",
-                str(one.n),
-                reason_sentence(one.reason) if one.reason else "",
+                one.reason or str(one.n),
             )
         )
         for item in comparisons
@@ -409,11 +457,8 @@ def equivalences(result: Evaluation) -> list[Line]:
                 test.of,
                 f"{signed(test.difference)}{f' ({span(test.low90, test.high90)})' if test.low90 is not None else ''}",
                 f"±{test.margin:g}",
-                ("equivalent" if test.equivalent else "not shown")
-                if test.reason is None
-                else reason_sentence(test.reason),
-            ),
-            test.equivalent,
+                ("equivalent" if test.equivalent else "not shown") if test.reason is None else test.reason,
+            )
         )
         for test in tests
     ]
@@ -513,7 +558,7 @@ def _index(result: Evaluation, cells: Cells, before: str, after: str) -> str:
     item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
     if item is None or item.index is None:
         return DASH
-    return with_span(item.index, 2) if item.index.value is not None else reason_sentence(item.index.reason or "")
+    return with_span(item.index, 2) if item.index.value is not None else item.index.reason or DASH
 
 
 def pair_between(result: Evaluation, before: str, after: str) -> PairResult | None:

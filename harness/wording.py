@@ -84,13 +84,16 @@ def overall(found: Sequence[Verdict]) -> str:
         for level in (*reversed(LEVELS), UNCERTAIN, UNKNOWN)
         if counts[level.key]
     ]
-    judged = [
-        (verdict.index.value, verdict.pair.name)
-        for verdict in found
-        if verdict.index and verdict.index.value is not None
-    ]
-    ending = f" The lowest index is {number(min(judged)[0], 2)}: {min(judged)[1]}." if judged else ""
-    return f"{len(found)} pairs of checkpoints: {', '.join(parts)}.{ending}"
+    return f"{len(found)} pairs of checkpoints: {', '.join(parts)}."
+
+
+def lowest(found: Sequence[Verdict]) -> str:
+    """Which of several pairs drifted most; empty where that is not known."""
+    judged = [(one.index.value, one.pair.name) for one in found if one.index and one.index.value is not None]
+    if len(judged) < 2:
+        return ""
+    value, name = min(judged)
+    return f"The lowest stability index is {number(value, 2)}: {name}."
 
 
 def _of_level(level: Level) -> str:
