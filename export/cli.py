@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from export.parity import Difference
     from export.record import CheckpointRecord
 
+TARGETS = ("int8", "float16")
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,6 +81,27 @@ def onnx(
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
     _report(out, "its source", export_onnx(model, _request(layers or ("auto",), out, **asked), preprocessing))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="int8 needs --data to calibrate on.")
+@click.option("--data", type=click.Path(path_type=Path), help="Manifest (CSV, column file) or folder of images.")
+@click.option("--root", type=click.Path(path_type=Path), help="What a manifest's paths are relative to.")
+@click.option("--split", help="Only the manifest's rows of this split.")
+@click.option("--images", "count", default=100, show_default=True, help="How many of the images to use.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+def compress(
+    model: Path, target: str, data: Path | None, root: Path | None, split: str | None, count: int, out: Path
+) -> None:
+    """Compress an exported graph, and explain it through the compression.
+
+    Layers, classes and preprocessing stay what they were: compare the two with `python -m harness evaluate`.
+    """
+    from export import compress as module
+
+    images = module.find_images(data, count, root, split) if data else []
+    _report(out, "the compressed forward graph", module.compress(model, target, out, images))
 
 
 @cli.command()

@@ -131,6 +131,7 @@ class Rule:
     note: str = ""
     domain: str = ""
     opsets: range = OPSETS
+    integers: bool = False  # it writes or reads the integers of a quantiser, which stand for real numbers
 
 
 _RULES: dict[tuple[str, str], list[Rule]] = defaultdict(list)
@@ -150,10 +151,12 @@ def define(
     ties: str = "",
     note: str = "",
     opsets: range = OPSETS,
+    integers: bool = False,
 ) -> None:
     """Register a rule by one formula per input, None for an input that has no gradient.
 
-    With `broadcast=True` formulas return cotangents in the output's shape, and broadcasting is undone here.
+    With `broadcast=True` formulas return cotangents in the output's shape, and broadcasting is undone here. Only
+    rules with `integers=True` may pass a gradient through integers.
     """
 
     def vjp(step: Step, active: frozenset[int]) -> list[ir.Value | None]:
@@ -166,7 +169,7 @@ def define(
         return cotangents
 
     inputs = ", ".join(str(index) for index, formula in enumerate(formulas) if formula is not None)
-    _register(Rule(operator, vjp, inputs, ties, note, opsets=opsets))
+    _register(Rule(operator, vjp, inputs, ties, note, opsets=opsets, integers=integers))
 
 
 def define_variadic(operator: str, vjp: Vjp, *, ties: str = "", note: str = "", opsets: range = OPSETS) -> None:
@@ -215,8 +218,8 @@ def backward(
     :raises InputError: naming every node without a rule at once, or a tensor that the score does not depend on.
     """
     path = active_path(graph, opset, score, wrt)
-    _refuse_missing_rules(path, opset)
     varying = {value for node in path for value in node.outputs} | set(wrt)
+    _refuse_missing_rules(path, opset, varying)
     cotangents: dict[ir.Value, list[ir.Value]] = defaultdict(list)
     cotangents[score].append(seed)
     for node in reversed(path):
@@ -225,7 +228,10 @@ def backward(
 
 
 def active_path(graph: ir.Graph, opset: int, score: ir.Value, wrt: Iterable[ir.Value]) -> list[ir.Node]:
-    """The nodes on the way from `wrt` to `score`, in topological order."""
+    """The nodes on the way from `wrt` to `score`, in topological order.
+
+    Integers end the way, unless a quantiser made them: a node that reads those belongs to it.
+    """
     needed = _ancestors(score)
     varying = set(wrt)
     path = []
@@ -233,12 +239,17 @@ def active_path(graph: ir.Graph, opset: int, score: ir.Value, wrt: Iterable[ir.V
         rule = rule_for(node, opset)
         if node not in needed or (rule is not None and rule.vjp is None):
             continue
-        if any(value in varying for value in node.inputs):
-            outputs = [value for value in node.outputs if value.dtype is None or value.dtype in FLOATS]
+        read = [value for value in node.inputs if value in varying]
+        outputs = [value for value in node.outputs if is_real(value) or (rule is not None and rule.integers)]
+        if read and (outputs or not all(map(is_real, read))):
             varying.update(outputs)
-            if outputs:
-                path.append(node)
+            path.append(node)
     return path
+
+
+def is_real(value: ir.Value | None) -> bool:
+    """Whether a tensor holds floating-point numbers, as far as its type is known."""
+    return value is None or value.dtype is None or value.dtype in FLOATS
 
 
 def _ancestors(value: ir.Value) -> set[ir.Node]:
@@ -252,11 +263,15 @@ def _ancestors(value: ir.Value) -> set[ir.Node]:
     return found
 
 
-def _refuse_missing_rules(path: Sequence[ir.Node], opset: int) -> None:
+def _refuse_missing_rules(path: Sequence[ir.Node], opset: int, varying: set[ir.Value]) -> None:
     missing: dict[str, list[str]] = defaultdict(list)
     for node in path:
-        if rule_for(node, opset) is None:
-            missing[f"{node.domain}::{node.op_type}" if node.domain else node.op_type].append(node.name or "?")
+        rule = rule_for(node, opset)
+        operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        if rule is None:
+            missing[operator].append(node.name or "?")
+        elif not rule.integers and any(value in varying and not is_real(value) for value in node.inputs):
+            missing[f"{operator} on quantised integers"].append(node.name or "?")
     if missing:
         what = "; ".join(f"{operator} ({', '.join(names)})" for operator, names in sorted(missing.items()))
         raise InputError(

@@ -32,7 +32,7 @@ def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> l
     model = onnx_source.load(path)
     source = ir.to_proto(model)
     digest = weights_digest(_weights(model))
-    forward, score_kind = onnx_source.forward_graph(path, model, request.layers, preprocessing)
+    forward, score_kind, roles = onnx_source.forward_graph(path, model, request.layers, preprocessing)
     _, _, height, width = dimensions(model.graph.inputs[0])
     greys = _greys(request, (height or 0, width or 0))
     metadata = _metadata(path, request, forward, score_kind, digest, preprocessing, greys)
@@ -42,8 +42,6 @@ def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> l
     def prove(content: bytes) -> list[parity.Difference]:
         return _prove(content, expected, forward, request, score_kind, images)
 
-    names = list(forward.layer_names)
-    roles = {names[request.layers.index("auto")]: "last"} if "auto" in request.layers else {}
     return finish(forward, metadata, request, prove, roles)
 
 
@@ -114,7 +112,7 @@ def _prove(
     tails = _tails(content, [names.activations for names in outputs])
 
     def score(logits: np.ndarray) -> np.ndarray:
-        return _explained(logits.astype(np.float64), feeds["target"], score_kind, request.probability)
+        return explained_score(logits.astype(np.float64), feeds["target"], score_kind, request.probability)
 
     return parity.compare(content, feeds, {"logits": expected, **gradients}) + [
         parity.compare_slopes(
@@ -124,7 +122,7 @@ def _prove(
     ]
 
 
-def _explained(logits: np.ndarray, target: np.ndarray, score_kind: str, probability: bool) -> np.ndarray:
+def explained_score(logits: np.ndarray, target: np.ndarray, score_kind: str, probability: bool) -> np.ndarray:
     """(N,) explained scores. A binary model has one logit; argmax of one column is class 0, its negative."""
     if probability:
         logits = scores_to_probabilities(logits, score_kind)

@@ -19,13 +19,14 @@ import onnxruntime as ort
 from export import passes
 from export.assemble import Forward, check_forward, cut_final_activation, squeeze_head
 from export.emit import Emitter, dimensions
-from export.engine import OPSETS, active_path
+from export.engine import OPSETS, active_path, is_real
 from export.logs import warnings_of
 from harness.errors import CannotEvaluateError, InputError, first_line
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 RECURRENT = {"LSTM", "GRU", "RNN"}
+ROLES = ("penultimate", "last")  # what CAM layers are called in any network
 EQUAL = 1e-5  # relative L2 error that a converted model may have
 
 
@@ -65,19 +66,24 @@ def load(path: Path) -> ir.Model:
 
 def forward_graph(
     path: Path, model: ir.Model, layers: Sequence[str], preprocessing: Preprocessing
-) -> tuple[Forward, str]:
-    """(forward graph with the input `image`, score kind) of a loaded model."""
+) -> tuple[Forward, str, dict[str, str]]:
+    """(forward graph with the input `image`, score kind, CAM layer -> role) of a loaded model.
+
+    :param layers: `auto`, TENSOR, or `penultimate=TENSOR` and `last=TENSOR`, which give the tensor that role.
+    """
     _free_batch(model.graph)
     _prepend(path, model.graph, preprocessing)
     passes.infer_shapes(model)
     logits, score_kind = cut_final_activation(model.graph)
     logits = squeeze_head(model.graph, logits)
     passes.infer_shapes(model)
-    names = [_tensor(model, logits, layer) for layer in layers]
+    asked = [_role_and_tensor(layer) for layer in layers]
+    names = [_tensor(model, logits, tensor) for _, tensor in asked]
+    roles = _roles(names, [role for role, _ in asked])
     forward = Forward(model, str(logits.name), {name: name for name in names})
     check_forward(forward)
     model.graph.outputs[:] = [logits, *forward.layers.values()]  # pinned: no pass folds them away
-    return forward, score_kind
+    return forward, score_kind, roles
 
 
 def candidates(model: ir.Model, logits: ir.Value) -> dict[str, tuple[int | None, ...]]:
@@ -87,7 +93,7 @@ def candidates(model: ir.Model, logits: ir.Value) -> dict[str, tuple[int | None,
     for node in active_path(model.graph, model.opset_imports[""], logits, inputs):
         for value in node.outputs[:1]:
             sizes = dimensions(value) if value.shape is not None else ()
-            if len(sizes) == 4 and (sizes[2] or 0) * (sizes[3] or 0) > 1:
+            if is_real(value) and len(sizes) == 4 and (sizes[2] or 0) * (sizes[3] or 0) > 1:
                 found[str(value.name)] = sizes
     return found
 
@@ -250,6 +256,28 @@ def _geometry(path: Path, image: ir.Value, layout: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _role_and_tensor(layer: str) -> tuple[str | None, str]:
+    """What `--layer` names: `auto` is the last map, any other tensor has a role only where one is given."""
+    role, given, tensor = layer.partition("=")
+    if given and role in ROLES:
+        return role, tensor
+    return ("last" if layer == "auto" else None), layer
+
+
+def _roles(names: Sequence[str], roles: Sequence[str | None]) -> dict[str, str]:
+    """CAM layer -> role; a role belongs to one layer, and a layer has one role."""
+    found: dict[str, str] = {}
+    for name, role in zip(names, roles, strict=True):
+        if role is None or found.get(name) == role:
+            continue
+        if role in found.values():
+            raise InputError(f"--layer gives the role {role!r} to more than one tensor; give it to one")
+        if name in found:
+            raise InputError(f"--layer gives tensor {name!r} the roles {found[name]!r} and {role!r}; give it one")
+        found[name] = role
+    return found
+
+
 def _tensor(model: ir.Model, logits: ir.Value, layer: str) -> str:
     """The name of the tensor that a layer means; `auto` is the last map on the way to the score."""
     known = candidates(model, logits)
@@ -260,5 +288,8 @@ def _tensor(model: ir.Model, logits: ir.Value, layer: str) -> str:
     if layer not in known:
         near = difflib.get_close_matches(layer, known, n=3) or list(known)[-5:]
         shapes = ", ".join(f"{name} {known[name][1:]}" for name in near)
-        raise InputError(f"the model has no spatial tensor {layer!r}; nearest (C, h, w): {shapes}")
+        raise InputError(
+            f"the model has no spatial tensor {layer!r}; nearest (C, h, w): {shapes}; "
+            "a role is given as penultimate=TENSOR or last=TENSOR"
+        )
     return layer

@@ -4,6 +4,6 @@ In every formula `s` is the `Step`: `s.a`, `s.b`, `s.c` are the operator's input
 the cotangent that arrives at `s.y`.
 """
 
-from export.rules import convolution, elementwise, layout, linear, pooling, reduction, resampling
+from export.rules import convolution, elementwise, layout, linear, pooling, quantization, reduction, resampling
 
-__all__ = ["convolution", "elementwise", "layout", "linear", "pooling", "reduction", "resampling"]
+__all__ = ["convolution", "elementwise", "layout", "linear", "pooling", "quantization", "reduction", "resampling"]
