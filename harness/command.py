@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from harness import pictures, store
 from harness.across import Across
-from harness.collect import Running, blocks, collect_block
+from harness.collect import Block, Running, blocks, collect_block
 from harness.compare import Collected, Comparer, comparisons, read_collected
 from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
@@ -139,34 +139,37 @@ def _collect(
 ) -> None:
     """Write the parts of predictions and maps that are not there yet."""
     plan, records = stored.plan, Records.of(samples)
+    each = -(-len(samples) // store.BLOCK)  # parts per checkpoint
     total = len(samples) * len(plan.checkpoints)
     with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
-        for number, checkpoint in enumerate(plan.checkpoints):
-            todo = []
-            for part, block in enumerate(blocks(samples, records), number * -(-len(samples) // store.BLOCK)):
-                if folder.has("predictions", part):
-                    bar.update(len(block.samples))
-                else:
-                    todo.append((part, block))
-            if not todo:
-                continue
-            model = first if number == 0 else _open(plan, number, execution)
-            for part, block in todo:
-                predictions, maps = collect_block(
-                    checkpoint.key,
-                    model,
-                    block,
-                    plan.layers,
-                    plan.options,
-                    stored.select,
-                    execution.running,
-                    bar.update,
-                )
-                folder.write("maps", part, maps)
-                folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
-            clock.add("onnxruntime", model.seconds)
-            if number == 0:  # the classes of images without labels
+        for number in range(len(plan.checkpoints)):
+            parts = dict(enumerate(blocks(samples, records), number * each))
+            todo = {part: block for part, block in parts.items() if not folder.has("predictions", part)}
+            bar.update(sum(len(block.samples) for part, block in parts.items() if part not in todo))
+            if todo:
+                model = first if number == 0 else _open(plan, number, execution)
+                _collect_parts(stored, number, model, todo, folder, execution, bar)
+                clock.add("onnxruntime", model.seconds)
+            if number == 0:  # the classes of images without labels are what the first checkpoint says
                 records = read_collected(folder, plan, samples, 1).records
+
+
+def _collect_parts(
+    stored: Stored,
+    number: int,
+    model: Model,
+    todo: Mapping[int, Block],
+    folder: Store,
+    execution: Execution,
+    bar: tqdm,
+) -> None:
+    plan, key = stored.plan, stored.plan.checkpoints[number].key
+    for part, block in todo.items():
+        predictions, maps = collect_block(
+            key, model, block, plan.layers, plan.options, stored.select, execution.running, bar.update
+        )
+        folder.write("maps", part, maps)
+        folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
 
 
 def _open(plan: Plan, number: int, execution: Execution) -> Model:
@@ -183,7 +186,7 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
     _require_images(collected, samples, execution.out)
     comparer = Comparer(plan, collected, stored.select, folder, threads)
-    _require_selected(plan, comparer, stored.select, samples)
+    _require_selected(plan, comparer, stored.select, samples, execution.out)
     folder.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
         _compare(plan, comparer, execution.quiet)
@@ -205,14 +208,14 @@ def _require_images(collected: Collected, samples: list[Sample], out: Path) -> N
         raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
 
 
-def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample]) -> None:
+def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Path) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
     what = f"none of the {len(samples)} images is selected by {select!r}"
     if len(empty) == len(plan.drifts):
+        store.end(out)
         raise CannotEvaluateError(
-            f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all into "
-            "another folder (or keep these maps: --from this folder --select all --jitter 0)"
+            f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
     for name in empty:
         print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)

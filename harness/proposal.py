@@ -1,24 +1,45 @@
-"""A first policy, proposed from an evaluation that was found good: `gate --init`."""
+"""A first policy, proposed from an evaluation that was found good: `gate --init`.
+
+Two ways to a bound on a mean, both from the interval's bad end e, since that is what a rule judges:
+
+- With three or more replicates: the limit that one more training of the same kind stays within with 99.5 %,
+
+      mean(e) -+ t(0.995, f) s sqrt(1 + 1/R),
+
+  s the standard deviation between the R replicates, pooled over the classes (f = (R - 1) x classes). Source: Hahn &
+  Meeker 1991, Statistical Intervals, doi:10.1002/9780470316771, section 4.8 (prediction of a future observation).
+- With fewer: half way between chance and floor, or a tenth of their distance beyond e, where that is further.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+from scipy import stats
 
+from harness.compare import DIRECTIONS
 from harness.policy import ALL, Requirements
-from harness.results import Evaluation, MetricSummary, PairResult
+from harness.results import Estimate, Evaluation, MetricSummary, PairResult
 from harness.table import digits, one_line
 
-METRIC = "iou_top20"
+METRICS = ("iou_top20", "centroid_shift")  # what was looked at, and where
 HALF_WAY = 0.5  # between chance and floor
-SLACK = 0.1  # of the distance from chance to floor, below what the evaluation reached
+SLACK = 0.1  # of the distance from chance to floor, beyond what the evaluation reached
+REPLICATES = 3  # from which the variation between trainings sets the bounds
+CONFIDENCE = 0.995
+IMAGES, PATIENTS = 30, 25  # from which a rule is proposed; it asks for fewer, since selections vary
+REQUIREMENTS = Requirements(min_images=20, min_patients=20)
 _TEMPLATES = Path(__file__).parent / "templates"
+
+Place = tuple[str, str, str]  # layer, method, metric
+Key = tuple[str, str, str, str]  # place and scope
 
 
 @dataclass(frozen=True)
@@ -30,93 +51,142 @@ class Proposed:
 
 
 def propose(result: Evaluation, digest: str, name: str) -> str:
-    """The text of a policy TOML with bounds from the floor and chance of `result`.
+    """The text of a policy TOML with bounds from the first architecture of `result`.
 
-    Per layer and method, overall and per class: a lower bound on the mean top-20 % overlap; overall an upper bound on
-    the vanished rate; and a lower bound on the change in accuracy. What has too little to stand on gets no rule.
+    Per layer, method and metric, overall and per class, a bound on the mean; overall an upper bound on the vanished
+    rate; and a lower bound on the change in accuracy. What has too little to stand on gets no rule, and the text
+    says so.
     """
+    pairs = [pair for pair in result.pairs if pair.architecture == result.pairs[0].architecture]
     left_out: list[str] = []
-    rules = [rule for pair in result.pairs[:1] for rule in _of_pair(result, pair, left_out)]
-    shown = {"name": name, "digest": digest, "rules": rules, "left_out": left_out}
+    rules = [*_quality_rules(result, pairs[0]), *_map_rules(pairs, left_out)]
+    shown = {"name": name, "digest": digest, "rules": rules, "left_out": left_out, "replicates": len(pairs)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=False, keep_trailing_newline=True, trim_blocks=True
     )
     template = environment.get_template("policy.toml.j2")
-    return template.render(**shown, requirements=Requirements(), toml=_toml, comment=one_line)
+    return template.render(**shown, requirements=REQUIREMENTS, toml=_toml, comment=one_line)
 
 
-def _of_pair(result: Evaluation, pair: PairResult, left_out: list[str]) -> Iterator[Proposed]:
+def _quality_rules(result: Evaluation, pair: PairResult) -> Iterator[Proposed]:
     if "accuracy" in pair.change:
-        yield Proposed(
-            {
-                "metric": "accuracy",
-                "statistic": "change",
-                "min": -round(max(0.05, 2 * result.margin), 3),
-                "mode": "point",
-            },
-            "accuracy may fall by that much; an interval this wide would hardly ever pass `surely-good`",
-        )
-    for item in pair.metrics:
-        if item.metric != METRIC:
+        bound = -round(max(0.05, 2 * result.margin), 3)
+        keys = {"metric": "accuracy", "statistic": "change", "min": bound, "mode": "point"}
+        yield Proposed(keys, "accuracy may fall by that much; its interval is too wide for `surely-good`")
+
+
+def _map_rules(pairs: Sequence[PairResult], left_out: list[str]) -> Iterator[Proposed]:
+    """Rules in the order of the first pair's summaries."""
+    by_place = [{(*_place_of(item), item.scope): item for item in pair.metrics} for pair in pairs]
+    for key, first in by_place[0].items():
+        if first.metric not in METRICS:
             continue
-        reason = _too_little(item)
+        items = [found[key] for found in by_place if key in found]
+        spread = _spread([found for found in by_place if key in found], key[:3])
+        reason = _too_little(items, spread)
         if reason:
-            left_out.append(f"{item.scope}, {item.method} at {item.layer}: {reason}")
+            left_out.append(f"{first.metric}, {first.scope}, {first.method} at {first.layer}: {reason}")
         else:
-            yield _overlap_rule(item)
-        if item.scope == ALL and item.vanished_rate is not None and item.vanished_rate.high is not None:
-            yield _vanished_rule(item)
+            yield _mean_rule(items, spread)
+        if first.scope == ALL and first.vanished_rate is not None:
+            yield from _vanished_rule(items)
 
 
-def _too_little(item: MetricSummary) -> str:
+def _too_little(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> str:
     """Why no rule can be derived, or nothing."""
-    needed = Requirements()
-    if item.n < needed.min_images or item.n_patients < needed.min_patients:
-        return f"{item.n} images of {item.n_patients} patients are too few"
-    if item.index is None or item.index.floor is None or item.index.chance is None:
-        return "there is no floor or no chance level"
-    if item.index.reason:
-        return f"floor and chance cannot be told apart ({item.index.reason})"
-    if item.estimate.low is None:
-        return "there is no interval"
-    return "" if _bound(item) > item.index.chance else "too near to chance: a bound below chance would stop nothing"
+    for item in items:
+        if item.n < IMAGES or item.n_patients < PATIENTS:
+            return f"{item.n} images of {item.n_patients} patients are too few"
+        if item.estimate.low is None or item.estimate.high is None:
+            return "there is no interval"
+    bound = _bound(items, spread)
+    if bound is None:
+        return "floor and chance cannot be told apart"
+    index, direction = items[0].index, DIRECTIONS[items[0].metric]
+    if spread is None and index is not None and index.chance is not None and direction * (bound - index.chance) <= 0:
+        return "too near to chance: a bound beyond chance would stop nothing"
+    return "" if 0 < bound < 1 else "trainings differ so much that a bound would stop nothing"
 
 
-def _bound(item: MetricSummary) -> float:
-    """Half way from chance to floor, or a little below what the evaluation reached, where that is less."""
-    index, low = item.index, item.estimate.low
-    assert index is not None
-    assert index.chance is not None
-    assert index.floor is not None
-    assert low is not None
-    distance = index.floor - index.chance
-    return math.floor(min(index.chance + HALF_WAY * distance, low - SLACK * distance) * 1e3) / 1e3
+def _mean_rule(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> Proposed:
+    bound, first = _bound(items, spread), items[0]
+    assert bound is not None
+    side = "min" if DIRECTIONS[first.metric] > 0 else "max"
+    here = ", ".join(digits(item.estimate.mean) for item in items)
+    chance = digits(first.index.chance) if first.index else "unknown"
+    floor = digits(first.index.floor) if first.index else "unknown"
+    keys = {"metric": first.metric, **_place(first), "statistic": "mean", side: bound, **_undefined(items)}
+    return Proposed(keys, f"chance {chance}, floor {floor}, here {here}")
 
 
-def _overlap_rule(item: MetricSummary) -> Proposed:
-    assert item.index is not None
-    comment = f"chance {digits(item.index.chance)}, floor {digits(item.index.floor)}, here {digits(item.estimate.mean)}"
-    keys = {"metric": METRIC, **_place(item), "statistic": "mean", "min": _bound(item), **_undefined(item)}
-    return Proposed(keys, comment)
+def _bound(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> float | None:
+    """The bound, rounded to the lenient side; None where nothing says where it could lie."""
+    direction = DIRECTIONS[items[0].metric]
+    ends = [_bad_end(item.estimate, direction) for item in items]
+    if spread is not None:
+        sd, freedom = spread
+        reach = float(stats.t.ppf(CONFIDENCE, freedom)) * sd * math.sqrt(1 + 1 / len(ends))
+        return _lenient(float(np.mean(ends)) - direction * reach, direction)
+    index = items[0].index
+    if index is None or index.reason or index.floor is None or index.chance is None:
+        return None
+    distance = index.floor - index.chance  # of the direction's sign
+    candidates = (index.chance + HALF_WAY * distance, ends[0] - SLACK * distance)
+    return _lenient(min(candidates) if direction > 0 else max(candidates), direction)
 
 
-def _vanished_rule(item: MetricSummary) -> Proposed:
-    high = (item.vanished_rate and item.vanished_rate.high) or 0.0
-    bound = min(max(0.02, math.ceil(1.25 * high * 1e3) / 1e3), 0.999)
-    comment = f"evidence vanished for {item.vanished} of {item.n} images here"
-    keys = {"metric": METRIC, **_place(item), "statistic": "vanished-rate", "max": bound, **_undefined(item)}
-    return Proposed(keys, comment)
+def _spread(
+    by_place: Sequence[dict[tuple[str, str, str, str], MetricSummary]], place: Place
+) -> tuple[float, int] | None:
+    """(standard deviation of the bad ends between replicates, degrees of freedom), pooled over the classes."""
+    if len(by_place) < REPLICATES:
+        return None
+    direction, variances = DIRECTIONS[place[2]], []
+    for key in by_place[0]:
+        if key[:3] == place and key[3] != ALL:
+            estimates = [found[key].estimate for found in by_place if key in found]
+            if len(estimates) == len(by_place) and all(item.low is not None for item in estimates):
+                variances.append(np.var([_bad_end(item, direction) for item in estimates], ddof=1))
+    return (float(np.sqrt(np.mean(variances))), (len(by_place) - 1) * len(variances)) if variances else None
+
+
+def _bad_end(estimate: Estimate, direction: int) -> float:
+    end = estimate.low if direction > 0 else estimate.high
+    assert end is not None
+    return end
+
+
+def _lenient(bound: float, direction: int) -> float:
+    """Three decimals, away from the good side."""
+    return direction * math.floor(direction * bound * 1e3) / 1e3
+
+
+def _vanished_rule(items: Sequence[MetricSummary]) -> Iterator[Proposed]:
+    """A quarter above the worst interval's end; none where evidence vanishes as a rule."""
+    ends = [item.vanished_rate.high for item in items if item.vanished_rate and item.vanished_rate.high is not None]
+    if not ends:
+        return
+    bound = max(0.02, math.ceil(1.25 * max(ends) * 1e3) / 1e3)
+    if bound < 1:
+        shown = ", ".join(f"{item.vanished} of {item.n}" for item in items)
+        keys = {"metric": items[0].metric, **_place(items[0]), "statistic": "vanished-rate", "max": bound}
+        yield Proposed({**keys, **_undefined(items)}, f"evidence vanished for {shown} images here")
+
+
+def _place_of(item: MetricSummary) -> Place:
+    return item.layer, item.method, item.metric
 
 
 def _place(item: MetricSummary) -> dict[str, str]:
     return {"method": item.method, "layer": item.layer, "scope": item.scope}
 
 
-def _undefined(item: MetricSummary) -> dict[str, float]:
+def _undefined(items: Sequence[MetricSummary]) -> dict[str, float]:
     """What the rule allows to be undefined, where that is more than the policy does by default."""
-    undefined = sum(item.undefined.values())
-    share = undefined / (item.n + undefined)
-    return {} if share <= Requirements().max_undefined else {"max_undefined": math.ceil((share + 0.02) * 100) / 100}
+    shares = [sum(item.undefined.values()) / (item.n + sum(item.undefined.values())) for item in items]
+    if max(shares) <= REQUIREMENTS.max_undefined:
+        return {}
+    return {"max_undefined": min(1.0, math.ceil((1.25 * max(shares) + 0.02) * 100) / 100)}
 
 
 def _toml(value: object) -> str:

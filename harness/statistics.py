@@ -209,7 +209,8 @@ def interval(distribution: np.ndarray, n_patients: int, level: float = 0.95) -> 
     per patient, half of the variance shared within a patient, the 95 % interval held the truth in 92.5 % with 20
     patients, 93.1 % with 30, 93.7 % with 50 and 94.4 % with 80 (standard error 0.4 %).
 
-    :param n_patients: patients with a defined value; below 20 both ends are NaN, reason `few_patients` (`no_images` for 0).
+    :param n_patients: patients with a defined value; below 20 both ends are NaN, reason `few_patients`, for 0
+        `no_images`.
     :param level: coverage, between 0 and 1.
 
     Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.

@@ -27,6 +27,7 @@ from kernels.reasons import Reason
 BLOCK = 256  # images per part
 PLAN = "plan.json"
 STATISTICS = "scores.json"
+ENDED = "ended"  # the evaluation came to its end without a result; it may be replaced
 RESULT = "evaluation.json"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _REASONS = [reason.label for reason in Reason]
@@ -63,7 +64,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
 }
-OURS = (PLAN, STATISTICS, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
+OURS = (PLAN, STATISTICS, ENDED, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
 
 
 class Store:
@@ -128,7 +129,7 @@ def begin(folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any],
     if resume:
         _require_same(_read_plan(plan), identity, folder)
         return store
-    if plan.exists() and not (folder / RESULT).exists():
+    if plan.exists() and not (folder / RESULT).exists() and not (folder / ENDED).exists():
         raise InputError(
             f"{folder}: holds an unfinished evaluation; continue it with --resume (one from --from: run it again into "
             "another folder), or remove the folder"
@@ -143,6 +144,11 @@ def discard(folder: Path) -> None:
     """Remove what an evaluation wrote, where nothing in it is worth keeping."""
     for name in OURS:
         _remove(folder / name)
+
+
+def end(folder: Path) -> None:
+    """Mark an evaluation that cannot have a result."""
+    (folder / ENDED).touch()
 
 
 @contextmanager

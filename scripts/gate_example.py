@@ -24,7 +24,7 @@ from harness.results import Evaluation
 from kernels.resize import upsample
 
 HONEST, SPOILED = Path("runs/gate-honest"), Path("runs/gate-spoiled")
-DEPLOYED = HONEST / "onnx/finetune.onnx"
+DEPLOYED = HONEST / "onnx/transfer.onnx"
 MARKED_CLASS = "covid19"
 CANDIDATES = {
     **{f"honest, seed {n}": (HONEST, f"finetune.seed{n}") for n in (3, 4, 5)},
@@ -56,12 +56,12 @@ def row(name: str, out: Path, code: int) -> list[str]:
     (pair,) = result.pairs
     verdict = json.loads((out.parent / f"{out.name}.json").read_text(encoding="utf-8"))
     accuracy = result.by_key[pair.after].quality["accuracy"]
-    iou = {
-        (item.method, item.scope): item.estimate
+    means = {
+        (item.metric, item.scope): item.estimate
         for item in pair.metrics
-        if item.metric == "iou_top20" and item.layer == "penultimate"
+        if (item.layer, item.method) == ("penultimate", "layercam")
     }
-    shown = [iou["layercam", scope] for scope in ("all", MARKED_CLASS)]
+    shown = [means["iou_top20", "all"], *(means[metric, MARKED_CLASS] for metric in ("iou_top20", "centroid_shift"))]
     failed = [case["title"] + ": " + case["scope"] for case in verdict["cases"] if case["outcome"] == "fail"]
     return [
         name,
@@ -99,7 +99,8 @@ def draw(folders: dict[str, Path], path: Path) -> None:
 
 def main(out: Path) -> None:
     """Run everything; print the table."""
-    evaluate(HONEST, [HONEST / f"onnx/finetune.seed{n}.onnx" for n in (1, 2)], out / "accepted")
+    accepted = ("finetune", "finetune.seed1", "finetune.seed2")
+    evaluate(HONEST, [HONEST / f"onnx/{stem}.onnx" for stem in accepted], out / "accepted")
     policy = out / "policy.toml"
     policy.unlink(missing_ok=True)
     harness("gate", out / "accepted", "--init", "--policy", policy)
@@ -109,7 +110,8 @@ def main(out: Path) -> None:
         evaluate(run, [run / f"onnx/{stem}.onnx"], folder)
         code = harness("gate", folder, "--policy", policy, "--json", out / f"{folder.name}.json", expected=(0, 1))
         rows.append(row(name, folder, code))
-    headers = ["candidate", "test accuracy", "IoU top 20, all", f"IoU top 20, {MARKED_CLASS}", "failed rules", "gate"]
+    measured = ["IoU top 20, all", f"IoU top 20, {MARKED_CLASS}", f"centroid shift, {MARKED_CLASS}"]
+    headers = ["candidate", "test accuracy", *measured, "failed rules", "gate"]
     table = tabulate(rows, headers, tablefmt="github", disable_numparse=True)
     (out / "table.md").write_text(table + "\n", encoding="utf-8")
     draw(folders, out / "maps.png")

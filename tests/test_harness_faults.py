@@ -170,7 +170,6 @@ def test_without_chance_and_jitter_there_is_no_index(place: Path, tmp_path: Path
     require_reasons(tmp_path)
 
 
-@pytest.mark.xfail(strict=True, raises=InputError, reason="a folder in which nothing was selected counts as unfinished")
 def test_nothing_selected_can_be_repaired_as_the_sentence_says(place: Path, tmp_path: Path) -> None:
     """The sentence says: choose --select all. Doing that into the same folder must work."""
     data = listed(tmp_path, place, images(6, **{"class": lambda _: "left"}))

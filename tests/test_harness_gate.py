@@ -328,9 +328,46 @@ def test_proposed_policy_passes_its_own_result_and_stops_unrelated_maps(tmp_path
 def test_proposal_leaves_out_what_it_cannot_derive() -> None:
     metrics = [summary(), summary(scope="calm", n=12), summary(scope="storm", mean=0.21)]
     text = propose(evaluation(metrics), "digest", "result")
-    assert "# No rule: calm, layercam at penultimate: 12 images of 80 patients are too few" in text
-    assert "# No rule: storm, layercam at penultimate: too near to chance" in text
+    assert "# No rule: iou_top20, calm, layercam at penultimate: 12 images of 80 patients are too few" in text
+    assert "# No rule: iou_top20, storm, layercam at penultimate: too near to chance" in text
     assert 'scope = "storm"' not in text
+
+
+def replicated(means: dict[str, list[float]]) -> Evaluation:
+    """Three pairs of one architecture, with a mean per scope and replicate; intervals of 0.02 to each side."""
+    result = evaluation()
+    result.pairs = [
+        result.pairs[0].model_copy(
+            update={
+                "name": f"a -> b{n}",
+                "metrics": [summary(scope=scope, mean=values[n]) for scope, values in means.items()],
+            }
+        )
+        for n in range(3)
+    ]
+    return result
+
+
+def test_replicates_set_the_bounds_by_how_they_vary(tmp_path: Path) -> None:
+    """Literal: ends 0.02 below the means; standard deviations 0.01 and 0.03 pool to sqrt(5) / 100, four degrees."""
+    means = {"all": [0.5, 0.5, 0.5], "calm": [0.49, 0.50, 0.51], "storm": [0.37, 0.40, 0.43]}
+    (tmp_path / "policy.toml").write_text(propose(replicated(means), "digest", "result"))
+    bounds = {rule.scope: rule.min for rule in read_policy(tmp_path / "policy.toml").rule if rule.statistic == "mean"}
+    reach = 4.604 * math.sqrt(5) / 100 * math.sqrt(4 / 3)  # t(0.995, 4) = 4.604
+    for scope, mean in (("all", 0.5), ("calm", 0.5), ("storm", 0.4)):
+        assert bounds[scope] == pytest.approx(mean - 0.02 - reach, abs=1e-3)
+
+
+def test_bound_of_a_metric_that_should_be_low_is_mirrored(tmp_path: Path) -> None:
+    means = {"all": [0.10, 0.11, 0.12], "calm": [0.10, 0.11, 0.12]}
+    result = replicated(means)
+    for pair in result.pairs:
+        pair.metrics = [
+            item.model_copy(update={"metric": "centroid_shift", "stable_is": "low"}) for item in pair.metrics
+        ]
+    (tmp_path / "policy.toml").write_text(propose(result, "digest", "result"))
+    (bound,) = (r.max for r in read_policy(tmp_path / "policy.toml").rule if (r.scope, r.statistic) == ("calm", "mean"))
+    assert bound == pytest.approx(0.11 + 0.02 + 9.925 * 0.01 * math.sqrt(4 / 3), abs=1e-3)  # t(0.995, 2)
 
 
 # ---- outputs

@@ -272,7 +272,6 @@ def test_an_interrupted_run_goes_on_with_other_batches_and_threads(
     assert all(bytes_of(out / "predictions")[name] == data for name, data in kept.items())
 
 
-@pytest.mark.xfail(strict=True, reason="after a resume, the second checkpoint explains what it predicts itself")
 @pytest.mark.usefixtures("_small_parts")
 def test_a_run_without_labels_that_is_cut_between_two_checkpoints_goes_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
