@@ -186,7 +186,7 @@ def _undefined(items: Sequence[MetricSummary]) -> dict[str, float]:
     shares = [sum(item.undefined.values()) / (item.n + sum(item.undefined.values())) for item in items]
     if max(shares) <= REQUIREMENTS.max_undefined:
         return {}
-    return {"max_undefined": min(1.0, math.ceil((1.25 * max(shares) + 0.02) * 100) / 100)}
+    return {"max_undefined": min(1.0, math.ceil((2 * max(shares) + 0.05) * 100) / 100)}
 
 
 def _toml(value: object) -> str:

@@ -359,14 +359,12 @@ def test_replicates_set_the_bounds_by_how_they_vary(tmp_path: Path) -> None:
 
 
 def test_bound_of_a_metric_that_should_be_low_is_mirrored(tmp_path: Path) -> None:
-    means = {"all": [0.10, 0.11, 0.12], "calm": [0.10, 0.11, 0.12]}
-    result = replicated(means)
+    result = replicated({"all": [0.10, 0.11, 0.12], "calm": [0.10, 0.11, 0.12]})
+    other = {"metric": "centroid_shift", "stable_is": "low", "vanished_rate": None}
     for pair in result.pairs:
-        pair.metrics = [
-            item.model_copy(update={"metric": "centroid_shift", "stable_is": "low"}) for item in pair.metrics
-        ]
+        pair.metrics = [item.model_copy(update=other) for item in pair.metrics]
     (tmp_path / "policy.toml").write_text(propose(result, "digest", "result"))
-    (bound,) = (r.max for r in read_policy(tmp_path / "policy.toml").rule if (r.scope, r.statistic) == ("calm", "mean"))
+    (bound,) = (rule.max for rule in read_policy(tmp_path / "policy.toml").rule if rule.scope == "calm")
     assert bound == pytest.approx(0.11 + 0.02 + 9.925 * 0.01 * math.sqrt(4 / 3), abs=1e-3)  # t(0.995, 2)
 
 
