@@ -90,9 +90,19 @@ def onnx(
 @click.option("--root", type=click.Path(path_type=Path), help="What a manifest's paths are relative to.")
 @click.option("--split", help="Only the manifest's rows of this split.")
 @click.option("--images", "count", default=100, show_default=True, help="How many of the images to use.")
+@click.option(
+    "--reduce-range/--full-range", default=None, help="int8 weights of 7 or 8 bits; default: what suits this CPU."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 def compress(
-    model: Path, target: str, data: Path | None, root: Path | None, split: str | None, count: int, out: Path
+    model: Path,
+    target: str,
+    data: Path | None,
+    root: Path | None,
+    split: str | None,
+    count: int,
+    reduce_range: bool | None,
+    out: Path,
 ) -> None:
     """Compress an exported graph, and explain it through the compression.
 
@@ -101,7 +111,7 @@ def compress(
     from export import compress as module
 
     images = module.find_images(data, count, root, split) if data else []
-    _report(out, "the compressed forward graph", module.compress(model, target, out, images))
+    _report(out, "the compressed forward graph", module.compress(model, target, out, images, reduce_range))
 
 
 @cli.command()
