@@ -42,6 +42,15 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is collected of every image, by the labels of CAM layers."""
+
+    layers: Sequence[str]
+    options: Options
+    select: Selection
+
+
+@dataclass(frozen=True)
 class Block:
     """Some images and their records; `records` are places in the list of all records."""
 
@@ -76,9 +85,7 @@ def collect_block(
     key: str,
     model: Model,
     block: Block,
-    layers: Sequence[str],
-    options: Options,
-    select: Selection,
+    wanted: Wanted,
     running: Running,
     progress: Progress,
 ) -> tuple[pa.Table, list[pa.Table]]:
@@ -91,7 +98,7 @@ def collect_block(
     classes = block.classes.copy()
     maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     place = {sample.name: number for number, sample in enumerate(block.samples)}
-    for step, found, explained in _explained(model, block, layers, options, select, running, errors):
+    for step, found, explained in _explained(model, block, wanted, running, errors):
         for sample, row in zip(step.samples, found, strict=True):
             logits[place[sample.name]] = row
         unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
@@ -129,13 +136,7 @@ def _outputs(model: Model) -> int:
 
 
 def _explained(
-    model: Model,
-    block: Block,
-    layers: Sequence[str],
-    options: Options,
-    select: Selection,
-    running: Running,
-    errors: dict[int, str],
+    model: Model, block: Block, wanted: Wanted, running: Running, errors: dict[int, str]
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
     rows = _rows(block)
@@ -149,11 +150,11 @@ def _explained(
     def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, np.ndarray, list]:
         step, wrong = loaded
         errors.update(wrong)
-        return (step, *_explain(model, step, layers, options, select)) if len(step.rows) else (step, np.empty(0), [])
+        return (step, *_explain(model, step, wanted)) if len(step.rows) else (step, np.empty(0), [])
 
     for step, logits, calls in ahead(run, decoded, depth=1):
         if len(step.rows):
-            yield step, logits, _reduce(calls, options.methods, running.threads)
+            yield step, logits, _reduce(calls, wanted.options.methods, running.threads)
 
 
 def _rows(block: Block) -> list[list[tuple[int, int]]]:
@@ -184,11 +185,9 @@ def _load(
     return _Step(rows, [block.samples[image] for image, _ in kept], pictures, targets), wrong
 
 
-def _explain(
-    model: Model, step: _Step, layers: Sequence[str], options: Options, select: Selection
-) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:
+def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:
     """(logits, [(draw, rows, layer -> (A, G))]): the images themselves, then with noise where they may be compared."""
-    clean = model.explain(channels_first(step.greys), step.targets, layers)
+    clean = model.explain(channels_first(step.greys), step.targets, wanted.layers)
     broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
     if len(broken):
         name = step.samples[int(broken[0])].name
@@ -196,13 +195,17 @@ def _explain(
     decided = model.metadata.decisions(clean.logits)
     targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
     calls = [(0, step.rows, clean.layers)]
-    wanted = step.rows >= 0
-    if select == "true-positive":
-        wanted = wanted & decided[np.arange(len(targets)), targets]
-    chosen = np.flatnonzero(wanted)
-    for draw in range(1, options.jitter + 1) if len(chosen) else ():
-        greys = np.stack([jittered(step.greys[n], step.samples[n].name, draw, options.seed) for n in chosen.tolist()])
-        calls.append((draw, step.rows[chosen], model.explain(channels_first(greys), targets[chosen], layers).layers))
+    compared = step.rows >= 0
+    if wanted.select == "true-positive":
+        compared = compared & decided[np.arange(len(targets)), targets]
+    chosen = np.flatnonzero(compared)
+    for draw in range(1, wanted.options.jitter + 1) if len(chosen) else ():
+        greys = np.stack(
+            [jittered(step.greys[n], step.samples[n].name, draw, wanted.options.seed) for n in chosen.tolist()]
+        )
+        calls.append(
+            (draw, step.rows[chosen], model.explain(channels_first(greys), targets[chosen], wanted.layers).layers)
+        )
     return clean.logits, calls
 
 

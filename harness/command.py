@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from harness import pictures, store
 from harness.across import Across
-from harness.collect import Block, Running, blocks, collect_block
+from harness.collect import Block, Running, Wanted, blocks, collect_block
 from harness.compare import Collected, Comparer, comparisons, read_collected
 from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
@@ -163,11 +163,10 @@ def _collect_parts(
     execution: Execution,
     bar: tqdm,
 ) -> None:
-    plan, key = stored.plan, stored.plan.checkpoints[number].key
+    key = stored.plan.checkpoints[number].key
+    wanted = Wanted(stored.plan.layers, stored.plan.options, stored.select)
     for part, block in todo.items():
-        predictions, maps = collect_block(
-            key, model, block, plan.layers, plan.options, stored.select, execution.running, bar.update
-        )
+        predictions, maps = collect_block(key, model, block, wanted, execution.running, bar.update)
         folder.write("maps", part, maps)
         folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
 
