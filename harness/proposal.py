@@ -29,7 +29,9 @@ from harness.policy import ALL, Requirements
 from harness.results import Estimate, Evaluation, MetricSummary, PairResult
 from harness.table import digits, one_line
 
-METRICS = ("iou_top20", "centroid_shift")  # what was looked at, and where
+OVERLAP = "iou_top20"
+METRICS = (OVERLAP, "centroid_shift")  # what was looked at, and where
+LOST = 0.05  # share of images with vanished or undefined maps, above which a mean over the others says little
 HALF_WAY = 0.5  # between chance and floor
 SLACK = 0.1  # of the distance from chance to floor, beyond what the evaluation reached
 REPLICATES = 3  # from which the variation between trainings sets the bounds
@@ -83,13 +85,21 @@ def _map_rules(pairs: Sequence[PairResult], left_out: list[str]) -> Iterator[Pro
             continue
         items = [found[key] for found in by_place if key in found]
         spread = _spread([found for found in by_place if key in found], key[:3])
-        reason = _too_little(items, spread)
+        overall = (*key[:2], OVERLAP, ALL)
+        lost = max((_lost(found[overall]) for found in by_place if overall in found), default=0.0)
+        reason = f"its maps are lost in {lost:.0%} of the images" if lost > LOST else _too_little(items, spread)
         if reason:
             left_out.append(f"{first.metric}, {first.scope}, {first.method} at {first.layer}: {reason}")
         else:
             yield _mean_rule(items, spread)
         if first.scope == ALL and first.vanished_rate is not None:
             yield from _vanished_rule(items)
+
+
+def _lost(item: MetricSummary) -> float:
+    """Share of the compared images whose map vanished or is undefined."""
+    undefined = sum(item.undefined.values())
+    return (item.vanished + undefined) / max(item.n + undefined, 1)
 
 
 def _too_little(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> str:

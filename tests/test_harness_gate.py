@@ -358,6 +358,13 @@ def test_replicates_set_the_bounds_by_how_they_vary(tmp_path: Path) -> None:
         assert bounds[scope] == pytest.approx(mean - 0.02 - reach, abs=1e-3)
 
 
+def test_no_bound_on_means_of_a_method_whose_maps_are_lost(tmp_path: Path) -> None:
+    text = propose(evaluation([summary(vanished=6), summary(scope="calm")]), "digest", "result")
+    assert "# No rule: iou_top20, calm, layercam at penultimate: its maps are lost in 6% of the images" in text
+    (tmp_path / "policy.toml").write_text(text)
+    assert [r.statistic for r in read_policy(tmp_path / "policy.toml").rule] == ["change", "vanished-rate"]
+
+
 def test_bound_of_a_metric_that_should_be_low_is_mirrored(tmp_path: Path) -> None:
     result = replicated({"all": [0.10, 0.11, 0.12], "calm": [0.10, 0.11, 0.12]})
     other = {"metric": "centroid_shift", "stable_is": "low", "vanished_rate": None}
