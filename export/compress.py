@@ -34,9 +34,9 @@ from onnx import numpy_helper
 
 from export import parity, passes
 from export.assemble import Forward, check_forward
-from export.compressions import COMPRESSIONS, Calibration, Facts, copy_of, outputs_of
+from export.compressions import COMPRESSIONS, Calibration, Facts, outputs_of
 from export.finish import PATTERNS, Request, finish, patterns
-from export.from_onnx import explained_score
+from export.from_onnx import explained_score, part
 from export.metadata import FORMAT, PREFIX, Metadata
 from harness.digests import weights_digest
 from harness.errors import CannotEvaluateError, InputError, first_line
@@ -46,6 +46,7 @@ EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 # Integer kernels round some ties to the other side than float32 arithmetic on the same scales does, and every layer
 # makes more of them: between optimisation levels, activations of four networks agreed to a cosine of 0.994 or better.
 LEVEL_COSINE = 0.98
+SLOPES = 0.1  # relative L2 error of slopes in float32, across kinks; the same four networks had up to 0.008
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm"}
 
 
@@ -57,7 +58,7 @@ class Difference(parity.Difference):
     def passes(self) -> bool:
         if self.level != "disabled" and self.output.startswith(("logits", "activations")):
             return self.cosine >= LEVEL_COSINE
-        return super().passes
+        return super().passes and not (self.output.startswith("slopes") and self.relative_l2 > SLOPES)
 
 
 def compress(
@@ -78,7 +79,7 @@ def compress(
         raise InputError(f"{path}: quantising needs images to calibrate on; give --data MANIFEST_OR_FOLDER")
     greys = _greys(images, metadata)
     with TemporaryDirectory() as folder:
-        prepared = _prepared(path, _forward_part(source, metadata), Path(folder))
+        prepared = _prepared(path, _forwardpart(source, metadata), Path(folder))
         calibration = Calibration(channels_first(greys), Path(folder), reduce_range)
         made, facts = COMPRESSIONS[target].make(prepared, calibration)
     few = channels_first(greys[:PATTERNS])
@@ -140,7 +141,7 @@ def _greys(images: Sequence[Path], metadata: Metadata) -> np.ndarray:
     return np.stack([load_grey(path, (height, width)) for path in images]) if images else patterns((height, width))
 
 
-def _forward_part(source: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
+def _forwardpart(source: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     """image -> logits and CAM tensors."""
     outputs = ["logits", *(layer["activations"] for layer in metadata.layers)]
     forward = onnx.utils.Extractor(source).extract_model(["image"], outputs)
@@ -233,7 +234,7 @@ class _Proof:
     def differences(self) -> list[parity.Difference]:
         model = onnx.load_from_string(self.content)
         tails = {
-            layer["gradients"]: _part(model, [layer["activations"], "target"], layer["gradients"], self.images)
+            layer["gradients"]: part(model, [layer["activations"], "target"], layer["gradients"], self.images)
             for layer in self.metadata.layers
         }
         levels = [item for level in parity.LEVELS for item in self._at_level(level, tails)]
@@ -257,7 +258,7 @@ class _Proof:
         name, gradients = layer["activations"], layer["gradients"]
         feeds = {"image": self.images, "target": self.target}
         exact = parity.run(parity.open_session(self.content, "disabled"), feeds, [name, gradients])
-        tail = _part(self.twin, [name], "logits", self.images)
+        tail = part(self.twin, [name], "logits", self.images)
         return _as_ours(parity.compare_slopes(tail, name, exact[name], exact[gradients], self._score))
 
     def _score(self, logits: np.ndarray) -> np.ndarray:
@@ -267,11 +268,3 @@ class _Proof:
 
 def _as_ours(item: parity.Difference) -> Difference:
     return Difference(**asdict(item))
-
-
-def _part(model: onnx.ModelProto, inputs: list[str], output: str, images: np.ndarray) -> bytes:
-    """The part of a graph between some tensors; what it needs of the image besides is a constant."""
-    fixed = copy_of(model)
-    fixed.graph.initializer.append(numpy_helper.from_array(images, "image"))
-    del fixed.graph.input[0]
-    return onnx.utils.Extractor(fixed).extract_model(inputs, [output]).SerializeToString()

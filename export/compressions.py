@@ -28,6 +28,7 @@ from harness.errors import CannotEvaluateError
 LEARNED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 RECTIFIERS = {"Relu", "Clip"}
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+CPU = Path("/proc/cpuinfo")
 
 Facts = dict[str, Any]  # what the metadata say about the compression
 
@@ -61,7 +62,7 @@ class _Feed:
 
 
 def _to_int8(prepared: onnx.ModelProto, calibration: Calibration) -> tuple[onnx.ModelProto, Facts]:
-    reduced = _saturates_here() if calibration.reduce_range is None else calibration.reduce_range
+    reduced = saturates_here() if calibration.reduce_range is None else calibration.reduce_range
     made = _quantized(prepared, calibration, reduced)
     _require_same_operators(prepared, made)
     model = ir.from_proto(made)
@@ -123,12 +124,12 @@ def _take_out_pair(dequantized: ir.Value) -> None:
     dequantized.replace_all_uses_with(real, replace_graph_outputs=True)
 
 
-def _saturates_here() -> bool:
+def saturates_here() -> bool:
     """ONNX Runtime's advice: on x86 without VNNI, sums of 8-bit products saturate, so weights take 7 bits."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        flags = CPU.read_text(encoding="utf-8").split()
     except OSError:
         return True  # unknown: the safe choice
     return not {"avx512_vnni", "avx_vnni"} & set(flags)

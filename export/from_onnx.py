@@ -109,14 +109,18 @@ def _prove(
     wanted = [name for names in outputs for name in (names.activations, names.gradients)]
     exact = parity.run(parity.open_session(content, "disabled"), feeds, wanted)
     gradients = {names.gradients: exact[names.gradients] for names in outputs}
-    tails = _tails(content, [names.activations for names in outputs])
+    model = onnx.load_from_string(content)
 
     def score(logits: np.ndarray) -> np.ndarray:
         return explained_score(logits.astype(np.float64), feeds["target"], score_kind, request.probability)
 
     return parity.compare(content, feeds, {"logits": expected, **gradients}) + [
         parity.compare_slopes(
-            tails[names.activations], names.activations, exact[names.activations], gradients[names.gradients], score
+            part(model, [names.activations], "logits", images),
+            names.activations,
+            exact[names.activations],
+            gradients[names.gradients],
+            score,
         )
         for names in outputs
     ]
@@ -138,7 +142,10 @@ def scores_to_probabilities(logits: np.ndarray, score_kind: str) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _tails(content: bytes, activations: list[str]) -> dict[str, bytes]:
-    """Activations output -> the part of the exported graph from there to the logits."""
-    extractor = onnx.utils.Extractor(onnx.load_model_from_string(content))
-    return {name: extractor.extract_model([name], ["logits"]).SerializeToString() for name in activations}
+def part(model: onnx.ModelProto, inputs: list[str], output: str, images: np.ndarray) -> bytes:
+    """The part of a graph between some tensors; what goes around them comes from `images`, as constants."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    del fixed.graph.input[[value.name for value in fixed.graph.input].index("image")]
+    fixed.graph.initializer.append(onnx.numpy_helper.from_array(images, "image"))
+    return onnx.utils.Extractor(fixed).extract_model(inputs, [output]).SerializeToString()

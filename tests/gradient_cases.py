@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from export.engine import OPSETS
 from tests.gradient_checks import Case
 
 
@@ -209,3 +211,28 @@ RESPONSE = [
     Case("LRN", [values(1, 7, 2, 2)], {"size": 5, "alpha": 0.3}),
 ]
 CASES = [*RESIZE, *RESPONSE, *ELEMENTWISE, *LINEAR, *CONVOLUTION, *POOLING, *REDUCTION, *LAYOUT]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A QuantizeLinear and a DequantizeLinear with the same scale and zero point, per tensor or per channel."""
+
+    opset: int
+    scale: Any
+    zero_point: Any
+    axis: int = 1
+
+    @property
+    def id(self) -> str:
+        return f"opset{self.opset}-{self.zero_point.dtype}-{'channels' if self.scale.ndim else 'tensor'}"
+
+
+PAIRS = [
+    Pair(opset, scale.astype(np.float32), zero_point)
+    for opset in OPSETS
+    for scale, zero_point in (
+        (np.array(0.3), np.array(100, np.uint8)),
+        (np.array(0.02), np.array(0, np.int8)),  # narrow: most values are beyond saturation
+        (np.array([0.1, 0.5, 0.02]), np.array([0, -3, 7], np.int8)),
+    )
+]
