@@ -116,14 +116,16 @@ def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
         *_methods(result, cells, pair),
         *_undefined(result, cells, pair),
     ]
-    return Verdict(pair, level_of(index), index, _sentence(pair, item), facts)
+    return Verdict(pair, level_of(index), index, _sentence(result, pair, item), facts)
 
 
-def _sentence(pair: PairResult, item: MetricSummary | None) -> str:
+def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:
     if not pair.selected or item is None or item.estimate.mean is None:
         return "No image was compared: the selection is empty, so nothing is known about the evidence."
+    multilabel = result.checkpoints[0].metadata.score_kind == "multilabel"
+    what, many = ("pair of image and label", "pairs of image and label") if multilabel else ("image", "images")
     lead = (
-        f"On {count(item.n, 'image')} of {count(item.n_patients, 'patient')} the most important fifth of the picture "
+        f"On {count(item.n, what, many)} of {count(item.n_patients, 'patient')} the most important fifth of the picture "
         f"overlaps with where it was by an IoU of {with_span(item.estimate)}"
     )
     return f"{lead}{_references(pair, item)}. {_index(item.index)}"
@@ -160,7 +162,7 @@ def _changed(change: Estimate) -> str:
     if change.mean is None:
         return "Not known"
     if change.low is None or change.high is None:
-        return f"{signed(change.mean)}, without an interval ({reason_sentence(change.reason or 'undefined')})"
+        return f"{signed(100 * change.mean, 1)} points, without an interval ({reason_sentence(change.reason or 'undefined')})"
     ends = f"({span(100 * change.low, 100 * change.high, 1)})"
     if change.low > 0:
         return f"Rose by {points(change.mean)} {ends}"
@@ -233,7 +235,7 @@ def _vanished(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
     if not there:
         return Fact("Vanished", "vanished", "In no image did the evidence vanish altogether.")
     parts = [
-        f"{percent(images / pair.selected)} of the images under {name} ({images} of {pair.selected})"
+        f"{percent(images / pair.selected)} of those compared under {name} ({images} of {pair.selected})"
         for images, name in sorted(there, reverse=True)
     ]
     return Fact("Vanished", "vanished", f"Evidence is there on one side only in {', '.join(parts)}.")

@@ -139,7 +139,7 @@ def test_the_verdict_says_what_by_how_much_and_against_what() -> None:
         (made_results.estimate(0.054, 0.02), "Rose by 5.4 points (3.4 to 7.4), to 0.810."),
         (made_results.estimate(-0.054, 0.02), "Fell by 5.4 points (-7.4 to -3.4), to 0.810."),
         (made_results.estimate(0.01, 0.02), "No demonstrable change: +1.0 points (-1.0 to 3.0), to 0.810."),
-        (made_results.estimate(0.01, None), "+0.010, without an interval (fewer than 20 patients"),
+        (made_results.estimate(0.01, None), "+1.0 points, without an interval (fewer than 20 patients"),
         (None, "The images have no labels, so accuracy is not known."),
     ],
 )
@@ -174,7 +174,7 @@ def test_methods_disagree_only_where_intervals_lie_apart() -> None:
 
 def test_vanished_and_undefined_are_said_with_their_counts() -> None:
     found = verdict([made_results.summary(vanished=36, undefined={"empty_union": 2, "singular_alpha": 3})])
-    assert "36 % of the images under layercam (36 of 100)" in fact(found, "Vanished")
+    assert "36 % of those compared under layercam (36 of 100)" in fact(found, "Vanished")
     assert fact(found, "Undefined") == "No value for 5 of 100 under layercam; they are in no mean."
     assert not [item for item in verdict().facts if item.label == "Undefined"]
 
@@ -185,6 +185,12 @@ def test_without_an_index_there_is_no_verdict_but_a_reason(reason: str) -> None:
     found = verdict([made_results.summary(index=none)])
     assert found.level.words == "Not judged"
     assert definitions.STATISTIC_REASONS[reason] in found.sentence
+
+
+def test_several_labels_of_an_image_are_not_called_images() -> None:
+    result = made_results.evaluation()
+    result.checkpoints[0].metadata.score_kind = "multilabel"
+    assert wording.verdicts(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
 
 
 def test_an_empty_selection_is_no_verdict() -> None:
