@@ -16,16 +16,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from harness.policy import ALL, EACH, WORST, Policy, Requirements, Rule
 from harness.results import Estimate, Evaluation, MetricSummary, PairResult
 
 Outcome = Literal["pass", "fail", "warn", "error", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("fail", "error", "skipped", "warn", "pass")
-BASELINE_FIELDS = ("format", "classes", "map_size", "selection")
 _QUANTILES: dict[str, Literal["q05", "median", "q95"]] = {"p05": "q05", "median": "median", "p95": "q95"}
 
 
@@ -105,12 +104,9 @@ def judge(
     warnings = []
     if digest is not None and digest == policy.derived_from:
         warnings.append("the policy was derived from this very result: it passes by construction, judge another one")
-    cases = [
-        case
-        for number, rule in enumerate(policy.rule, 1)
-        for case in _cases(number, rule, result, policy.requirements, baseline)
-    ]
-    return Verdict(cases, warnings, fail_on_warning)
+    judging = _Judge(result, policy.requirements, baseline)
+    cases = [case for number, rule in enumerate(policy.rule, 1) for case in judging.cases(number, rule)]
+    return Verdict([*judging.of_images(), *cases], warnings, fail_on_warning)
 
 
 def title(rule: Rule) -> str:
@@ -120,71 +116,139 @@ def title(rule: Rule) -> str:
 
 
 def difference_from(result: Evaluation, baseline: Evaluation) -> str | None:
-    """Why two results cannot be compared, or None: other classes, image rule, map size, selection."""
-    for name in BASELINE_FIELDS:
-        a, b = getattr(result, name), getattr(baseline, name)
-        if a != b:
-            return f"{name.replace('_', ' ')} differs from the baseline's: {a} and {b}"
-    rules = [{item.metadata.image_rule for item in each.checkpoints} for each in (result, baseline)]
-    return None if rules[0] == rules[1] else f"image rule differs from the baseline's: {rules[0]} and {rules[1]}"
+    """Why two results cannot be compared, or None: classes, image rule, score, layers, map size, selection."""
+    ours, theirs = _kind_of(result), _kind_of(baseline)
+    for name, value in ours.items():
+        if name in theirs and value != theirs[name]:
+            return f"{name} differs from the baseline's: {value} and {theirs[name]}"
+    return None
 
 
-def _cases(
-    number: int, rule: Rule, result: Evaluation, requirements: Requirements, baseline: Evaluation | None
-) -> Iterator[Case]:
-    pairs = [pair for pair in result.pairs if rule.pair in (None, pair.name, pair.architecture)]
-    if not pairs:
-        known = [pair.name for pair in result.pairs]
-        message = f"the result has no pair {rule.pair!r}; {_near(str(rule.pair), known)}"
-        yield Case(number, title(rule), str(rule.pair), rule.scope, "error", message)
-    for pair in pairs:
-        try:
-            for scope in _scopes(rule, pair, result):
-                yield _case(number, rule, pair, scope, result, requirements, baseline)
-        except _UnavailableError as error:
-            yield Case(number, title(rule), pair.name, rule.scope, "error", str(error))
+def _kind_of(result: Evaluation) -> dict[str, Any]:
+    """What has to be the same for two results to be comparable, and which tensor each layer of an architecture is."""
+    kind: dict[str, Any] = {
+        "format": result.format,
+        "classes": result.classes,
+        "map size": result.map_size,
+        "selection": result.selection,
+    }
+    for item in result.checkpoints:
+        metadata = item.metadata
+        kind |= {
+            "image rule": metadata.image_rule,
+            "score kind": metadata.score_kind,
+            "explained score": metadata.explained,
+            "thresholds": metadata.thresholds,
+        }
+        kind |= {f"CAM layer {layer.label} of {item.architecture}": layer.name for layer in metadata.layers}
+    return kind
 
 
-def _scopes(rule: Rule, pair: PairResult, result: Evaluation) -> list[str]:
-    """The scopes of a rule; the worst class is the one whose decisive end is worst."""
-    if rule.is_quality or rule.scope == ALL:
-        return [ALL]
-    there = [name for name in result.classes if any(item.scope == name for item in pair.metrics)]
-    if rule.scope == EACH:
-        return there
-    if rule.scope != WORST:
-        if rule.scope not in result.classes:
-            raise _UnavailableError(f"the result has no class {rule.scope!r}; {_near(rule.scope, result.classes)}")
-        return [rule.scope]
-    return [min(there, key=lambda name: _goodness(rule, _find(rule, result, pair, name)))]
+class _Judge:
+    """Judges rules against one result."""
+
+    def __init__(self, result: Evaluation, requirements: Requirements, baseline: Evaluation | None) -> None:
+        self.result = result
+        self.requirements = requirements
+        self.baseline = baseline
+
+    def of_images(self) -> Iterator[Case]:
+        """A skipped case where more images than the policy allows could not be read."""
+        share, allowed = len(self.result.unreadable) / self.result.images, self.requirements.max_undefined
+        if not share <= allowed:
+            message = f"{share:.1%} of the images could not be read; the policy allows {allowed:.1%}"
+            yield Case(0, "images", "", ALL, "skipped", message)
+
+    def cases(self, number: int, rule: Rule) -> Iterator[Case]:
+        """Every case of a rule."""
+        pairs = [pair for pair in self.result.pairs if rule.pair in (None, pair.name, pair.architecture)]
+        if not pairs:
+            known = [pair.name for pair in self.result.pairs]
+            message = f"the result has no pair {rule.pair!r}; {_near(str(rule.pair), known)}"
+            yield Case(number, title(rule), str(rule.pair), rule.scope, "error", message)
+        for pair in pairs:
+            try:
+                yield from self._of_pair(number, rule, pair)
+            except _UnavailableError as error:
+                yield Case(number, title(rule), pair.name, rule.scope, "error", str(error))
+
+    def _of_pair(self, number: int, rule: Rule, pair: PairResult) -> list[Case]:
+        classes = self.result.classes
+        if rule.is_quality or rule.scope == ALL:
+            return [self._case(number, rule, pair, ALL)[0]]
+        if rule.scope in (EACH, WORST):
+            judged = [self._case(number, rule, pair, name) for name in classes]
+            if rule.scope == EACH:
+                return [case for case, _ in judged]
+            worst, _ = min(judged, key=lambda found: (OUTCOMES.index(found[0].outcome), found[1]))
+            return [replace(worst, scope=f"{worst.scope} (worst class)")]
+        if rule.scope not in classes:
+            raise _UnavailableError(f"the result has no class {rule.scope!r}; {_near(rule.scope, classes)}")
+        return [self._case(number, rule, pair, rule.scope)[0]]
+
+    def _case(self, number: int, rule: Rule, pair: PairResult, scope: str) -> tuple[Case, float]:
+        """The case, and by how much it keeps its bounds (negative: breaks them)."""
+        found = _find(rule, self.result, pair, scope)
+        bounds = self._tightened(rule, pair, scope) if rule.needs_baseline else (rule.min, rule.max)
+        outcome, message = _outcome(rule, found, bounds, self.requirements)
+        value, low, high = (math.nan if end is None else end for end in (found.value, found.low, found.high))
+        would_pass, bound = _would_pass(rule, found, bounds), _bound(bounds)
+        case = Case(number, title(rule), pair.name, scope, outcome, message, value, low, high, bound, would_pass)
+        return case, _margin(rule, found, bounds)
+
+    def _tightened(self, rule: Rule, pair: PairResult, scope: str) -> tuple[float | None, float | None]:
+        """The bounds of the rule, and those that the baseline sets."""
+        if self.baseline is None:
+            raise _UnavailableError("the rule is against a baseline; give one with --baseline")
+        other = self._baseline_pair(pair)
+        reason = difference_from(self.result, self.baseline)
+        reason = reason or _other_reference(rule, self.result, pair, self.baseline, other)
+        if reason:
+            raise _UnavailableError(reason)
+        value = _find(rule, self.baseline, other, scope).value
+        if value is None:
+            raise _UnavailableError("the baseline has no value here")
+        relative = rule.max_relative_worsening
+        margins = (rule.max_worsening, None if relative is None else relative * abs(value))
+        margin = min(margin for margin in margins if margin is not None)
+        low, high = rule.min, rule.max
+        if rule.direction > 0:
+            return max(value - margin, -math.inf if low is None else low), high
+        return low, min(value + margin, math.inf if high is None else high)
+
+    def _baseline_pair(self, pair: PairResult) -> PairResult:
+        """The pair of the baseline that corresponds: of that name, else the one of its architecture and place."""
+        assert self.baseline is not None
+        place = (pair.architecture, pair.kind, pair.replicate)
+        named = [item for item in self.baseline.pairs if item.name == pair.name]
+        found = named or [
+            item for item in self.baseline.pairs if (item.architecture, item.kind, item.replicate) == place
+        ]
+        if len(found) != 1:
+            known = [item.name for item in self.baseline.pairs]
+            raise _UnavailableError(f"the baseline has no one pair for {pair.name!r}; {_near(pair.name, known)}")
+        return found[0]
 
 
-def _goodness(rule: Rule, found: _Found) -> float:
-    """The higher, the better; what is undefined is worst of all, since it must not hide."""
-    end = _decisive(rule, found, upper=rule.direction < 0)
-    if end is None:
+def _other_reference(
+    rule: Rule, result: Evaluation, pair: PairResult, baseline: Evaluation, other: PairResult
+) -> str | None:
+    """Why two indices cannot be compared: another kind of floor, or other draws."""
+    ours = (pair.floor, result.jitter_draws, result.chance_draws)
+    theirs = (other.floor, baseline.jitter_draws, baseline.chance_draws)
+    if rule.statistic == "index" and ours != theirs:
+        return f"floor and draws differ from the baseline's: {ours} and {theirs}"
+    return None
+
+
+def _margin(rule: Rule, found: _Found, bounds: tuple[float | None, float | None]) -> float:
+    """How far inside its bounds a statistic lies; -inf where it is undefined."""
+    ends = (_decisive(rule, found, upper=False), _decisive(rule, found, upper=True))
+    if None in ends:
         return -math.inf
-    return -abs(end) if rule.direction == 0 else rule.direction * end
-
-
-def _case(
-    number: int,
-    rule: Rule,
-    pair: PairResult,
-    scope: str,
-    result: Evaluation,
-    requirements: Requirements,
-    baseline: Evaluation | None,
-) -> Case:
-    found = _find(rule, result, pair, scope)
-    shown = f"{scope} (worst class)" if rule.scope == WORST else scope
-    bounds = (rule.min, rule.max)
-    if rule.needs_baseline:
-        bounds = _tightened(rule, pair, scope, result, baseline)
-    outcome, message = _outcome(rule, found, bounds, requirements)
-    value, low, high = (math.nan if end is None else end for end in (found.value, found.low, found.high))
-    would_pass = _would_pass(rule, found, bounds)
-    return Case(number, title(rule), pair.name, shown, outcome, message, value, low, high, _bound(bounds), would_pass)
+    least, most = (math.nan if end is None else end for end in ends)
+    low, high = bounds
+    return min(least - low if low is not None else math.inf, high - most if high is not None else math.inf)
 
 
 def _outcome(
@@ -272,30 +336,6 @@ def _statistic(rule: Rule, item: MetricSummary) -> _Found:
 
 def _of_estimate(estimate: Estimate, images: int, patients: int, undefined: float = 0.0) -> _Found:
     return _Found(estimate.mean, estimate.low, estimate.high, estimate.reason, images, patients, undefined)
-
-
-def _tightened(
-    rule: Rule, pair: PairResult, scope: str, result: Evaluation, baseline: Evaluation | None
-) -> tuple[float | None, float | None]:
-    """The bounds of the rule, and those that the baseline sets."""
-    if baseline is None:
-        raise _UnavailableError("the rule is against a baseline; give one with --baseline")
-    reason = difference_from(result, baseline)
-    if reason:
-        raise _UnavailableError(reason)
-    pairs = [item for item in baseline.pairs if item.architecture == pair.architecture] or baseline.pairs
-    value = _find(rule, baseline, pairs[0], scope).value
-    if value is None:
-        raise _UnavailableError("the baseline has no value here")
-    margins = [
-        rule.max_worsening,
-        None if rule.max_relative_worsening is None else rule.max_relative_worsening * abs(value),
-    ]
-    margin = min(margin for margin in margins if margin is not None)
-    low, high = rule.min, rule.max
-    if rule.direction > 0:
-        return max(value - margin, -math.inf if low is None else low), high
-    return low, min(value + margin, math.inf if high is None else high)
 
 
 def _bound(bounds: tuple[float | None, float | None]) -> str:

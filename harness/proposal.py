@@ -59,7 +59,9 @@ def propose(result: Evaluation, digest: str, name: str) -> str:
     rate; and a lower bound on the change in accuracy. What has too little to stand on gets no rule, and the text
     says so.
     """
-    pairs = [pair for pair in result.pairs if pair.architecture == result.pairs[0].architecture]
+    first = result.pairs[0]
+    replicates = [pair for pair in result.pairs if pair.architecture == first.architecture and pair.kind == "drift"]
+    pairs = replicates or [first]
     left_out: list[str] = []
     rules = [*_quality_rules(result, pairs[0]), *_map_rules(pairs, left_out)]
     shown = {"name": name, "digest": digest, "rules": rules, "left_out": left_out, "replicates": len(pairs)}

@@ -10,7 +10,9 @@ from harness.results import Evaluation
 from harness.verdicts import terminal
 
 
-def assert_no_drift(result: str | Path, policy: str | Path, baseline: str | Path | None = None) -> None:
+def assert_no_drift(
+    result: str | Path, policy: str | Path, baseline: str | Path | None = None, fail_on_warning: bool = False
+) -> None:
     """Raise AssertionError, with the table of cases, unless every rule of the policy passes or only warns.
 
     A rule that is skipped or cannot be judged fails the assertion, too: undefined is not good.
@@ -22,5 +24,7 @@ def assert_no_drift(result: str | Path, policy: str | Path, baseline: str | Path
         Evaluation.read(Path(result)),
         read_policy(Path(policy)),
         None if baseline is None else Evaluation.read(Path(baseline)),
+        fail_on_warning=fail_on_warning,
     )
-    assert found.exit_code == 0, "\n" + terminal(found)
+    if found.exit_code:  # no `assert`: python -O would skip it
+        raise AssertionError("\n" + terminal(found))

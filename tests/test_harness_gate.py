@@ -119,6 +119,42 @@ def test_worst_class_of_a_low_metric_and_an_undefined_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("metric", "bound", "calm", "storm"),
+    [
+        ("iou_top20", {"min": 0.4}, {"mean": 0.6}, {"mean": 0.3}),
+        ("iou_top20", {"min": 0.1}, {"mean": 0.9}, {"mean": 0.9, "undefined": {"empty_map": 50}}),
+        ("iou_top20", {"min": 0.1}, {"mean": 0.3}, {"mean": 0.9, "n": 12}),
+        ("gini_change", {"max": 0.1}, {"mean": 0.25}, {"mean": -0.4}),
+        ("gini_before", {"min": 0.3}, {"mean": 0.15}, {"mean": 0.55}),
+        ("centroid_shift", {"max": 0.2}, {"mean": 0.1}, {"mean": 0.3}),
+    ],
+)
+def test_worst_class_is_no_better_than_the_worst_of_each(metric: str, bound: dict, calm: dict, storm: dict) -> None:
+    metrics = [summary(metric, "calm", **calm), summary(metric, "storm", **storm)]
+    rule = {"metric": metric, "statistic": "mean", **bound}
+    each = judged({**rule, "scope": "each-class"}, metrics)
+    worst = judged({**rule, "scope": "worst-class"}, metrics)
+    assert worst.outcome == each.outcome
+    assert worst.outcome != "pass"
+
+
+@pytest.mark.parametrize("scope", ["each-class", "worst-class", "storm"])
+def test_a_class_without_images_is_skipped_not_passed(scope: str) -> None:
+    verdict = judged({"statistic": "mean", "min": 0.1, "scope": scope}, [summary(), summary(scope="calm")])
+    assert verdict.exit_code == 3
+    assert any("no image of the class" in case.message for case in verdict.cases)
+
+
+def test_many_unreadable_images_are_no_pass() -> None:
+    result = evaluation(unreadable={f"{n}.png": "damaged" for n in range(2)})
+    rule = policy({**PLACE, "statistic": "mean", "min": 0.1})
+    verdict = judge(result, rule)
+    assert (verdict.outcome, verdict.exit_code) == ("skipped", 3)
+    assert "1.7% of the images could not be read" in verdict.cases[0].message
+    assert judge(result, policy({**PLACE, "statistic": "mean", "min": 0.1}, max_undefined=0.02)).outcome == "pass"
+
+
+@pytest.mark.parametrize(
     ("changed", "requirements", "sentence"),
     [
         ({"n": 29}, {}, "29 images; the policy requires 30"),
@@ -251,6 +287,40 @@ def test_another_image_rule_or_layer_of_the_baseline_is_an_error() -> None:
     elsewhere = evaluation([summary(layer="last")])
     assert against(elsewhere, evaluation(), max_worsening=0.1).outcome == "error"
     assert against(None, evaluation(), max_worsening=0.1).outcome == "error"
+
+
+def test_baseline_pair_is_the_corresponding_one() -> None:
+    """Judged against the pair of the same name, or the same place; never against just any."""
+    series = evaluation()
+    series.pairs = [
+        series.pairs[0].model_copy(update={"name": name, "kind": "since-first", "metrics": [summary(mean=mean)]})
+        for name, mean in (("a -> b", 0.3), ("a -> c", 0.8))
+    ]
+    fallen = series.model_copy(
+        update={"pairs": [series.pairs[0], series.pairs[1].model_copy(update={"metrics": [summary(mean=0.4)]})]}
+    )
+    outcomes = [case.outcome for case in against(series, fallen, max_worsening=0.05).cases]
+    assert outcomes == ["pass", "fail"]
+    other = evaluation()
+    other.pairs = [other.pairs[0].model_copy(update={"name": "x -> y", "architecture": "Other"})]
+    assert "no one pair for 'a -> b'" in against(other, evaluation(), max_worsening=0.5).cases[0].message
+
+
+def test_another_tensor_under_the_same_role_is_an_error() -> None:
+    results = [evaluation(), evaluation()]
+    for result, name in zip(results, ("mixed9", "mixed3"), strict=True):
+        layer = {"name": name, "role": LAYER, "activations": "a", "gradients": "g"}
+        for item in result.checkpoints:
+            item.metadata = type(item.metadata).model_validate({**item.metadata.model_dump(), "layers": [layer]})
+    verdict = against(results[0], results[1], max_worsening=0.5)
+    assert "CAM layer penultimate of Made differs from the baseline's: mixed3 and mixed9" in verdict.cases[0].message
+
+
+def test_indices_against_different_floors_are_not_compared() -> None:
+    other = evaluation()
+    other.pairs[0].floor = "replicate"
+    verdict = against(other, evaluation(), statistic="index", max_worsening=0.9)
+    assert "floor and draws differ" in verdict.cases[0].message
 
 
 # ---- policies
