@@ -27,6 +27,7 @@ from tests import tiny_graphs
 
 TARGETS = ("int8", "float16")
 ROLES = {"early": "penultimate", "late": "last"}
+MASKS = {"int8": 0.2, "float16": 0.05}  # an element of a gradient whose rectifier switches moves by its full size
 NEAR = {"int8": 0.05, "float16": 2e-3}  # relative: 8 bits over the range of a tensor; 11 bits of every number
 
 
@@ -97,21 +98,19 @@ def test_numbers_are_near_those_before(tmp_path: Path, manifest: Path, target: s
     assert relative(b.logits, a.logits) < NEAR[target]
     for layer in ("early", "late"):
         assert 0 < relative(b.layers[layer][0], a.layers[layer][0]) < NEAR[target], "the activations were rounded"
-        assert relative(b.layers[layer][1], a.layers[layer][1]) < 4 * NEAR[target], "masks of few elements switch"
+        assert relative(b.layers[layer][1], a.layers[layer][1]) < MASKS[target]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_it_is_compared_by_role_like_any_other_graph(tmp_path: Path, manifest: Path, target: str) -> None:
+def test_it_is_compared_by_role_like_any_other_graph(tmp_path: Path, manifest: Path) -> None:
     source = tiny_graphs.write_graph(tmp_path / "a.onnx", roles=ROLES, balanced=True)
-    after = compressed(source, target, manifest)
     with tiny_graphs.in_brief():
         result = tiny_graphs.evaluate(
-            tmp_path / "out", "--before", source, "--after", after, "--data", manifest, "--select", "all",
-            "--layer", "penultimate", "--layer", "last",
+            tmp_path / "out", "--before", source, "--after", compressed(source, "int8", manifest), "--data", manifest,
+            "--select", "all", "--layer", "penultimate", "--layer", "last", "--method", "layercam",
         )  # fmt: skip
-    found = {item.layer: item for item in result.pairs[0].metrics if item.metric == "pearson" and item.scope == "all"}
+    found = {item.layer: item for item in result.pairs[0].metrics if (item.metric, item.scope) == ("pearson", "all")}
     assert set(found) == {"penultimate", "last"}
-    assert all(item.mean is not None and item.mean > 0.9 for item in found.values())
+    assert min(item.estimate.mean for item in found.values()) > 0.9
 
 
 def test_a_target_out_of_range_still_has_no_gradient(tmp_path: Path, manifest: Path) -> None:
@@ -356,3 +355,58 @@ def test_the_command_line(tmp_path: Path, manifest: Path, capsys: pytest.Capture
     assert Model.open(out).metadata.phase == "transfer.int8"
     with pytest.raises(click.BadParameter, match="'int4' is not one of 'int8', 'float16'"):
         cli.main(["compress", str(source), "--to", "int4", "--out", str(out)], standalone_mode=False)
+
+
+@pytest.mark.parametrize("layers", [["penultimate=inner", "last=sum"], ["penultimate=inner", "auto"]])
+def test_layers_of_a_foreign_file_get_a_role(tmp_path: Path, layers: list[str]) -> None:
+    model = Model.open(foreign(tmp_path, layers))
+    assert {layer.name: layer.role for layer in model.metadata.layers} == {"inner": "penultimate", "sum": "last"}
+    assert list(model.graph.layers) == ["penultimate", "last"]
+
+
+def test_a_tensor_without_a_role_has_none(tmp_path: Path) -> None:
+    model = Model.open(foreign(tmp_path, ["inner", "penultimate=sum"]))
+    assert [(layer.name, layer.role) for layer in model.metadata.layers] == [("inner", None), ("sum", "penultimate")]
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        (["last=inner", "last=sum"], "--layer gives the role 'last' to more than one tensor; give it to one"),
+        (["last=inner", "auto"], "--layer gives the role 'last' to more than one tensor; give it to one"),
+        (["last=sum", "penultimate=sum"], "gives tensor 'sum' the roles 'last' and 'penultimate'; give it one"),
+        (["first=sum"], "sum (4, 16, 16); a role is given as penultimate=TENSOR or last=TENSOR"),
+        (["last="], "no spatial tensor ''"),
+    ],
+)
+def test_roles_that_cannot_be_given(tmp_path: Path, layers: list[str], sentence: str) -> None:
+    with pytest.raises(InputError) as caught:
+        foreign(tmp_path, layers)
+    assert sentence in str(caught.value), str(caught.value)
+
+
+class Pixels:
+    """Calibration images under the name that the foreign file has for them."""
+
+    def __init__(self) -> None:
+        self.left = [{"pixels": image[None] / 255} for image in batch((16, 16))]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self.left.pop() if self.left else None
+
+
+@pytest.mark.parametrize("layer", ["auto", "a_DequantizeLinear_Output"])
+def test_a_quantised_file_from_elsewhere_is_refused(tmp_path: Path, layer: str) -> None:
+    """Its proof, central differences, sees steps instead of slopes; and its integers are no layers."""
+    from onnxruntime.quantization import quantize_static
+
+    foreign(tmp_path, ["sum"])
+    quantize_static(tmp_path / "foreign.onnx", tmp_path / "int8.onnx", Pixels())
+    with pytest.raises(CannotEvaluateError, match="slopes:activations"):
+        export_onnx(tmp_path / "int8.onnx", Request([layer], tmp_path / "out.onnx"), Preprocessing(1 / 255))
+    with pytest.raises(InputError, match="no spatial tensor 'sum_QuantizeLinear_Output'"):
+        export_onnx(
+            tmp_path / "int8.onnx",
+            Request(["sum_QuantizeLinear_Output"], tmp_path / "out.onnx"),
+            Preprocessing(1 / 255),
+        )
