@@ -125,8 +125,8 @@ def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) 
     multilabel = result.checkpoints[0].metadata.score_kind == "multilabel"
     what, many = ("pair of image and label", "pairs of image and label") if multilabel else ("image", "images")
     lead = (
-        f"On {count(item.n, what, many)} of {count(item.n_patients, 'patient')} the most important fifth of the picture "
-        f"overlaps with where it was by an IoU of {with_span(item.estimate)}"
+        f"On {count(item.n, what, many)} of {count(item.n_patients, 'patient')} the most important fifth of the "
+        f"picture overlaps with where it was by an IoU of {with_span(item.estimate)}"
     )
     return f"{lead}{_references(pair, item)}. {_index(item.index)}"
 
@@ -162,7 +162,8 @@ def _changed(change: Estimate) -> str:
     if change.mean is None:
         return "Not known"
     if change.low is None or change.high is None:
-        return f"{signed(100 * change.mean, 1)} points, without an interval ({reason_sentence(change.reason or 'undefined')})"
+        why = reason_sentence(change.reason or "undefined")
+        return f"{signed(100 * change.mean, 1)} points, without an interval ({why})"
     ends = f"({span(100 * change.low, 100 * change.high, 1)})"
     if change.low > 0:
         return f"Rose by {points(change.mean)} {ends}"
