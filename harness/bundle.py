@@ -10,20 +10,29 @@ Nothing is opened before its path, kind, size and digest have been found to be t
 
 from __future__ import annotations
 
+import hashlib
+import io
 import stat
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.digests import file_digest
 from harness.errors import InputError, first_line
+from kernels.cam import METHODS
+from kernels.reasons import Reason
 
 FORMAT: Literal[1] = 1
 MANIFEST, MODEL, EXPECTED, IMAGES = "manifest.json", "model.onnx", "expected.json", "images"
 LARGEST_MANIFEST = 4 * 2**20  # bytes
-LARGEST_FILE = 4 * 2**30
+LARGEST_EXPECTED = 64 * 2**20
+LARGEST_FILE = 2 * 2**30  # what an ONNX file can hold
+LARGEST_PICTURE = 2**27  # pixels
+MOST_CASES = 1000
+LARGEST_MAP = 4096  # pixels along a side
 
 Class = Literal["float32", "tf32", "float16"]
 CLASSES: tuple[Class, ...] = ("float32", "tf32", "float16")
@@ -53,6 +62,9 @@ class Spread(_Record):
     deviation: Deviation
 
 
+Side = Annotated[int, Field(ge=1, le=LARGEST_MAP)]
+
+
 class BundleFile(_Record):
     """A file of the bundle; `path` is relative, with forward slashes."""
 
@@ -77,13 +89,32 @@ class Manifest(_Record):
     classes: list[str]
     layers: list[str] = Field(min_length=1)
     methods: list[str] = Field(min_length=1)
-    map_size: tuple[int, int]
+    map_size: tuple[Side, Side]
     image_rule: str
-    cases: list[GoldenCase] = Field(min_length=1)
+    cases: list[GoldenCase] = Field(min_length=1, max_length=MOST_CASES)
     tolerances: dict[Class, Deviation]
     spreads: list[Spread]
     versions: dict[str, str]
     files: list[BundleFile]
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown:
+            raise ValueError(f"unknown CAM method {unknown[0]!r}")
+        lists = {
+            "files": [item.path for item in self.files],
+            "cases": [case.name for case in self.cases],
+            "layers": self.layers,
+            "methods": self.methods,
+        }
+        for name, values in lists.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names one twice")
+        return self
+
+
+Float32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 
 
 class ExpectedMap(_Record):
@@ -91,15 +122,22 @@ class ExpectedMap(_Record):
 
     layer: str
     method: str
-    shape: tuple[int, int]
-    values: list[float]
+    shape: tuple[Side, Side]
+    values: list[Float32]
     reason: str
+
+    @model_validator(mode="after")
+    def _check(self) -> ExpectedMap:
+        wanted = self.shape[0] * self.shape[1] if self.reason == Reason.DEFINED.label else 0
+        if len(self.values) != wanted:
+            raise ValueError(f"a map of reason {self.reason!r} and shape {self.shape} holds {wanted} values")
+        return self
 
 
 class Expected(_Record):
     """What a case gives."""
 
-    logits: list[float]
+    logits: list[Float32]
     maps: list[ExpectedMap]
 
 
@@ -120,10 +158,10 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
     """
     path = bundle / MANIFEST
     try:
-        size = path.lstat().st_size
-        if not stat.S_ISREG(path.lstat().st_mode) or size > LARGEST_MANIFEST:
+        if not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_size > LARGEST_MANIFEST:
             raise InputError(f"{path}: not a plain file of at most {LARGEST_MANIFEST} bytes; get the bundle again")
-        return Manifest.model_validate_json(path.read_bytes()), file_digest(path)
+        content = path.read_bytes()
+        return Manifest.model_validate_json(content), sha256(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a folder that `pack` wrote") from None
     except ValidationError as error:
@@ -132,32 +170,34 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
         raise InputError(f"{path}: not a bundle manifest of format {FORMAT} ({where}: {first['msg']})") from error
 
 
-def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Hold every file against the manifest.
+def read_files(bundle: Path, manifest: Manifest) -> dict[str, bytes]:
+    """The content of every file, held against the manifest; what is used later are these bytes.
 
     :raises InputError: a path that leaves the bundle.
     :raises TamperedError: a file that is missing, is no plain file, or has another size or content; or one too many.
     """
     listed = {item.path: item for item in manifest.files}
-    for item in manifest.files:
-        _check_file(bundle, item)
     named = [MODEL, EXPECTED, *(case.image for case in manifest.cases)]
     unlisted = [path for path in named if path not in listed]
+    for item in manifest.files:
+        _require_inside(bundle, item.path)
     if unlisted:
         raise TamperedError(f"{unlisted[0]}: used by the manifest, but without a digest")
+    contents = {path: _content(bundle, item) for path, item in listed.items()}
     for path in _files(bundle):
         if path not in listed and path != MANIFEST:
             raise TamperedError(f"{path}: is not in the manifest")
+    return contents
 
 
-def read_expected(bundle: Path, manifest: Manifest) -> Mapping[str, Expected]:
-    """Expected values by case.
+def read_expected(bundle: Path, content: bytes, manifest: Manifest) -> Mapping[str, Expected]:
+    """Expected values by case, from the content of `expected.json`.
 
-    :raises InputError: the file is malformed or does not fit the manifest.
+    :raises InputError: it is malformed or does not fit the manifest.
     """
     path = bundle / EXPECTED
     try:
-        found = ExpectedFile.model_validate_json(path.read_bytes()).cases
+        found = ExpectedFile.model_validate_json(content).cases
     except ValidationError as error:
         raise InputError(f"{path}: malformed ({first_line(error)}); get the bundle again") from error
     wanted = {(layer, method) for layer in manifest.layers for method in manifest.methods}
@@ -165,30 +205,52 @@ def read_expected(bundle: Path, manifest: Manifest) -> Mapping[str, Expected]:
         maps = found[case.name].maps if case.name in found else []
         if {(item.layer, item.method) for item in maps} != wanted:
             raise InputError(f"{path}: case {case.name!r} lacks maps that the manifest names; get the bundle again")
-        for item in maps:
-            if len(item.values) not in (0, item.shape[0] * item.shape[1]):
-                raise InputError(f"{path}: case {case.name!r} has a map whose values do not fill its shape")
     return found
 
 
-def _check_file(bundle: Path, item: BundleFile) -> None:
-    relative = PurePosixPath(item.path)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in item.path or not relative.parts:
-        raise InputError(f"{bundle / MANIFEST}: {item.path!r} leaves the bundle; do not use it")
+def _require_inside(bundle: Path, name: str) -> None:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
+        raise InputError(f"{bundle / MANIFEST}: {name!r} leaves the bundle; do not use it")
+
+
+def _content(bundle: Path, item: BundleFile) -> bytes:
     path = bundle
-    for part in relative.parts:
+    for part in PurePosixPath(item.path).parts:
         path = path / part
         if path.is_symlink():
             raise TamperedError(f"{item.path}: is a symbolic link or lies behind one")
     if not path.is_file():
         raise TamperedError(f"{item.path}: is missing")
-    if path.stat().st_size != item.size:
+    largest = LARGEST_EXPECTED if item.path == EXPECTED else item.size
+    if path.stat().st_size != item.size or item.size > largest:
         raise TamperedError(f"{item.path}: has {path.stat().st_size} bytes, the manifest says {item.size}")
-    if file_digest(path) != item.sha256:
+    content = path.read_bytes()
+    if sha256(content) != item.sha256:
         raise TamperedError(f"{item.path}: has another content than when it was packed")
+    if item.path.startswith(f"{IMAGES}/"):
+        _require_small(item.path, content)
+    return content
+
+
+def _require_small(name: str, content: bytes) -> None:
+    """Refuse a small file that would unpack to a huge picture, by what its header says; DICOM holds its own size."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            width, height = Image.open(io.BytesIO(content)).size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        width, height = (LARGEST_PICTURE, 2) if content[128:132] != b"DICM" else (0, 0)
+    if width * height > LARGEST_PICTURE:
+        raise TamperedError(f"{name}: no picture of at most {LARGEST_PICTURE} pixels")
 
 
 def _files(bundle: Path) -> Iterator[str]:
     for path in sorted(bundle.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(bundle).as_posix()
+
+
+def sha256(content: bytes) -> str:
+    """The digest of bytes as the manifest writes it."""
+    return hashlib.sha256(content).hexdigest()

@@ -96,11 +96,11 @@ def _map_deviation(raw: np.ndarray, reason: Reason, expected: ExpectedMap, size:
     if reason != Reason.DEFINED:
         return Deviation(logits=0, map_l2=0, iou_top20=1, pearson=1)
     before = np.array(expected.values, np.float32).reshape(expected.shape)
-    length = float(np.linalg.norm(before))
-    distance = float(np.linalg.norm(raw - before))
-    relative = distance / length if length else (_FAR if distance else 0.0)
+    length = float(np.linalg.norm(before.astype(np.float64)))
+    distance = float(np.linalg.norm(raw.astype(np.float64) - before))
+    relative = min(distance / length, _FAR) if length else (_FAR if distance else 0.0)
     scores = pair_metrics(before[None], raw[None], size=size)
-    agreed = distance == 0  # two equal maps agree, also where a metric of them is undefined
+    agreed = np.array_equal(raw, before)  # two equal maps agree, also where a metric of them is undefined
     iou, pearson = (_score(scores.column(name), agreed) for name in ("iou_top20", "pearson"))
     return Deviation(logits=0, map_l2=relative, iou_top20=max(iou, 0.0), pearson=max(pearson, -1.0))
 

@@ -48,8 +48,11 @@ def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 def read_grey(path: str | Path) -> np.ndarray:
     """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
-    path = Path(path)
-    content = _read_bytes(path)
+    return decode_grey(Path(path), _read_bytes(Path(path)))
+
+
+def decode_grey(path: Path, content: bytes) -> np.ndarray:
+    """`read_grey` for bytes that have been read already; `path` names them in messages."""
     if _is_dicom(path, content):
         from harness.dicom import decode_dicom  # here, so that pydicom is loaded only where a DICOM file comes up
 

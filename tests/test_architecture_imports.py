@@ -19,7 +19,7 @@ THIRD_PARTIES = {
     "export": {"onnx", "onnx_ir", "numpy", "onnxruntime", "click"},
     "harness": {
         "onnxruntime", "numpy", "scipy", "cv2", "pydicom", "pyarrow", "pydantic", "tabulate", "jinja2",
-        "click", "tqdm", "matplotlib", "junitparser", "markupsafe",
+        "click", "tqdm", "matplotlib", "junitparser", "PIL", "markupsafe",
     },
 }  # fmt: skip
 OUR_IMPORTS = {

@@ -184,6 +184,19 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+REFUSED |= {
+    name: (lambda bundle, change=change: rewrite(bundle, change), "not a bundle manifest of format 1")
+    for name, change in {
+        "an unknown method": lambda c: c.update(methods=["cam"]),
+        "a file listed twice": lambda c: c["files"].append(c["files"][0]),
+        "a negative map size": lambda c: c.update(map_size=[-1, 5]),
+        "a huge map size": lambda c: c.update(map_size=[100_000, 100_000]),
+        "two cases of one name": lambda c: c["cases"].append(c["cases"][0]),
+        "a million cases": lambda c: c.update(cases=[{**c["cases"][0], "name": str(n)} for n in range(1001)]),
+    }.items()
+}
+
+
 def tree(folder: Path) -> set[str]:
     return {str(path) for path in folder.rglob("*")}
 
@@ -260,6 +273,42 @@ def test_malformed_expected_values_are_refused(bundle: Path) -> None:
         verify(bundle, None, Running())
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"values": []}, {"shape": [0, 0]}, {"reason": "empty_map"}, {"values": [1e39]}, {"shape": [5000, 1]}],
+)
+def test_expected_maps_that_cannot_be_are_refused(bundle: Path, change: dict) -> None:
+    content = json.loads((bundle / "expected.json").read_text())
+    content["cases"]["case-000"]["maps"][0].update(change)
+    (bundle / "expected.json").write_text(json.dumps(content))
+    reseal(bundle, "expected.json")
+    with pytest.raises(InputError, match="malformed"):
+        verify(bundle, None, Running())
+
+
+@pytest.mark.parametrize("value", [1e30, 1e-30])
+def test_expected_maps_of_odd_size_fail_and_do_not_crash(bundle: Path, value: float) -> None:
+    content = json.loads((bundle / "expected.json").read_text())
+    first = content["cases"]["case-000"]["maps"][0]
+    first["values"] = [value * n for n in range(len(first["values"]))]
+    (bundle / "expected.json").write_text(json.dumps(content))
+    reseal(bundle, "expected.json")
+    assert [case.case for case in verify(bundle, None, Running()).cases if not case.passed] == ["case-000"]
+
+
+def test_a_small_file_of_a_huge_picture_is_not_unpacked(bundle: Path) -> None:
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = (20_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    picture = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    (bundle / "images" / "case-000.png").write_bytes(picture)
+    reseal(bundle, "images/case-000.png")
+    assert "no picture of at most" in (verify(bundle, None, Running()).problem or "")
+
+
 def test_a_model_that_is_no_model_is_refused(bundle: Path) -> None:
     (bundle / "model.onnx").write_bytes(b"import os")
     reseal(bundle, "model.onnx")
@@ -281,7 +330,7 @@ def test_undefined_on_one_side_only_is_as_far_as_can_be(packed: tuple[Path, str]
     from kernels.reasons import Reason
 
     manifest, _ = read_manifest(packed[0])
-    expected = read_expected(packed[0], manifest)["case-000"]
+    expected = read_expected(packed[0], (packed[0] / "expected.json").read_bytes(), manifest)["case-000"]
     maps = {
         (item.layer, item.method): (np.array(item.values, np.float32).reshape(item.shape), Reason.DEFINED)
         for item in expected.maps
