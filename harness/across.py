@@ -84,6 +84,8 @@ class Across:
         found = compare(cells, self.summary.by_record, _DIRECTIONS[metric], self.plan.options.seed)
         place = {"layer": layer, "scope": scope, "metric": metric}
         parts = {name: getattr(found, name) for name in ("differences", "rankings", "reversals", "interaction")}
+        if metric in CHANGES:  # stable near zero: no order from low to high is one of stability; the shift has it
+            parts["rankings"] = ()
         return ComparisonResult.model_validate({**place, **parts}), found.resampled
 
     def _convergence(self) -> Iterator[Equivalence]:

@@ -141,8 +141,10 @@ def gate(result: Path, policy: Path, init: bool, **asked: Any) -> int:
     from harness import gating
 
     if init:
-        gating.initialise(result, policy)
-        click.echo(f"written to {policy}: look at every bound, then judge other evaluations by it")
+        bounds = gating.initialise(result, policy)
+        click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
+        if not bounds:
+            click.echo("warning: no bound on maps could be derived; the policy says why", err=True)
         return 0
     return gating.gate(result, policy, gating.Outputs(**asked))
 
@@ -259,7 +261,7 @@ def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:
         item = ArchitectureConfig(checkpoints=list(files))
         return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
     given = [asked["before"] is not None, bool(asked["afters"]), asked["data"] is not None]
-    if not any(given):
+    if not any([*given, asked["root"] is not None, asked["split"] is not None]):
         return demonstration.plan(options)
     if not all(given):
         raise InputError("give --before, --after and --data together, or none of them for the demonstration")

@@ -23,7 +23,7 @@ from harness.images import load_grey
 from harness.model import Model
 from harness.plans import Stored, identity_of, read_stored, restore
 from harness.pseudonyms import KEY, Names, names_of
-from harness.report import write_report
+from harness.report import without_home, write_report
 from harness.results import CheckpointResult, Evaluation
 from harness.statistics import RESAMPLES
 from harness.store import Store
@@ -84,7 +84,8 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
     select = selection_of(plan, samples)
     first = Model.open(plan.checkpoints[0].graph.path, execution.provider, execution.running.threads)
-    stored = Stored(plan, select, data_digest(samples), len(samples), execution.provider, first.providers)
+    seed = plan.options.seed
+    stored = Stored(plan, select, data_digest(samples), len(samples), seed, execution.provider, first.providers)
     folder = store.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
     with store.kept(execution.out):
         _collect(stored, samples, folder, execution, clock, first)
@@ -241,14 +242,14 @@ def _summarise(stored: Stored, collected: Collected, comparer: Comparer, executi
         bar.update()
     data, options, samples = plan.data, plan.options, collected.samples
     return Evaluation(
-        command=["python", "-m", "harness", *(word for word in sys.argv[1:] if word != "--resume")],
-        data=str(data.source),
-        root=str(data.root) if data.root else None,
+        command=["python", "-m", "harness", *(without_home(word) for word in sys.argv[1:] if word != "--resume")],
+        data=without_home(str(data.source)),
+        root=without_home(str(data.root)) if data.root else None,
         split=data.split,
         data_digest=stored.data_digest,
         images=len(samples),
         patients=len({sample.group for sample in samples}),
-        unreadable=collected.errors,
+        unreadable={name: without_home(error) for name, error in collected.errors.items()},
         classes=plan.classes,
         selection=stored.select,
         methods=list(options.methods),
@@ -257,6 +258,7 @@ def _summarise(stored: Stored, collected: Collected, comparer: Comparer, executi
         seed=options.seed,
         resamples=execution.resamples,
         jitter_draws=options.jitter,
+        jitter_seed=stored.jitter_seed,
         chance_draws=options.chance,
         margin=options.margin,
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
@@ -271,7 +273,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
     checkpoint = plan.checkpoints[number]
     return CheckpointResult(
         key=checkpoint.key,
-        file=str(checkpoint.graph.path),
+        file=without_home(str(checkpoint.graph.path)),
         digest=checkpoint.graph.digest,
         architecture=checkpoint.architecture,
         phase=checkpoint.phase,

@@ -177,7 +177,7 @@ class _Judge:
         if rule.is_quality or rule.scope == ALL:
             return [self._case(number, rule, pair, ALL)[0]]
         if rule.scope in (EACH, WORST):
-            judged = [self._case(number, rule, pair, name) for name in classes]
+            judged = [self._of_class(number, rule, pair, name) for name in classes]
             if rule.scope == EACH:
                 return [case for case, _ in judged]
             worst, _ = min(judged, key=lambda found: (OUTCOMES.index(found[0].outcome), found[1]))
@@ -185,6 +185,13 @@ class _Judge:
         if rule.scope not in classes:
             raise _UnavailableError(f"the result has no class {rule.scope!r}; {_near(rule.scope, classes)}")
         return [self._case(number, rule, pair, rule.scope)[0]]
+
+    def _of_class(self, number: int, rule: Rule, pair: PairResult, name: str) -> tuple[Case, float]:
+        """As `_case`; what one class lacks does not hide another one."""
+        try:
+            return self._case(number, rule, pair, name)
+        except _UnavailableError as error:
+            return Case(number, title(rule), pair.name, name, "error", str(error)), -math.inf
 
     def _case(self, number: int, rule: Rule, pair: PairResult, scope: str) -> tuple[Case, float]:
         """The case, and by how much it keeps its bounds (negative: breaks them)."""
@@ -219,11 +226,9 @@ class _Judge:
     def _baseline_pair(self, pair: PairResult) -> PairResult:
         """The pair of the baseline that corresponds: of that name, else the one of its architecture and place."""
         assert self.baseline is not None
-        place = (pair.architecture, pair.kind, pair.replicate)
-        named = [item for item in self.baseline.pairs if item.name == pair.name]
-        found = named or [
-            item for item in self.baseline.pairs if (item.architecture, item.kind, item.replicate) == place
-        ]
+        place, pairs = (pair.architecture, pair.kind, pair.replicate), self.baseline.pairs
+        named = [item for item in pairs if (item.architecture, item.name) == (pair.architecture, pair.name)]
+        found = named or [item for item in pairs if (item.architecture, item.kind, item.replicate) == place]
         if len(found) != 1:
             known = [item.name for item in self.baseline.pairs]
             raise _UnavailableError(f"the baseline has no one pair for {pair.name!r}; {_near(pair.name, known)}")
@@ -322,8 +327,9 @@ def _statistic(rule: Rule, item: MetricSummary) -> _Found:
     if rule.statistic == "index":
         if item.index is None:
             raise _UnavailableError("the result has no stability index: it was made without chance or floor")
-        index = item.index
-        return _Found(index.value, index.low, index.high, index.reason, item.n, item.n_patients, share)
+        index, compared = item.index, item.n + undefined
+        lost = 1 - index.n / compared if compared else 1.0  # images without a score, chance or floor
+        return _Found(index.value, index.low, index.high, index.reason, index.n, index.n_patients, lost)
     if rule.statistic in ("mean", "vanished-rate"):
         estimate = item.estimate if rule.statistic == "mean" else item.vanished_rate
         assert estimate is not None

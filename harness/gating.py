@@ -13,7 +13,7 @@ from harness import verdicts
 from harness.digests import file_digest
 from harness.errors import InputError
 from harness.gate import Case, Verdict, judge
-from harness.policy import read_policy
+from harness.policy import parse_policy, read_policy
 from harness.proposal import propose
 from harness.results import Evaluation
 from harness.store import RESULT, write_whole
@@ -32,15 +32,17 @@ class Outputs:
     github: bool = False
 
 
-def initialise(result: Path, policy: Path) -> None:
-    """Write a first policy.
+def initialise(result: Path, policy: Path) -> int:
+    """Write a first policy; returns how many of its rules are on means of maps.
 
-    :raises InputError: the file is there already.
+    :raises InputError: the file is there already, or no rule can be derived.
     """
     if policy.exists():
         raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
-    write_whole(policy, propose(Evaluation.read(result), file_digest(_file(result)), str(result)))
-    read_policy(policy)
+    text = propose(Evaluation.read(result), file_digest(_file(result)), str(result))
+    rules = parse_policy(text, f"the policy proposed for {result}").rule
+    write_whole(policy, text)
+    return sum(rule.statistic == "mean" for rule in rules)
 
 
 def gate(result: Path, policy: Path, outputs: Outputs) -> int:

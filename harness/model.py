@@ -27,6 +27,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+NO_FOLDER = "/nowhere/weights-lie-outside-the-file"
 LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -247,6 +248,8 @@ def _session(path: Path, content: bytes, provider: str, threads: int, level: str
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
     # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Weights outside of the file would be under no digest: ONNX Runtime shall find none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
     try:
         with redirect_stdout(sys.stderr):  # ONNX Runtime prints there when a provider does not start
             session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])

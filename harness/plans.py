@@ -24,6 +24,7 @@ class Stored:
     select: Selection
     data_digest: str
     images: int
+    jitter_seed: int  # with which the noise of the maps was drawn; the plan's seed is that of everything else
     provider: str
     provider_options: dict[str, Any]
 
@@ -44,6 +45,7 @@ class Stored:
             ],
             "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
             "images": self.images,
+            "jitter_seed": self.jitter_seed,
             "provider_options": self.provider_options,
         }
 
@@ -82,6 +84,8 @@ def read_stored(folder: Path) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote")
+    if content.get("format") == FORMAT and "jitter_seed" not in content:
+        raise InputError(f"{path}: was written by an earlier version; evaluate anew")
     if content.get("format") != FORMAT:
         raise InputError(f"{path}: format {content.get('format')} is not known here (known: {FORMAT}); evaluate anew")
     return content
@@ -99,7 +103,7 @@ def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]
     place = Data(Path(data["source"]), Path(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
     plan = Plan(checkpoints, pairs, place, Options(**options), tuple(content["layers"]))
-    known = ("data_digest", "images", "provider", "provider_options")
+    known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
     return stored, _samples(folder, plan, stored.images)
 

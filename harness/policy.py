@@ -154,15 +154,21 @@ def read_policy(path: Path) -> Policy:
         bound.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_policy(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); write one with `python -m harness gate RESULT --init`"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
+
+
+def parse_policy(text: str, path: str) -> Policy:
+    """`read_policy` for a text; `path` names it in messages."""
     try:
-        return Policy.model_validate(content)
+        return Policy.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
         raise InputError(f"{path}: {_sentence(error)}") from error
 

@@ -31,6 +31,7 @@ from harness.table import digits, one_line
 
 OVERLAP = "iou_top20"
 METRICS = (OVERLAP, "centroid_shift")  # what was looked at, and where
+MOST_UNDEFINED = 0.5
 LOST = 0.05  # share of images with vanished or undefined maps, above which a mean over the others says little
 HALF_WAY = 0.5  # between chance and floor
 SLACK = 0.1  # of the distance from chance to floor, beyond what the evaluation reached
@@ -74,7 +75,7 @@ def propose(result: Evaluation, digest: str, name: str) -> str:
 
 def _quality_rules(result: Evaluation, pair: PairResult) -> Iterator[Proposed]:
     if "accuracy" in pair.change:
-        bound = -round(max(0.05, 2 * result.margin), 3)
+        bound = -round(min(max(0.05, 2 * result.margin), 0.9), 3)
         keys = {"metric": "accuracy", "statistic": "change", "min": bound, "mode": "point"}
         yield Proposed(keys, "accuracy may fall by that much; its interval is too wide for `surely-good`")
 
@@ -198,7 +199,7 @@ def _undefined(items: Sequence[MetricSummary]) -> dict[str, float]:
     shares = [sum(item.undefined.values()) / (item.n + sum(item.undefined.values())) for item in items]
     if max(shares) <= REQUIREMENTS.max_undefined:
         return {}
-    return {"max_undefined": min(1.0, math.ceil((2 * max(shares) + 0.05) * 100) / 100)}
+    return {"max_undefined": min(MOST_UNDEFINED, math.ceil((2 * max(shares) + 0.05) * 100) / 100)}
 
 
 def _toml(value: object) -> str:

@@ -50,6 +50,7 @@ class IndexResult(_Record):
     high: Number
     reason: str | None
     n: int
+    n_patients: int
     observed: Number
     chance: Number
     floor: Number
@@ -245,6 +246,7 @@ class Evaluation(_Record):
     seed: int
     resamples: int
     jitter_draws: int
+    jitter_seed: int
     chance_draws: int
     margin: float
     checkpoints: list[CheckpointResult]

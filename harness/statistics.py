@@ -55,6 +55,7 @@ class Index:
     high: float
     reason: str | None
     n: int
+    n_patients: int
     observed: float
     chance: float
     floor: float
@@ -258,11 +259,11 @@ def _index(draws: np.ndarray, n_patients: int, direction: int, images: list[np.n
     separation = interval(direction * possible, n_patients)
     reason = NO_IMAGES if n == 0 else separation.reason or (None if separation.low > 0 else FLOOR_NOT_SEPARATED)
     if reason:
-        return Index(NAN, NAN, NAN, reason, n, observed, chance, floor)
+        return Index(NAN, NAN, NAN, reason, n, n_patients, observed, chance, floor)
     with np.errstate(divide="ignore", invalid="ignore"):  # a single draw may put the floor exactly at chance
         ends = interval(gained / possible, n_patients)
     value = (observed - chance) / (floor - chance)
-    return Index(value, ends.low, ends.high, None, n, observed, chance, floor)
+    return Index(value, ends.low, ends.high, None, n, n_patients, observed, chance, floor)
 
 
 def sign_flip(differences: np.ndarray, groups: Sequence[str] | np.ndarray, seed: int, flips: int = FLIPS) -> np.ndarray:

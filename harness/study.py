@@ -22,6 +22,7 @@ from harness.model import Graph, common_layers, require_comparable
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 Selection = Literal["true-positive", "agree", "all"]
 SELECTIONS: tuple[Selection, ...] = ("true-positive", "agree", "all")
+RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
 JITTER_DRAWS = 4
 CHANCE_DRAWS = 20
 RESAMPLES = 10_000
@@ -296,6 +297,12 @@ def _require_each_once(files: Sequence[Path]) -> None:
 
 
 def _require_one_vocabulary(checkpoints: Sequence[Checkpoint], pairs: Sequence[Pair]) -> None:
+    taken = [name for name in checkpoints[0].graph.metadata.classes if name in RESERVED]
+    if taken:
+        path = checkpoints[0].graph.path
+        raise InputError(
+            f"{path}: a class is called {taken[0]!r}, which means something else here; export with --classes"
+        )
     by_key = {checkpoint.key: checkpoint.graph for checkpoint in checkpoints}
     for checkpoint in checkpoints[1:]:
         require_comparable(checkpoints[0].graph, checkpoint.graph, across_networks=True)

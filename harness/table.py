@@ -48,8 +48,7 @@ def markdown(result: Evaluation) -> str:
 
 def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     yield _set(_checkpoint_rows(result), ["checkpoint", "accuracy", "macro AUC", "calibration error"], style)
-    heading = _heading(result)
-    yield heading if style != MARKDOWN else "\n".join(f"- {inert(line)}" for line in heading.splitlines())
+    yield _lines(_heading(result), style)
     if len(result.pairs) == 1:
         pair = result.pairs[0]
         yield _set([_row(item) for item in pair.metrics if _shown(item, wide)], _ONE_PAIR, style)
@@ -60,6 +59,13 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
         yield _set(list(_matrix(result, metric)), ["pair", "n", *_columns(result)], style)
     yield _explanation(result)
     yield from _study(result, style)
+
+
+def _lines(lines: Sequence[str], style: str) -> str:
+    """Lines of text, as a list in Markdown."""
+    if style == MARKDOWN:
+        return "\n".join(f"- {inert(one_line(line))}" for line in lines)
+    return "\n".join(one_line(line) for line in lines)
 
 
 def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
@@ -82,11 +88,10 @@ def _quality(checkpoint: CheckpointResult, name: str) -> str:
     return with_interval(checkpoint.quality[name]) if name in checkpoint.quality else "no labels"
 
 
-def _heading(result: Evaluation) -> str:
+def _heading(result: Evaluation) -> list[str]:
     unreadable = f", {len(result.unreadable)} unreadable" if result.unreadable else ""
     lines = [f"{result.images} images of {result.patients} patients{unreadable}; compared: {result.selection}"]
-    lines += [_pair_line(pair) for pair in result.pairs]
-    return "\n".join(lines)
+    return lines + [_pair_line(pair) for pair in result.pairs]
 
 
 def _pair_line(pair: PairResult) -> str:
@@ -176,7 +181,9 @@ def _study(result: Evaluation, style: str) -> Iterator[str]:
     if rows:
         yield f"most to least stable by {HEADLINE}, on the {result.study.selected} images that every pair selects"
         yield _set(rows, ["layer", "method", "order", "probability", "n"], style)
-    yield from _reversals(found)
+    reversals = list(_reversals(found))
+    if reversals:
+        yield _lines(reversals, style)
 
 
 def _probability(ranking: Ranking) -> str:
@@ -189,14 +196,11 @@ def _reversals(found: Sequence[ComparisonResult]) -> Iterator[str]:
     called = [(item.layer, reversal) for item in found for reversal in item.reversals if reversal.called]
     total = sum(len(item.reversals) for item in found)
     if total:
-        yield "\n".join(
-            [f"{len(called)} of {total} possible reversals between methods are called by {HEADLINE}"]
-            + [
-                f"  {layer}: {item.architectures[0]} and {item.architectures[1]} change places between "
-                f"{item.methods[0]} and {item.methods[1]} (probability {digits(item.probability, 2)}; "
-                "0.50 if neither differed)"
-                for layer, item in called
-            ]
+        yield f"{len(called)} of {total} possible reversals between methods are called by {HEADLINE}"
+    for layer, item in called:
+        yield (
+            f"{layer}: {item.architectures[0]} and {item.architectures[1]} change places between {item.methods[0]} and "
+            f"{item.methods[1]} (probability {digits(item.probability, 2)}; 0.50 if neither differed)"
         )
 
 

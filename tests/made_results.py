@@ -20,7 +20,9 @@ def summary(metric: str = "iou_top20", scope: str = "all", mean: float | None = 
     """One metric; chance 0.2, floor 0.8."""
     value = None if mean is None else (mean - 0.2) / 0.6
     low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
-    index = IndexResult(value=value, low=low, high=high, reason=None, n=100, observed=mean, chance=0.2, floor=0.8)
+    index = IndexResult(
+        value=value, low=low, high=high, reason=None, n=100, n_patients=80, observed=mean, chance=0.2, floor=0.8
+    )
     fields: dict[str, Any] = {
         "layer": LAYER, "method": METHOD, "scope": scope, "metric": metric, "stable_is": "high", "n": 100,
         "n_patients": 80, "undefined": {}, "vanished": 0, "estimate": estimate(mean), "sd": 0.1, "q05": 0.3, "q25": 0.4,
@@ -56,7 +58,8 @@ def evaluation(metrics: list[MetricSummary] | None = None, **changed: Any) -> Ev
     fields: dict[str, Any] = {
         "command": [], "data": "data", "root": None, "split": None, "data_digest": "d", "images": 120, "patients": 90,
         "unreadable": {}, "classes": CLASSES, "selection": "true-positive", "methods": [METHOD], "layers": [LAYER],
-        "map_size": (224, 224), "seed": 0, "resamples": 100, "jitter_draws": 4, "chance_draws": 20, "margin": 0.02,
+        "map_size": (224, 224), "seed": 0, "resamples": 100, "jitter_draws": 4, "jitter_seed": 0,
+        "chance_draws": 20, "margin": 0.02,
         "checkpoints": [checkpoint("a", 0.80), checkpoint("b", 0.81)], "pairs": [pair], "environment": {},
         "seconds": {},
     }  # fmt: skip

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread, dcmwrite
 
 from harness import cli
 from harness.bundle import Deviation, Spread, read_manifest
@@ -316,6 +316,18 @@ def test_a_model_that_is_no_model_is_refused(bundle: Path) -> None:
         verify(bundle, None, Running())
 
 
+def test_weights_outside_of_the_model_are_not_loaded(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    shutil.copy(tmp_path / "model.onnx", bundle / "model.onnx")
+    reseal(bundle, "model.onnx")
+    monkeypatch.chdir(tmp_path)  # where the weights lie
+    with pytest.raises(InputError, match="not an ONNX file that ONNX Runtime can run"):
+        verify(bundle, None, Running())
+
+
 def test_absent_provider_exits_with_three(packed: tuple[Path, str]) -> None:
     with pytest.raises(CannotEvaluateError):
         verify(packed[0], packed[1], Running(provider="cuda"))
@@ -370,12 +382,31 @@ def test_dicom_is_reduced_to_its_picture(shared: Path, tmp_path: Path) -> None:
     source = shared / "dicom" / "rsna-pa-monochrome1-jpeg.dcm"
     reduced = dcmread(io.BytesIO(pixels_only(source.read_bytes())))
     strange = {element.keyword for element in reduced} - set(KEPT)
-    assert strange == {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
+    uids = {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
+    assert strange - {"RescaleType"} == {*uids, "PixelData"}
     original = dcmread(source)
     assert reduced.SOPInstanceUID != original.SOPInstanceUID
     assert not [element for element in reduced.iterall() if element.VR in ("PN", "DA", "TM", "LT", "ST", "UT")]
     (tmp_path / "reduced.dcm").write_bytes(pixels_only(source.read_bytes()))
     assert np.array_equal(load_grey(tmp_path / "reduced.dcm", (64, 64)), load_grey(source, (64, 64)))
+
+
+def test_no_trace_of_a_name_survives(shared: Path) -> None:
+    """A name in tables, in free text, in a private block and behind the pixels."""
+    source = dcmread(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm")
+    name = "SMITH^JOHN"
+    table = Dataset()
+    table.LUTExplanation = table.PatientName = name
+    table.add_new((0x0028, 0x3002), "US", [4, 0, 16])
+    table.add_new((0x0028, 0x3006), "OW", b"\0" * 8)
+    table.private_block(0x0011, name, create=True).add_new(1, "LO", name)
+    source.VOILUTSequence = [table]
+    source.PatientName = source.RescaleType = source.StudyDescription = name
+    source.PixelData = source.PixelData + name.encode() * 5
+    written = io.BytesIO()
+    dcmwrite(written, source, enforce_file_format=True)
+    assert written.getvalue().count(name.encode()) > 5
+    assert name.encode() not in pixels_only(written.getvalue())
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -203,7 +203,15 @@ def test_unlabelled_result_has_no_accuracy() -> None:
 
 def test_index_that_is_not_separated_is_skipped() -> None:
     index = IndexResult(
-        value=None, low=None, high=None, reason="floor_not_separated", n=100, observed=0.5, chance=0.5, floor=0.5
+        value=None,
+        low=None,
+        high=None,
+        reason="floor_not_separated",
+        n=100,
+        n_patients=80,
+        observed=0.5,
+        chance=0.5,
+        floor=0.5,
     )
     verdict = judged({"statistic": "index", "min": 0.1}, [summary(index=index)])
     assert verdict.outcome == "skipped"
@@ -304,6 +312,20 @@ def test_baseline_pair_is_the_corresponding_one() -> None:
     other = evaluation()
     other.pairs = [other.pairs[0].model_copy(update={"name": "x -> y", "architecture": "Other"})]
     assert "no one pair for 'a -> b'" in against(other, evaluation(), max_worsening=0.5).cases[0].message
+
+
+def test_an_index_on_few_images_is_skipped() -> None:
+    index = summary().index.model_copy(update={"n": 3})
+    verdict = judged({"statistic": "index", "min": 0.1}, [summary(index=index)])
+    assert (verdict.outcome, verdict.cases[0].message) == ("skipped", "3 images; the policy requires 30")
+
+
+def test_a_class_that_the_baseline_lacks_does_not_hide_another() -> None:
+    baseline = evaluation([summary(scope="calm", mean=0.9), summary(scope="storm", mean=None)])
+    result = evaluation([summary(scope="calm", mean=0.3), summary(scope="storm")])
+    verdict = against(baseline, result, scope="each-class", max_worsening=0.1)
+    assert {case.scope: case.outcome for case in verdict.cases} == {"calm": "fail", "storm": "error"}
+    assert verdict.exit_code == 1
 
 
 def test_another_tensor_under_the_same_role_is_an_error() -> None:
@@ -526,6 +548,14 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists; name another file"):
         initialise(result, tmp_path / "p.toml")
     assert (tmp_path / "p.toml").read_text() == text
+
+
+def test_init_writes_nothing_that_makes_no_sense(tmp_path: Path) -> None:
+    result = evaluation([summary(n=3, vanished_rate=None)])
+    result.pairs[0].change = {}
+    with pytest.raises(InputError, match="the policy proposed for"):
+        initialise(written(tmp_path / "drift", result), tmp_path / "p.toml")
+    assert not (tmp_path / "p.toml").exists()
 
 
 def test_update_baseline_needs_a_file(tmp_path: Path, rules_file: Path) -> None:
