@@ -119,12 +119,14 @@ def _manifest_files(manifest: Path, split: str | None) -> list[str]:
 
 def _read(path: Path) -> tuple[onnx.ModelProto, Metadata]:
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf and the file system share no base class
         raise InputError(f"{path}: cannot be read as ONNX ({first_line(error)}); give an exported graph") from error
     facts = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
     if facts.get("format") != str(FORMAT):
         raise InputError(f"{path}: not a graph of this project; make one with `python -m export onnx {path.name}`")
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        raise InputError(f"{path}: keeps weights outside of the file, which no export does; export it again")
     if "compression" in facts:
         raise InputError(f"{path}: is compressed already ({facts['compression']}); compress the graph it came from")
     try:

@@ -331,6 +331,8 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path, manifest: Path) ->
     damaged = onnx.load(source)
     next(entry for entry in damaged.metadata_props if entry.key.endswith("classes")).value = "{"
     onnx.save(damaged, tmp_path / "damaged.onnx")
+    apart = onnx.load(source)
+    onnx.save(apart, tmp_path / "apart.onnx", save_as_external_data=True, size_threshold=0, location="apart.bin")
     old = tiny_graphs.write_graph(tmp_path / "old.onnx", image_rule="other/9")
     for path, target, sentence in (
         (source, "int4", "cannot compress to 'int4'; choose one of int8, float16"),
@@ -338,6 +340,7 @@ def test_what_cannot_be_compressed_is_refused(tmp_path: Path, manifest: Path) ->
         (tmp_path / "absent.onnx", "float16", "cannot be read as ONNX"),
         (tmp_path / "bare.onnx", "float16", "not a graph of this project; make one with `python -m export onnx bare"),
         (tmp_path / "damaged.onnx", "float16", "its metadata is damaged"),
+        (tmp_path / "apart.onnx", "float16", "keeps weights outside of the file"),
         (again, "int8", 'is compressed already ({"to": "float16"}); compress the graph it came from'),
         (old, "float16", "exported under image rule 'other/9'"),
     ):
