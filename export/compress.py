@@ -243,8 +243,10 @@ class _Proof:
         return [*levels, *(self._slopes(layer) for layer in self.metadata.layers)]
 
     def _at_level(self, level: str, tails: Mapping[str, bytes]) -> Iterator[Difference]:
-        """Forward outputs against the definition; gradients against the same nodes, unoptimised, behind the activations
-        that this level has, because these differ between levels."""
+        """Forward outputs against the definition, gradients against the same nodes without optimisations.
+
+        Both gradients are those at the activations of this level, because activations differ between levels.
+        """
         feeds = {"image": self.images, "target": self.target}
         wanted = [*self.expected, *tails]
         found = parity.run(parity.open_session(self.content, level), feeds, wanted)
