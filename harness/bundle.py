@@ -177,13 +177,17 @@ def read_files(bundle: Path, manifest: Manifest) -> dict[str, bytes]:
     :raises TamperedError: a file that is missing, is no plain file, or has another size or content; or one too many.
     """
     listed = {item.path: item for item in manifest.files}
-    named = [MODEL, EXPECTED, *(case.image for case in manifest.cases)]
-    unlisted = [path for path in named if path not in listed]
+    images = {case.image for case in manifest.cases}
+    named = {MODEL, EXPECTED, *images}
+    unlisted = sorted(named - set(listed))
     for item in manifest.files:
         _require_inside(bundle, item.path)
     if unlisted:
         raise TamperedError(f"{unlisted[0]}: used by the manifest, but without a digest")
-    contents = {path: _content(bundle, item) for path, item in listed.items()}
+    unused = sorted(set(listed) - named)
+    if unused:
+        raise TamperedError(f"{unused[0]}: is in the manifest, but no case uses it")
+    contents = {path: _content(bundle, item, path in images) for path, item in listed.items()}
     for path in _files(bundle):
         if path not in listed and path != MANIFEST:
             raise TamperedError(f"{path}: is not in the manifest")
@@ -214,7 +218,7 @@ def _require_inside(bundle: Path, name: str) -> None:
         raise InputError(f"{bundle / MANIFEST}: {name!r} leaves the bundle; do not use it")
 
 
-def _content(bundle: Path, item: BundleFile) -> bytes:
+def _content(bundle: Path, item: BundleFile, is_image: bool) -> bytes:
     path = bundle
     for part in PurePosixPath(item.path).parts:
         path = path / part
@@ -228,7 +232,7 @@ def _content(bundle: Path, item: BundleFile) -> bytes:
     content = path.read_bytes()
     if sha256(content) != item.sha256:
         raise TamperedError(f"{item.path}: has another content than when it was packed")
-    if item.path.startswith(f"{IMAGES}/"):
+    if is_image:
         _require_small(item.path, content)
     return content
 
@@ -238,7 +242,8 @@ def _require_small(name: str, content: bytes) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            width, height = Image.open(io.BytesIO(content)).size
+            picture = Image.open(io.BytesIO(content))
+            width, height = picture.size[0], picture.size[1] * getattr(picture, "n_frames", 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         width, height = (LARGEST_PICTURE, 2) if content[128:132] != b"DICM" else (0, 0)
     if width * height > LARGEST_PICTURE:

@@ -249,6 +249,8 @@ def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:
     from harness.study import ArchitectureConfig, Data, Options, make_plan, read_study
 
     options = Options(**_changes(asked))
+    if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
+        raise InputError(f"{files[0]}: give graphs as --before A --after B, or as --checkpoints A B C, with --data")
     if files and not asked["checkpoints"]:
         _refuse_beside(
             f"the study {files[0]}", files[1:], asked, (*_OPTIONS, "before", "afters", "data", "root", "split")

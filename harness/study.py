@@ -186,6 +186,8 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     for item in architectures:
         _require_each_once(_listed(item.before) if len(_listed(item.before)) > 1 else [])
         _require_each_once(_listed(item.after) + _listed(item.checkpoints))
+    for item in architectures:
+        _require_different([graphs[path.resolve()] for path in _listed(item.after)])
     names = [item.name or graphs[_files(item)[0].resolve()].metadata.architecture for item in architectures]
     _require_unique(names)
     checkpoints: dict[Path, Checkpoint] = {}
@@ -294,6 +296,15 @@ def _require_each_once(files: Sequence[Path]) -> None:
     twice = [path for path, count in Counter(path.resolve() for path in files).items() if count > 1]
     if twice:
         raise InputError(f"{twice[0]}: stands twice in a list of replicates or checkpoints; name each file once")
+
+
+def _require_different(replicates: Sequence[Graph]) -> None:
+    """A copy of a file is no second training."""
+    seen: dict[str, Path] = {}
+    for graph in replicates:
+        if graph.digest in seen:
+            raise InputError(f"{graph.path}: is a copy of {seen[graph.digest]}; replicates are trainings of their own")
+        seen[graph.digest] = graph.path
 
 
 def _require_one_vocabulary(checkpoints: Sequence[Checkpoint], pairs: Sequence[Pair]) -> None:

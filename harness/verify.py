@@ -20,9 +20,11 @@ from harness.errors import InputError
 from harness.golden import deviation, exceeded, run_case
 from harness.images import RULE, channels_first, decode_grey, squash
 from harness.model import Model
+from harness.table import one_line
 
 REPEATS = 3  # each case is timed that often
 BATCH = 8  # of the throughput
+PRECISION_OPTIONS = ("use_tf32", "trt_fp16_enable", "trt_int8_enable")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def verify(bundle: Path, digest: str | None, running: Running) -> Verification:
     expected = bundles.read_expected(bundle, files[bundles.EXPECTED], manifest)
     path = bundle / bundles.MODEL
     model = Model.load(path, files[bundles.MODEL], running.provider, running.threads, running.level)
+    if max(model.metadata.input_size) > bundles.LARGEST_MAP:
+        raise InputError(f"{path}: takes images of {model.metadata.input_size}; at most {bundles.LARGEST_MAP} a side")
     outcome.providers = model.providers
     outcome.precision = running.precision or _precision(model)
     outcome.tolerance = manifest.tolerances[outcome.precision]
@@ -102,15 +106,15 @@ def verify(bundle: Path, digest: str | None, running: Running) -> Verification:
 def report(found: Verification) -> str:
     """The outcome as a table, ending with the verdict."""
     if found.problem is not None:
-        return f"tampered or damaged: {found.problem}\n{_verdict(found)}"
+        return f"tampered or damaged: {one_line(found.problem)}\n{_verdict(found)}"
     assert found.tolerance is not None
-    rows = [[case.case, *_numbers(case.deviation), *_outcome(case)] for case in found.cases]
+    rows = [[one_line(case.case), *_numbers(case.deviation), *_outcome(case)] for case in found.cases]
     rows.append(["tolerance", *_numbers(found.tolerance), "", ""])
     headers = ["case", "logits", "map L2", "IoU top 20", "Pearson", "top class", "verdict"]
     lines = [
         tabulate(rows, headers, disable_numparse=True),
         "",
-        f"provider   {', '.join(found.providers)} (tolerances for {found.precision})",
+        f"provider   {_providers(found)} (tolerances for {found.precision})",
         f"latency    {1000 * found.latency:.1f} ms per image, throughput {found.throughput:.1f} images/s",
         _verdict(found),
     ]
@@ -196,6 +200,14 @@ def _numbers(item: Deviation) -> list[str]:
 def _outcome(case: CaseVerdict) -> list[str]:
     beyond = f" ({', '.join(case.beyond)})" if case.beyond else ""
     return ["same" if case.same_top else "OTHER", "pass" if case.passed else f"FAIL{beyond}"]
+
+
+def _providers(found: Verification) -> str:
+    """Every provider in use, with the options that decide its precision."""
+    return ", ".join(
+        name + "".join(f" {option}={options[option]}" for option in PRECISION_OPTIONS if option in options)
+        for name, options in found.providers.items()
+    )
 
 
 def _verdict(found: Verification) -> str:

@@ -155,6 +155,13 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a symbolic link": (link_out, "images/case-000.png: is a symbolic link"),
     "a linked folder": (link_folder, "images/case-000.png: is a symbolic link or lies behind one"),
+    "a listed file that nothing uses": (
+        lambda bundle: (
+            (bundle / "more.bin").write_bytes(b""),
+            rewrite(bundle, lambda c: c["files"].append({**c["files"][0], "path": "more.bin", "size": 0})),
+        ),
+        "more.bin: is in the manifest, but no case uses it",
+    ),
     "a file without digest": (drop_digest, "model.onnx: used by the manifest, but without a digest"),
 }
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -55,7 +55,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(value: float | None, low: float | None = None, high: float | None = None, reason: str = "") -> IndexResult:
     """An index whose interval is the value itself where none is given."""
     ends = {"low": value if low is None else low, "high": value if high is None else high}
-    return IndexResult(value=value, **ends, reason=reason or None, n=10, observed=0.5, chance=0.2, floor=0.8)
+    return IndexResult(
+        value=value, **ends, reason=reason or None, n=10, n_patients=10, observed=0.5, chance=0.2, floor=0.8
+    )
 
 
 def data_of(page: str) -> Any:
@@ -181,7 +183,9 @@ def test_vanished_and_undefined_are_said_with_their_counts() -> None:
 
 @pytest.mark.parametrize("reason", ["few_patients", "floor_not_separated", "no_images"])
 def test_without_an_index_there_is_no_verdict_but_a_reason(reason: str) -> None:
-    none = IndexResult(value=None, low=None, high=None, reason=reason, n=0, observed=None, chance=None, floor=None)
+    none = IndexResult(
+        value=None, low=None, high=None, reason=reason, n=0, n_patients=0, observed=None, chance=None, floor=None
+    )
     found = verdict([made_results.summary(index=none)])
     assert found.level.words == "Not judged"
     assert definitions.STATISTIC_REASONS[reason] in found.sentence
