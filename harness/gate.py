@@ -230,8 +230,10 @@ class _Judge:
         named = [item for item in pairs if (item.architecture, item.name) == (pair.architecture, pair.name)]
         found = named or [item for item in pairs if (item.architecture, item.kind, item.replicate) == place]
         if len(found) != 1:
-            known = [item.name for item in self.baseline.pairs]
-            raise _UnavailableError(f"the baseline has no one pair for {pair.name!r}; {_near(pair.name, known)}")
+            known = ", ".join(f"{item.name!r} of {item.architecture}" for item in pairs)
+            raise _UnavailableError(
+                f"the baseline has no one pair for {pair.name!r} of {pair.architecture}; it has {known}"
+            )
         return found[0]
 
 

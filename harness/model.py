@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -244,14 +244,15 @@ def _session(path: Path, content: bytes, provider: str, threads: int, level: str
         raise CannotEvaluateError(f"provider {provider!r} was asked for, but this ONNX Runtime has no {name}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    ort.set_default_logger_severity(4)  # what goes wrong is raised, and said in a sentence of ours
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
     # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights outside of the file would be under no digest: ONNX Runtime shall find none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
     try:
-        with redirect_stdout(sys.stderr):  # ONNX Runtime prints there when a provider does not start
+        with redirect_stdout(io.StringIO()):  # ONNX Runtime prints there when a provider does not start
             session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({first_line(error)})") from error

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.compare import COLUMNS, SHIFTS, STABILITY
+from harness.complaints import complaint, nearest
 from harness.errors import InputError
 from kernels.cam import METHODS
 from kernels.metrics import METRICS
@@ -104,12 +104,12 @@ class Rule(_Config):
 
     def _check_statistic(self) -> None:
         if self.statistic == "index" and self.metric not in STABILITY:
-            raise ValueError(f"{self.metric} has no stability index; {_near(self.metric, STABILITY)} has")
+            raise ValueError(f"{self.metric} has no stability index; {nearest(self.metric, STABILITY)} has")
         if self.statistic == "vanished-rate" and not (self.metric in METRICS and METRICS[self.metric].is_overlap):
             overlaps = [name for name, record in METRICS.items() if record.is_overlap]
             raise ValueError(f"{self.metric} does not count vanished evidence; {', '.join(overlaps)} do")
         if self.needs_baseline and self.direction == 0:
-            raise ValueError(f"{self.metric} has no better side; use {_near(self.metric, SHIFTS)} against a baseline")
+            raise ValueError(f"{self.metric} has no better side; use {nearest(self.metric, SHIFTS)} against a baseline")
 
     def _check_bounds(self) -> None:
         if self.min is None and self.max is None and not self.needs_baseline:
@@ -170,30 +170,10 @@ def parse_policy(text: str, path: str) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
-        raise InputError(f"{path}: {_sentence(error)}") from error
+        tables: dict[str, type[BaseModel]] = {"rule": Rule, "requirements": Requirements}
+        raise InputError(f"{path}: {complaint(error, Policy, tables)}") from error
 
 
 def _known(name: str, names: Iterable[str], kind: str) -> None:
     if name not in names:
-        raise ValueError(f"unknown {kind} {name!r}; did you mean {_near(name, names)}?")
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    known = list(names)
-    return " or ".join(get_close_matches(name, known, n=2) or known)
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first thing that is wrong, with where it is; rules are counted from 1."""
-    first = error.errors()[0]
-    place = [part + 1 if isinstance(part, int) else part for part in first["loc"]]
-    where = " ".join(map(str, place)) or "the file"
-    if first["type"] == "extra_forbidden":
-        tables: dict[str, type[_Config]] = {"rule": Rule, "requirements": Requirements}
-        fields = tables.get(str(first["loc"][0]), Policy).model_fields
-        return f"{where}: unknown key; did you mean {_near(str(first['loc'][-1]), fields)}?"
-    return f"{where}: {_message(first)}"
-
-
-def _message(first: Any) -> str:
-    return str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest(name, names)}?")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.complaints import complaint
 from harness.errors import InputError
 from harness.model import Graph, common_layers, require_comparable
 
@@ -211,9 +212,8 @@ def _read_config(path: Path) -> StudyConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        tables = {"architecture": ArchitectureConfig}
+        raise InputError(f"{path}: {complaint(error, StudyConfig, tables)}") from error
 
 
 def _known_methods(names: Sequence[str], path: Path) -> tuple[str, ...]:

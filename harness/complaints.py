@@ -1,0 +1,28 @@
+"""What is wrong with a TOML file, in one sentence: used for studies and policies alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ValidationError
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names most like `name`, or all of them."""
+    names = list(known)
+    return " or ".join(get_close_matches(name, names, n=2) or names)
+
+
+def complaint(error: ValidationError, top: type[BaseModel], tables: Mapping[str, type[BaseModel]]) -> str:
+    """The first thing that is wrong, with where it is (entries are counted from 1) and the nearest known key.
+
+    :param tables: the model of each table of the file, by its key.
+    """
+    first = error.errors()[0]
+    place = [part + 1 if isinstance(part, int) else part for part in first["loc"]]
+    where = " ".join(map(str, place)) or "the file"
+    if first["type"] == "extra_forbidden":
+        model = tables.get(str(first["loc"][0]), top)
+        return f"{where}: unknown key; did you mean {nearest(str(first['loc'][-1]), model.model_fields)}?"
+    return f"{where}: {str(first['msg']).removeprefix('Value error, ')}"
