@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -514,6 +515,31 @@ def test_junit_marks_errors_and_skips(tmp_path: Path) -> None:
     verdicts.write_junit(verdict, tmp_path / "verdict.xml")
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))
     assert (suite.tests, suite.errors, suite.skipped) == (2, 1, 1)
+
+
+# Attributes and children that the schema of Jenkins' xUnit plug-in (junit-10) allows; the first ones are required.
+JUNIT = {
+    "testsuites": ((), ("name", "time", "tests", "failures", "errors"), ("testsuite",)),
+    "testsuite": (("name", "tests", "failures", "errors"), ("time", "skipped"), ("testcase",)),
+    "testcase": (("name",), ("time", "classname"), ("skipped", "error", "failure", "system-out")),
+    **dict.fromkeys(("skipped", "error", "failure"), ((), ("type", "message"), ())),
+    "system-out": ((), (), ()),
+}
+
+
+def test_junit_holds_to_the_common_schema(tmp_path: Path) -> None:
+    place = {**PLACE, "statistic": "mean"}
+    rules = policy({**place, "min": 0.1, "layer": "x"}, {**place, "min": 0.1, "scope": "storm"}, {**place, "min": 0.9})
+    metrics = [summary(), summary(scope="storm", n=3)]
+    verdicts.write_junit(judge(evaluation(metrics), rules), tmp_path / "verdict.xml")
+    root = ElementTree.parse(tmp_path / "verdict.xml").getroot()
+    assert root.tag == "testsuites"
+    found = {element.tag for element in root.iter()}
+    assert found == set(JUNIT)
+    for element in root.iter():
+        required, optional, children = JUNIT[element.tag]
+        assert set(required) <= set(element.attrib) <= {*required, *optional}, element.tag
+        assert {child.tag for child in element} <= set(children), element.tag
 
 
 def test_hostile_names_are_inert(tmp_path: Path) -> None:
