@@ -12,28 +12,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness import pictures, store
+from harness import store
 from harness.across import Across
 from harness.collect import Block, Running, Wanted, blocks, collect_block
-from harness.compare import Collected, Comparer, comparisons, read_collected
+from harness.compare import Collected, Comparer, read_collected, tasks
 from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
 from harness.errors import CannotEvaluateError, InputError
-from harness.images import load_grey
 from harness.model import Model
 from harness.plans import Stored, identity_of, read_stored, restore
-from harness.pseudonyms import KEY, Names, names_of
+from harness.pseudonyms import KEY, names_of
 from harness.report import without_home, write_report
 from harness.results import CheckpointResult, Evaluation
+from harness.sheet import SHEET, draw_sheet
 from harness.statistics import RESAMPLES
 from harness.store import Store
-from harness.study import Pair, Plan, Selection
+from harness.study import Plan, Selection
 from harness.summary import Summary
 from harness.table import markdown
-
-SHEET = "contact-sheet.png"
-SHEET_CASES = 10
-SHEET_METRIC = "iou_top20"
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,7 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     with clock.measure("summarise"):
         result = _summarise(stored, collected, comparer, execution)
     with clock.measure("draw"):
-        _draw_contact_sheet(result, comparer, execution, names_of(execution.out, execution.show_names))
+        _draw(comparer, execution)
     result.seconds = clock.read()
     store.write_whole(execution.out / "report.md", markdown(result))
     result.write(execution.out)
@@ -222,7 +218,7 @@ def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples
 
 
 def _compare(plan: Plan, comparer: Comparer, quiet: bool) -> None:
-    todo = comparisons(plan)
+    todo = tasks(plan)
     with _bar(len(todo) * comparer.blocks, "part", "compare", quiet) as bar:
         for number, comparison in enumerate(todo):
             before = bar.n
@@ -305,45 +301,16 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
 
 
+def _draw(comparer: Comparer, execution: Execution) -> None:
+    """The contact sheet, or the sentence why there is none."""
+    try:
+        draw_sheet(comparer, execution.out / SHEET, names_of(execution.out, execution.show_names))
+    except InputError as error:
+        if not execution.quiet:
+            print(f"no contact sheet: {error}", file=sys.stderr)
+
+
 def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
     """Progress with rate and time left on stderr; into a log file a line every ten seconds at most."""
     interval = 0.1 if sys.stderr.isatty() else 10
     return tqdm(total=total, unit=unit, desc=what, disable=quiet, file=sys.stderr, mininterval=interval)
-
-
-def _draw_contact_sheet(result: Evaluation, comparer: Comparer, execution: Execution, names: Names) -> None:
-    """The images of the first pair whose IoU is lowest by the first method at the first layer."""
-    (execution.out / SHEET).unlink(missing_ok=True)
-    plan, collected = comparer.plan, comparer.collected
-    layer, method = plan.layers[0], plan.options.methods[0]
-    pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
-    records = _worst(plan, comparer, pair)
-    if not records:
-        return
-    keys = [checkpoint.key for checkpoint in plan.checkpoints]
-    before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))
-    cases = []
-    for record, value in records:
-        sample = collected.samples[collected.records.images[record]]
-        try:
-            grey = load_grey(sample.path, result.map_size)
-        except InputError as error:
-            if not execution.quiet:
-                print(f"no contact sheet: {error}", file=sys.stderr)
-            return
-        shown = names.image(sample.name)
-        cases.append(pictures.Case(f"{shown}   IoU {value:.2f}", grey, before[record], after[record]))
-    title = (
-        f"{pair.architecture}, {pair.name}: the {len(cases)} images with the lowest top-20 % IoU "
-        f"({method}, layer {layer})"
-    )
-    pictures.contact_sheet(cases, title, execution.out / SHEET)
-
-
-def _worst(plan: Plan, comparer: Comparer, pair: Pair) -> list[tuple[int, float]]:
-    """(record, IoU), lowest first."""
-    number = next(n for n, item in enumerate(comparisons(plan)) if item.pair == pair)
-    scores = comparer.read(number, "observed")
-    values = scores.values[:, scores.names.index(SHEET_METRIC)]
-    order = sorted((value, record) for record, value in enumerate(values) if value == value)
-    return [(record, float(value)) for value, record in order[:SHEET_CASES]]

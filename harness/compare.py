@@ -41,7 +41,7 @@ DIRECTIONS = {**{name: METRICS[name].direction for name in PAIR_METRICS}, **dict
 
 @dataclass(frozen=True)
 class Scores:
-    """One reference of one comparison over all records: values (R, M), NaN where undefined or not compared.
+    """One reference of one task over all records: values (R, M), NaN where undefined or not compared.
 
     codes (R, M): why; NOT_COMPARED where the record is not in the selection.
     """
@@ -57,7 +57,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Task:
     """A place in the plan: whose maps of which layer and method are compared."""
 
     name: str
@@ -85,20 +85,18 @@ class Collected:
         return np.isfinite(self.logits[0]).all(axis=1)
 
 
-def comparisons(plan: Plan) -> list[Comparison]:
+def tasks(plan: Plan) -> list[Task]:
     """Every comparison of the plan, in the order of their parts."""
     index = {checkpoint.key: number for number, checkpoint in enumerate(plan.checkpoints)}
     places = [(layer, method) for layer in plan.layers for method in plan.options.methods]
     with_noise = plan.checkpoints if plan.options.jitter else ()
     alone = [
-        Comparison(checkpoint.key, "jitter", number, number, layer, method, checkpoint)
+        Task(checkpoint.key, "jitter", number, number, layer, method, checkpoint)
         for number, checkpoint in enumerate(with_noise)
         for layer, method in places
     ]
     return alone + [
-        Comparison(
-            pair.name, "pair", index[pair.before], index[pair.after], layer, method, plan.by_key[pair.after], pair
-        )
+        Task(pair.name, "pair", index[pair.before], index[pair.after], layer, method, plan.by_key[pair.after], pair)
         for pair in plan.pairs
         for layer, method in places
     ]
@@ -151,25 +149,25 @@ class Comparer:
             for pair in self.plan.pairs
         }
 
-    def numbers(self, comparison: int) -> range:
-        """The numbers of the parts that hold a comparison's scores."""
-        return range(comparison * self.blocks, (comparison + 1) * self.blocks)
+    def numbers(self, task: int) -> range:
+        """The numbers of the parts that hold a task's scores."""
+        return range(task * self.blocks, (task + 1) * self.blocks)
 
-    def write(self, number: int, comparison: Comparison, progress: Callable[[int], None]) -> None:
-        """Compute and write the parts of one comparison that are not there yet."""
+    def write(self, number: int, task: Task, progress: Callable[[int], None]) -> None:
+        """Compute and write the parts of one task that are not there yet."""
         todo = [(block, part) for block, part in enumerate(self.numbers(number)) if not self.store.has("scores", part)]
         if not todo:
             return
-        score = self._jitter_scorer(comparison) if comparison.kind == "jitter" else self._pair_scorer(comparison)
+        score = self._jitter_scorer(task) if task.kind == "jitter" else self._pair_scorer(task)
         for block, part in todo:
             within = self.collected.records.within(block * store.BLOCK, (block + 1) * store.BLOCK)
             rows = np.arange(len(self.collected.records))[within]
-            tables = [self._table(comparison, *found) for found in score(rows)]
+            tables = [self._table(task, *found) for found in score(rows)]
             self.store.write("scores", part, tables)
             progress(1)
 
     def read(self, number: int, reference: Reference) -> Scores:
-        """The stored scores of one reference of a comparison."""
+        """The stored scores of one reference of a task."""
         columns = ["record", "metric", "value", "reason"]
         rows = self.store.read("scores", self.numbers(number), columns, reference=reference)
         names = COLUMNS if reference == "observed" else STABILITY
@@ -197,15 +195,15 @@ class Comparer:
         codes[places] = store.reason_codes(rows["reason"])
         return maps, codes
 
-    def _pair_scorer(self, comparison: Comparison) -> Callable[[np.ndarray], Iterator]:
+    def _pair_scorer(self, task: Task) -> Callable[[np.ndarray], Iterator]:
         """rows -> (reference, rows, scores) of a pair of checkpoints."""
-        assert comparison.pair is not None
-        chosen = np.flatnonzero(self.selections[comparison.name])
-        sides = [self.maps(side, comparison.layer, comparison.method) for side in (comparison.before, comparison.after)]
+        assert task.pair is not None
+        chosen = np.flatnonzero(self.selections[task.name])
+        sides = [self.maps(side, task.layer, task.method) for side in (task.before, task.after)]
         (before, before_codes), (after, after_codes) = [(maps[chosen], codes[chosen]) for maps, codes in sides]
         reasons = {"before_reasons": before_codes, "after_reasons": after_codes}
         observed = with_shifts(pair_metrics(before, after, self.threads, **reasons, size=self.plan.options.map_size))
-        replicates = comparison.pair.kind == "replicates"
+        replicates = task.pair.kind == "replicates"
         partners = self._partners(chosen)
 
         def score(rows: np.ndarray) -> Iterator:
@@ -230,13 +228,13 @@ class Comparer:
 
         return score
 
-    def _jitter_scorer(self, comparison: Comparison) -> Callable[[np.ndarray], Iterator]:
+    def _jitter_scorer(self, task: Task) -> Callable[[np.ndarray], Iterator]:
         """rows -> (reference, rows, scores) of a checkpoint on images with noise, moved back, against itself."""
-        place = comparison.before, comparison.layer, comparison.method
+        place = task.before, task.layer, task.method
         clean, clean_codes = self.maps(*place)
         draws = range(1, self.plan.options.jitter + 1)
         noisy = [self.maps(*place, draw=draw) for draw in draws]
-        height, width = comparison.checkpoint.graph.metadata.input_size
+        height, width = task.checkpoint.graph.metadata.input_size
         moves = [(down / height, right / width) for down, right in map(shift_of, draws)]
 
         def score(rows: np.ndarray) -> Iterator:
@@ -267,23 +265,23 @@ class Comparer:
             self.plan.options.seed,
         )
 
-    def _table(self, comparison: Comparison, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
+    def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
         """The long form: one row per record and metric."""
         width, count = len(scores.names), len(rows) * len(scores.names)
         samples, records = self.collected.samples, self.collected.records
         images, place = np.unique(records.images[rows], return_inverse=True)
-        checkpoint = comparison.checkpoint
+        checkpoint = task.checkpoint
         columns = {
             "record": np.repeat(rows, width).astype(np.int32),
             "image": store.coded(np.repeat(place, width), [samples[image].name for image in images]),
             "group": store.coded(np.repeat(place, width), [samples[image].group for image in images]),
             "class": store.coded(np.repeat(records.classes[rows], width), self.plan.classes),
-            "pair": store.text(comparison.name, count),
+            "pair": store.text(task.name, count),
             "architecture": store.text(checkpoint.architecture, count),
             "phase": store.text(checkpoint.phase, count),
             "replicate": np.full(count, checkpoint.replicate, np.int32),
-            "layer": store.text(comparison.layer, count),
-            "method": store.text(comparison.method, count),
+            "layer": store.text(task.layer, count),
+            "method": store.text(task.method, count),
             "reference": store.text(reference, count),
             "metric": store.coded(np.tile(np.arange(width), len(rows)), scores.names),
             "value": scores.values.ravel(),

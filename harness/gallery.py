@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 import pyarrow.compute as pc
 
-from harness.compare import Collected, comparisons, read_collected
+from harness.compare import Collected, read_collected, tasks
 from harness.errors import InputError
 from harness.images import read_grey, squash
 from harness.pictures import STRONGEST
@@ -88,7 +88,7 @@ class Gallery:
         """(pair, place) -> the headline metric of every record."""
         return {
             (item.name, (item.layer, item.method)): self._scored(number)
-            for number, item in enumerate(comparisons(self.plan))
+            for number, item in enumerate(tasks(self.plan))
             if item.pair in self.plan.drifts
         }
 

@@ -17,9 +17,9 @@ from harness.compare import (
     STABILITY,
     Collected,
     Comparer,
-    Comparison,
     Scores,
-    comparisons,
+    Task,
+    tasks,
 )
 from harness.quality import Classification
 from harness.results import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
@@ -65,7 +65,7 @@ class Summary:
         self.groups = groups[collected.records.images]  # (R,)
         self.by_record = Resampling(self.groups, plan.options.seed, resamples)
         self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
-        self.comparisons = comparisons(plan)
+        self.tasks = tasks(plan)
 
     @cached_property
     def scopes(self) -> list[tuple[str, np.ndarray]]:
@@ -114,9 +114,7 @@ class Summary:
 
     def observed(self, pair: Pair) -> dict[tuple[str, str], Scores]:
         """(layer, method) -> scores of a pair."""
-        return {
-            (item.layer, item.method): self.comparer.read(part, "observed") for part, item in self._comparisons_of(pair)
-        }
+        return {(item.layer, item.method): self.comparer.read(part, "observed") for part, item in self._tasks_of(pair)}
 
     def _consistency(
         self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
@@ -129,11 +127,11 @@ class Summary:
         reason = None if found.reason == Reason.DEFINED else found.reason.label
         return found.value, reason, found.n
 
-    def _comparisons_of(self, pair: Pair) -> list[tuple[int, Comparison]]:
-        return [(part, item) for part, item in enumerate(self.comparisons) if item.pair == pair]
+    def _tasks_of(self, pair: Pair) -> list[tuple[int, Task]]:
+        return [(part, item) for part, item in enumerate(self.tasks) if item.pair == pair]
 
     def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
-        def summarise(numbered: tuple[int, Comparison]) -> list[MetricSummary]:
+        def summarise(numbered: tuple[int, Task]) -> list[MetricSummary]:
             part, item = numbered
             observed, chance = self.comparer.read(part, "observed"), self.comparer.read(part, "chance")
             floor = self._floor(pair, item)
@@ -147,36 +145,36 @@ class Summary:
             ]
 
         with ThreadPoolExecutor(threads) as pool:
-            for found in pool.map(summarise, self._comparisons_of(pair)):
+            for found in pool.map(summarise, self._tasks_of(pair)):
                 yield from found
 
     def _floor_kind(self, pair: Pair) -> FloorKind | None:
-        if any(self._is_replicate(item, pair) for item in self.comparisons):
+        if any(self._is_replicate(item, pair) for item in self.tasks):
             return "replicate"
         return "jitter" if self.plan.options.jitter else None
 
-    def _floor(self, pair: Pair, comparison: Comparison) -> np.ndarray | None:
+    def _floor(self, pair: Pair, task: Task) -> np.ndarray | None:
         """(R, S) floor of every record: the mean over the replicates of the phase, or over the noise of both sides."""
         kind = self._floor_kind(pair)
         if kind is None:
             return None
-        sides = (comparison.before, comparison.after)
+        sides = (task.before, task.after)
         parts = [
             part
-            for part, item in enumerate(self.comparisons)
-            if (item.layer, item.method) == (comparison.layer, comparison.method)
+            for part, item in enumerate(self.tasks)
+            if (item.layer, item.method) == (task.layer, task.method)
             and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
         ]
         return mean_of_defined([self.comparer.read(part, kind).values for part in parts])
 
     @staticmethod
-    def _is_replicate(item: Comparison, pair: Pair) -> bool:
+    def _is_replicate(item: Task, pair: Pair) -> bool:
         """True for two trainings of the phase in which the pair ends."""
         other = item.pair
         return other is not None and other.kind == "replicates" and other.architecture == pair.architecture
 
     def _scope(
-        self, comparison: Comparison, scope: str, inside: np.ndarray, observed: Scores, references: References
+        self, task: Task, scope: str, inside: np.ndarray, observed: Scores, references: References
     ) -> Iterator[MetricSummary]:
         values = np.where(inside[:, None], observed.values, np.nan)
         estimates, patients = self._estimates(values)
@@ -186,8 +184,8 @@ class Summary:
             defined = values[np.isfinite(values[:, column]), column]
             q05, q25, median, q75, q95 = _quantiles(defined)
             yield MetricSummary(
-                layer=comparison.layer,
-                method=comparison.method,
+                layer=task.layer,
+                method=task.method,
                 scope=scope,
                 metric=name,
                 stable_is=_STABLE_IS[name],
@@ -266,7 +264,7 @@ def mean_of_defined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def _is_noise(item: Comparison, sides: tuple[int, int]) -> bool:
+def _is_noise(item: Task, sides: tuple[int, int]) -> bool:
     return item.kind == "jitter" and item.before in sides
 
 

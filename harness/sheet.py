@@ -1,0 +1,48 @@
+"""The contact sheet: the images whose evidence moved most, for a first look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import pictures
+from harness.compare import Comparer, tasks
+from harness.images import load_grey
+from harness.pseudonyms import Names
+from harness.study import Pair, Plan
+
+SHEET = "contact-sheet.png"
+CASES = 10
+METRIC = "iou_top20"
+
+
+def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
+    """Draw the images of the first pair whose IoU is lowest by the first method at the first layer.
+
+    An older sheet is removed first; where no image has an IoU there is none.
+
+    :raises InputError: an image is not there any more.
+    """
+    path.unlink(missing_ok=True)
+    plan, collected = comparer.plan, comparer.collected
+    layer, method = plan.layers[0], plan.options.methods[0]
+    pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
+    keys = [checkpoint.key for checkpoint in plan.checkpoints]
+    before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))
+    cases = []
+    for record, value in _worst(plan, comparer, pair):
+        sample = collected.samples[collected.records.images[record]]
+        grey = load_grey(sample.path, plan.options.map_size)
+        caption = f"{names.image(sample.name)}   IoU {value:.2f}"
+        cases.append(pictures.Case(caption, grey, before[record], after[record]))
+    if cases:
+        what = f"the {len(cases)} images with the lowest top-20 % IoU ({method}, layer {layer})"
+        pictures.contact_sheet(cases, f"{pair.architecture}, {pair.name}: {what}", path)
+
+
+def _worst(plan: Plan, comparer: Comparer, pair: Pair) -> list[tuple[int, float]]:
+    """(record, IoU), lowest first."""
+    number = next(n for n, item in enumerate(tasks(plan)) if item.pair == pair)
+    scores = comparer.read(number, "observed")
+    values = scores.values[:, scores.names.index(METRIC)]
+    order = sorted((value, record) for record, value in enumerate(values) if value == value)
+    return [(record, float(value)) for value, record in order[:CASES]]
