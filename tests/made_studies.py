@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from harness import command, store
 from harness.collect import Running
-from harness.compare import COLUMNS, STABILITY, comparisons
+from harness.compare import COLUMNS, STABILITY, tasks
 from harness.images import RULE
 from harness.model import Graph, GraphMetadata
 from harness.plans import Stored, identity_of
@@ -92,7 +92,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     """A made-up result of so many pairs: every part, every number, two layers, five methods."""
     classes = [f"class_{number}" for number in range(5)]
     plan = _plan(folder, architectures, classes, jitter)
-    stored = Stored(plan, "all", "digest", images, "cpu", {})
+    stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
     parts = store.begin(folder, identity_of(stored), stored.details(), resume=False)
     rng = np.random.default_rng(0)
     names = [f"image-{number:04d}.png" for number in range(images)]
@@ -101,7 +101,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
         for number, block in enumerate(blocks, checkpoint * len(blocks)):
             parts.write("predictions", number, [_predictions(item.key, names, block, classes, rng)])
             parts.write("maps", number, _maps(item.key, names, block, jitter, rng))
-    for place, comparison in enumerate(comparisons(plan)):
+    for place, comparison in enumerate(tasks(plan)):
         for number, block in enumerate(blocks, place * len(blocks)):
             parts.write("scores", number, _scores(comparison.name, names, block, rng))
     _evaluation(plan, images).write(folder)
