@@ -69,9 +69,9 @@ class Across:
 
     def _values(self, layer: str) -> dict[tuple[str, str], np.ndarray]:
         """(architecture, method) -> (R, metrics, replicates)."""
-        observed = {pair.name: self.summary.observed(pair) for pair in self._pairs()}
+        observed = {pair.name: self.summary.observed(pair, layer) for pair in self._pairs()}
         return {
-            (name, method): np.stack([observed[pair.name][layer, method].values for pair in pairs], axis=-1)
+            (name, method): np.stack([observed[pair.name][method].values for pair in pairs], axis=-1)
             for name, pairs in self.architectures.items()
             for method in self.plan.options.methods
         }
@@ -91,5 +91,5 @@ class Across:
     def _convergence(self) -> Iterator[Equivalence]:
         """Whether the architectures classify equally well after fine-tuning."""
         for one, other in combinations(self.architectures, 2):
-            places = [[self.summary.place(pair.after) for pair in self.architectures[name]] for name in (one, other)]
+            places = [[self.plan.place(pair.after) for pair in self.architectures[name]] for name in (one, other)]
             yield from self.summary.classification.equivalences(f"{one} and {other}", *places)

@@ -10,7 +10,6 @@ Nothing is opened before its path, kind, size and digest have been found to be t
 
 from __future__ import annotations
 
-import hashlib
 import io
 import stat
 import warnings
@@ -21,6 +20,7 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.digests import bytes_digest
 from harness.errors import InputError, first_line
 from kernels.cam import METHODS
 from kernels.reasons import Reason
@@ -161,7 +161,7 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
         if not stat.S_ISREG(path.lstat().st_mode) or path.lstat().st_size > LARGEST_MANIFEST:
             raise InputError(f"{path}: not a plain file of at most {LARGEST_MANIFEST} bytes; get the bundle again")
         content = path.read_bytes()
-        return Manifest.model_validate_json(content), sha256(content)
+        return Manifest.model_validate_json(content), bytes_digest(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a folder that `pack` wrote") from None
     except ValidationError as error:
@@ -230,7 +230,7 @@ def _content(bundle: Path, item: BundleFile, is_image: bool) -> bytes:
     if path.stat().st_size != item.size or item.size > largest:
         raise TamperedError(f"{item.path}: has {path.stat().st_size} bytes, the manifest says {item.size}")
     content = path.read_bytes()
-    if sha256(content) != item.sha256:
+    if bytes_digest(content) != item.sha256:
         raise TamperedError(f"{item.path}: has another content than when it was packed")
     if is_image:
         _require_small(item.path, content)
@@ -254,8 +254,3 @@ def _files(bundle: Path) -> Iterator[str]:
     for path in sorted(bundle.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(bundle).as_posix()
-
-
-def sha256(content: bytes) -> str:
-    """The digest of bytes as the manifest writes it."""
-    return hashlib.sha256(content).hexdigest()

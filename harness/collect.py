@@ -27,9 +27,6 @@ JITTER_SD = 1.0  # grey levels
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 Progress = Callable[[int], None]
-Maps = dict[
-    tuple[str, str, int], tuple[np.ndarray, np.ndarray]
-]  # (layer, method, draw) -> maps (n, h, w), reasons (n,)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from harness.compare import Collected, Comparer, read_collected, tasks
 from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
 from harness.errors import CannotEvaluateError, InputError
-from harness.model import Model
+from harness.model import Model, layer_labels
 from harness.plans import Stored, identity_of, read_stored, restore
-from harness.pseudonyms import KEY, names_of
-from harness.report import without_home, write_report
+from harness.pseudonyms import KEY, names_of, without_home
+from harness.report import write_report
 from harness.results import CheckpointResult, Evaluation
 from harness.sheet import SHEET, draw_sheet
 from harness.statistics import RESAMPLES
@@ -136,11 +136,10 @@ def _collect(
 ) -> None:
     """Write the parts of predictions and maps that are not there yet."""
     plan, records = stored.plan, Records.of(samples)
-    each = -(-len(samples) // store.BLOCK)  # parts per checkpoint
     total = len(samples) * len(plan.checkpoints)
     with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
         for number in range(len(plan.checkpoints)):
-            parts = dict(enumerate(blocks(samples, records), number * each))
+            parts = dict(zip(store.parts_of(number, len(samples)), blocks(samples, records), strict=True))
             todo = {part: block for part, block in parts.items() if not folder.has("predictions", part)}
             bar.update(sum(len(block.samples) for part, block in parts.items() if part not in todo))
             if todo:
@@ -220,9 +219,9 @@ def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples
 def _compare(plan: Plan, comparer: Comparer, quiet: bool) -> None:
     todo = tasks(plan)
     with _bar(len(todo) * comparer.blocks, "part", "compare", quiet) as bar:
-        for number, comparison in enumerate(todo):
+        for number, task in enumerate(todo):
             before = bar.n
-            comparer.write(number, comparison, bar.update)
+            comparer.write(number, task, bar.update)
             bar.update(comparer.blocks - (bar.n - before))
 
 
@@ -283,7 +282,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
 def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     """The same evaluation with other options; what would need other maps is refused."""
     plan = stored.plan
-    names = {layer.name: layer.label for item in plan.checkpoints for layer in item.graph.metadata.layers}
+    names = layer_labels([checkpoint.graph for checkpoint in plan.checkpoints])
     changes = {**changes, "layers": [names.get(layer, layer) for layer in changes.get("layers", ())]}
     for name, has in (("methods", plan.options.methods), ("layers", plan.layers)):
         strange = [item for item in changes.get(name, ()) if item not in has]

@@ -87,7 +87,6 @@ class Collected:
 
 def tasks(plan: Plan) -> list[Task]:
     """Every comparison of the plan, in the order of their parts."""
-    index = {checkpoint.key: number for number, checkpoint in enumerate(plan.checkpoints)}
     places = [(layer, method) for layer in plan.layers for method in plan.options.methods]
     with_noise = plan.checkpoints if plan.options.jitter else ()
     alone = [
@@ -96,7 +95,16 @@ def tasks(plan: Plan) -> list[Task]:
         for layer, method in places
     ]
     return alone + [
-        Task(pair.name, "pair", index[pair.before], index[pair.after], layer, method, plan.by_key[pair.after], pair)
+        Task(
+            pair.name,
+            "pair",
+            plan.place(pair.before),
+            plan.place(pair.after),
+            layer,
+            method,
+            plan.by_key[pair.after],
+            pair,
+        )
         for pair in plan.pairs
         for layer, method in places
     ]
@@ -131,19 +139,18 @@ class Comparer:
         self.select = select
         self.store = folder
         self.threads = threads
-        self.blocks = -(-len(collected.samples) // store.BLOCK)
+        self.blocks = len(self.numbers(0))  # parts of a task
 
     @cached_property
     def selections(self) -> dict[str, np.ndarray]:
         """Pair -> (R,) records that are compared; two replicates are compared on every image."""
-        index = {checkpoint.key: number for number, checkpoint in enumerate(self.plan.checkpoints)}
         logits, records = self.collected.logits, self.collected.records
         return {
             pair.name: selected(
                 self.plan.by_key[pair.after].graph.metadata,
                 records,
-                logits[index[pair.before]],
-                logits[index[pair.after]],
+                logits[self.plan.place(pair.before)],
+                logits[self.plan.place(pair.after)],
                 "all" if pair.kind == "replicates" else self.select,
             )
             for pair in self.plan.pairs
@@ -151,7 +158,7 @@ class Comparer:
 
     def numbers(self, task: int) -> range:
         """The numbers of the parts that hold a task's scores."""
-        return range(task * self.blocks, (task + 1) * self.blocks)
+        return store.parts_of(task, len(self.collected.samples))
 
     def write(self, number: int, task: Task, progress: Callable[[int], None]) -> None:
         """Compute and write the parts of one task that are not there yet."""
@@ -180,7 +187,7 @@ class Comparer:
 
     def maps(self, checkpoint: int, layer: str, method: str, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Raw maps (R, h, w) and reason codes (R,), NOT_COMPARED for a record that has no such map."""
-        numbers = range(checkpoint * self.blocks, (checkpoint + 1) * self.blocks)
+        numbers = store.parts_of(checkpoint, len(self.collected.samples))
         columns = ["record", "reason", "height", "width", "map"]
         rows = self.store.read("maps", numbers, columns, layer=layer, method=method, draw=draw)
         count = len(self.collected.records)
@@ -203,8 +210,8 @@ class Comparer:
         (before, before_codes), (after, after_codes) = [(maps[chosen], codes[chosen]) for maps, codes in sides]
         reasons = {"before_reasons": before_codes, "after_reasons": after_codes}
         observed = with_shifts(pair_metrics(before, after, self.threads, **reasons, size=self.plan.options.map_size))
-        replicates = task.pair.kind == "replicates"
-        partners = self._partners(chosen)
+        replicates, draws = task.pair.kind == "replicates", self.plan.options.chance
+        partners = self._partners(chosen, draws) if draws and not replicates else None
 
         def score(rows: np.ndarray) -> Iterator:
             inside = np.flatnonzero(np.isin(chosen, rows))
@@ -213,7 +220,7 @@ class Comparer:
                 yield "replicate", chosen[inside], only(mine, STABILITY)
                 return
             yield "observed", chosen[inside], mine
-            if not self.plan.options.chance:
+            if partners is None:
                 return
             mixed = partner_metrics(
                 before[inside],
@@ -253,7 +260,7 @@ class Comparer:
 
         return score
 
-    def _partners(self, chosen: np.ndarray) -> np.ndarray:
+    def _partners(self, chosen: np.ndarray, draws: int) -> np.ndarray:
         """(draws, n) partners among the chosen records."""
         records, samples = self.collected.records, self.collected.samples
         images = [samples[image] for image in records.images[chosen]]
@@ -261,7 +268,7 @@ class Comparer:
             [sample.name for sample in images],
             records.classes[chosen],
             [sample.group for sample in images],
-            max(self.plan.options.chance, 1),
+            draws,
             self.plan.options.seed,
         )
 
@@ -306,8 +313,7 @@ def only(scores: PairScores, names: Sequence[str]) -> PairScores:
 
 def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:
     """Logits and errors of the first `count` checkpoints; the classes of unlabelled images are what the first says."""
-    total = -(-len(samples) // store.BLOCK)
-    tables = [folder.read("predictions", range(n * total, (n + 1) * total)) for n in range(count)]
+    tables = [folder.read("predictions", store.parts_of(n, len(samples))) for n in range(count)]
     width = 1 if plan.score_kind == "binary" else len(plan.classes)
     logits = [_logits(table, width) for table in tables]
     rows = zip(tables[0]["image"].to_pylist(), tables[0]["error"].to_pylist(), strict=True)

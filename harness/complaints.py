@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
 
+from kernels.registry import nearest
 
-def nearest(name: str, known: Iterable[str]) -> str:
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known names most like `name`, or all of them."""
-    names = list(known)
-    return " or ".join(get_close_matches(name, names, n=2) or names)
+    return " or ".join(nearest(name, known))
 
 
 def complaint(error: ValidationError, top: type[BaseModel], tables: Mapping[str, type[BaseModel]]) -> str:
@@ -24,5 +24,5 @@ def complaint(error: ValidationError, top: type[BaseModel], tables: Mapping[str,
     where = " ".join(map(str, place)) or "the file"
     if first["type"] == "extra_forbidden":
         model = tables.get(str(first["loc"][0]), top)
-        return f"{where}: unknown key; did you mean {nearest(str(first['loc'][-1]), model.model_fields)}?"
+        return f"{where}: unknown key; did you mean {did_you_mean(str(first['loc'][-1]), model.model_fields)}?"
     return f"{where}: {str(first['msg']).removeprefix('Value error, ')}"

@@ -9,6 +9,11 @@ from pathlib import Path
 import numpy as np
 
 
+def bytes_digest(content: bytes) -> str:
+    """sha256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as stream:

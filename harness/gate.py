@@ -17,11 +17,11 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from harness.policy import ALL, EACH, WORST, Policy, Requirements, Rule
 from harness.results import Estimate, Evaluation, MetricSummary, PairResult
+from kernels.registry import nearest
 
 Outcome = Literal["pass", "fail", "warn", "error", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("fail", "error", "skipped", "warn", "pass")
@@ -364,5 +364,4 @@ def _would_pass(rule: Rule, found: _Found, bounds: tuple[float | None, float | N
 
 
 def _near(name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names, n=2) or list(names)
-    return f"it has {' and '.join(near)}"
+    return f"it has {' and '.join(nearest(name, names))}"

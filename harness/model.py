@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import time
@@ -18,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from scipy.special import expit, softmax
 
 from harness import images
+from harness.digests import bytes_digest
 from harness.errors import CannotEvaluateError, InputError, first_line
+from harness.predictions import decisions
 
 FORMAT = 1
 PREFIX = "evidence_drift."
@@ -86,10 +87,7 @@ class GraphMetadata(BaseModel):
 
     def decisions(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) bool, the classes that the model says yes to: one per image, or (multi-label) any number."""
-        probabilities = self.probabilities(logits)
-        if self.score_kind == "multilabel":
-            return probabilities >= np.array(self.thresholds or [0.5] * len(self.classes))
-        return probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes))
+        return decisions(self.probabilities(logits), self.score_kind, self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Graph:
         """
         content = _read(path)
         session = _session(path, content, "cpu", threads=1, level="disabled")
-        return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), _sha256(content))
+        return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), bytes_digest(content))
 
     @property
     def layers(self) -> dict[str, LayerOutputs]:
@@ -155,7 +153,7 @@ class Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         session = _session(path, content, provider, threads, level)
         metadata = _metadata(path, session.get_modelmeta().custom_metadata_map)
-        return cls(Graph(path, metadata, _sha256(content)), session)
+        return cls(Graph(path, metadata, bytes_digest(content)), session)
 
     @property
     def providers(self) -> dict[str, Any]:
@@ -207,12 +205,17 @@ def require_comparable(before: Graph, after: Graph, across_networks: bool = Fals
             )
 
 
+def layer_labels(graphs: Sequence[Graph]) -> dict[str, str]:
+    """Name of each CAM layer -> its label."""
+    return {layer.name: layer.label for graph in graphs for layer in graph.metadata.layers}
+
+
 def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
     """Labels of the CAM layers to compare: those asked for (by role or name), else the first that all graphs carry.
 
     :raises InputError: a layer that one of the graphs has not.
     """
-    labels = {layer.name: layer.label for graph in graphs for layer in graph.metadata.layers}
+    labels = layer_labels(graphs)
     wanted = list(dict.fromkeys(labels.get(name, name) for name in asked))
     common = [label for label in graphs[0].layers if all(label in graph.layers for graph in graphs)]
     unknown = [label for label in wanted if label not in common]
@@ -223,10 +226,6 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
             f"no CAM layer {what} in {where}; all have: {', '.join(common) or 'none'}; export with --layer NAME"
         )
     return wanted or common[:1]
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _read(path: Path) -> bytes:

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.compare import COLUMNS, SHIFTS, STABILITY
-from harness.complaints import complaint, nearest
+from harness.complaints import complaint, did_you_mean
 from harness.errors import InputError
 from kernels.cam import METHODS
 from kernels.metrics import METRICS
@@ -104,12 +104,14 @@ class Rule(_Config):
 
     def _check_statistic(self) -> None:
         if self.statistic == "index" and self.metric not in STABILITY:
-            raise ValueError(f"{self.metric} has no stability index; {nearest(self.metric, STABILITY)} has")
+            raise ValueError(f"{self.metric} has no stability index; {did_you_mean(self.metric, STABILITY)} has")
         if self.statistic == "vanished-rate" and not (self.metric in METRICS and METRICS[self.metric].is_overlap):
             overlaps = [name for name, record in METRICS.items() if record.is_overlap]
             raise ValueError(f"{self.metric} does not count vanished evidence; {', '.join(overlaps)} do")
         if self.needs_baseline and self.direction == 0:
-            raise ValueError(f"{self.metric} has no better side; use {nearest(self.metric, SHIFTS)} against a baseline")
+            raise ValueError(
+                f"{self.metric} has no better side; use {did_you_mean(self.metric, SHIFTS)} against a baseline"
+            )
 
     def _check_bounds(self) -> None:
         if self.min is None and self.max is None and not self.needs_baseline:
@@ -176,4 +178,4 @@ def parse_policy(text: str, path: str) -> Policy:
 
 def _known(name: str, names: Iterable[str], kind: str) -> None:
     if name not in names:
-        raise ValueError(f"unknown {kind} {name!r}; did you mean {nearest(name, names)}?")
+        raise ValueError(f"unknown {kind} {name!r}; did you mean {did_you_mean(name, names)}?")

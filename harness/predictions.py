@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import InputError
-from harness.statistics import NO_IMAGES, Resampling
+from harness.statistics import NO_IMAGES, Resampling, mean_of_defined
 
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 ONE_CLASS = "one_class"
@@ -181,7 +181,7 @@ def auc(probabilities: np.ndarray, truth: np.ndarray, resampling: Resampling) ->
         return _undefined(resampling, patients, ONE_CLASS if readable.any() else NO_IMAGES)
     distribution = np.empty(resampling.resamples)
     for rows, weights in resampling.image_weights():
-        distribution[rows] = _mean_of_defined(np.stack([one.auc(weights.T) for one in classes]))
+        distribution[rows] = mean_of_defined(np.stack([one.auc(weights.T) for one in classes]))
     ones = np.ones((resampling.images, 1))
     value = float(np.mean([one.auc(ones)[0] for one in classes]))
     return Quality(value, distribution, patients)
@@ -196,13 +196,6 @@ def _two_sided_classes(probabilities: np.ndarray, truth: np.ndarray, readable: n
             continue
         below, upto = (np.searchsorted(scores[negatives], scores[positives], side) for side in ("left", "right"))
         yield _OneAgainstRest(positives, negatives, below, upto)
-
-
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis without NaN; NaN where nothing is left."""
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
 
 
 def _undefined(resampling: Resampling, n_patients: int, reason: str) -> Quality:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from harness.errors import InputError
 
 KEY = "names.key"
+_HOMES = r"(?:/home/[^/\s]+|/Users/[^/\s]+|[A-Za-z]:\\Users\\[^\\\s]+)"
 BYTES = 32
 DIGITS = 10  # 40 bits: two of a million names share one with a probability of a third
 
@@ -38,6 +40,13 @@ class Names:
         if self.key is None:
             return name
         return hmac.new(self.key, f"{kind}\0{name}".encode("utf-8", "surrogateescape"), "sha256").hexdigest()[:DIGITS]
+
+
+def without_home(text: str) -> str:
+    """Paths in a text with `~` for the home folder, mine or that of whoever made the result."""
+    mine = str(Path.home())
+    pattern = _HOMES if len(mine) < 2 else rf"(?:{re.escape(mine)}|{_HOMES})"
+    return re.sub(rf"(?<![\w.~-]){pattern}(?=[/\\\s:'\"]|$)", "~", text)
 
 
 def names_of(folder: Path, show: bool) -> Names:

@@ -27,14 +27,13 @@ from harness.definitions import definitions, method_key
 from harness.errors import InputError
 from harness.gallery import GONE, Gallery
 from harness.plots import Series
-from harness.pseudonyms import Names, names_of
+from harness.pseudonyms import Names, names_of, without_home
 from harness.results import Evaluation
 from harness.store import write_whole
 from harness.table import HEADLINE
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
-_HOMES = r"(?:/home/[^/\s]+|/Users/[^/\s]+|[A-Za-z]:\\Users\\[^\\\s]+)"
 _REFERENCES = {
     r"doi:(10\.[^\s,;]+)": "https://doi.org/",
     r"arXiv (\d{4}\.\d{4,5})": "https://arxiv.org/abs/",
@@ -98,13 +97,6 @@ def render(result: Evaluation, folder: Path, names: Names) -> str:
 def script_digest(script: str) -> str:
     """What the page's content policy calls its only script: nothing else may run in it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def without_home(text: str) -> str:
-    """Paths in a text with `~` for the home folder, mine or that of whoever made the result."""
-    mine = str(Path.home())
-    pattern = _HOMES if len(mine) < 2 else rf"(?:{re.escape(mine)}|{_HOMES})"
-    return re.sub(rf"(?<![\w.~-]){pattern}(?=[/\\\s:'\"]|$)", "~", text)
 
 
 def cited(source: str) -> Markup:

@@ -21,12 +21,12 @@ ALL = "all"  # the scope of every image, beside one scope per class
 SCHEMA = Path(__file__).parent / "evaluation.schema.json"
 
 
-def _finite_or_none(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+Number = Annotated[float | None, BeforeValidator(finite_or_none)]
 
 
 class _Record(BaseModel):

@@ -26,8 +26,7 @@ def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
     plan, collected = comparer.plan, comparer.collected
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
-    keys = [checkpoint.key for checkpoint in plan.checkpoints]
-    before, after = (comparer.maps(keys.index(key), layer, method)[0] for key in (pair.before, pair.after))
+    before, after = (comparer.maps(plan.place(key), layer, method)[0] for key in (pair.before, pair.after))
     cases = []
     for record, value in _worst(plan, comparer, pair):
         sample = collected.samples[collected.records.images[record]]

@@ -339,6 +339,13 @@ def equivalence(distribution: np.ndarray, margin: float, n_patients: int) -> Equ
     return Equivalence(ends.low, ends.high, (1 + beyond) / (1 + len(defined)), inside, None)
 
 
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is finite; NaN where nothing is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of nothing
+        return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
+
+
 def _per_patient(values: np.ndarray, patient: np.ndarray, patients: int) -> np.ndarray:
     """(patients, C) sums of values (n, C) over the images of each patient."""
     sums = np.empty((patients, values.shape[1]))

@@ -67,6 +67,12 @@ SCHEMAS: dict[str, pa.Schema] = {
 OURS = (PLAN, STATISTICS, ENDED, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
 
 
+def parts_of(place: int, images: int) -> range:
+    """Numbers of the parts of one checkpoint or task, by its place in the plan; each has as many as the images need."""
+    each = -(-images // BLOCK)
+    return range(place * each, (place + 1) * each)
+
+
 class Store:
     """The parts in a result folder."""
 

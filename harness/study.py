@@ -96,6 +96,10 @@ class Plan:
     def by_key(self) -> dict[str, Checkpoint]:
         return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
 
+    def place(self, key: str) -> int:
+        """Index of a checkpoint."""
+        return [checkpoint.key for checkpoint in self.checkpoints].index(key)
+
     @property
     def drifts(self) -> tuple[Pair, ...]:
         """The pairs that tell drift; the others are floors."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Literal
@@ -23,10 +23,10 @@ from harness.compare import (
 )
 from harness.quality import Classification
 from harness.results import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
-from harness.statistics import Resampling, interval, stability_index
+from harness.statistics import Resampling, interval, mean_of_defined, stability_index
 from harness.study import Pair, Plan
 from kernels.metrics import METRICS
-from kernels.reasons import BY_CODE, Reason
+from kernels.reasons import Reason, tally
 from kernels.resize import upsample
 from kernels.scoring import StableIs
 from kernels.sets import consistency
@@ -38,7 +38,6 @@ FloorKind = Literal["jitter", "replicate"]
 
 OVERLAPS = tuple(name for name, record in METRICS.items() if record.is_overlap)
 _STABILITY_COLUMNS = [COLUMNS.index(name) for name in STABILITY]
-_DEFINED = (Reason.DEFINED, Reason.VANISHED)
 _STABLE_IS: dict[str, StableIs] = {
     **{column: record.stable_is for record in METRICS.values() for column in record.columns},
     **dict.fromkeys(SHIFTS, "low"),
@@ -74,14 +73,10 @@ class Summary:
         named = [(name, classes == index) for index, name in enumerate(self.plan.classes)]
         return [(ALL, np.ones(len(classes), bool)), *((name, mask) for name, mask in named if mask.any())]
 
-    def place(self, key: str) -> int:
-        """Index of a checkpoint."""
-        return [checkpoint.key for checkpoint in self.plan.checkpoints].index(key)
-
     def pair(self, pair: Pair, threads: int) -> PairResult:
         """All numbers of one pair."""
         assert pair.kind != "replicates"
-        before, after = self.place(pair.before), self.place(pair.after)
+        before, after = self.plan.place(pair.before), self.plan.place(pair.after)
         chosen = self.comparer.selections[pair.name]
         return PairResult(
             name=pair.name,
@@ -112,9 +107,13 @@ class Summary:
                     found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
         return found
 
-    def observed(self, pair: Pair) -> dict[tuple[str, str], Scores]:
-        """(layer, method) -> scores of a pair."""
-        return {(item.layer, item.method): self.comparer.read(part, "observed") for part, item in self._tasks_of(pair)}
+    def observed(self, pair: Pair, layer: str) -> dict[str, Scores]:
+        """Method -> scores of a pair at one layer."""
+        return {
+            item.method: self.comparer.read(part, "observed")
+            for part, item in self._tasks_of(pair)
+            if item.layer == layer
+        }
 
     def _consistency(
         self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
@@ -165,7 +164,7 @@ class Summary:
             if (item.layer, item.method) == (task.layer, task.method)
             and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
         ]
-        return mean_of_defined([self.comparer.read(part, kind).values for part in parts])
+        return mean_of_defined(np.stack([self.comparer.read(part, kind).values for part in parts]))
 
     @staticmethod
     def _is_replicate(item: Task, pair: Pair) -> bool:
@@ -255,15 +254,6 @@ class Summary:
         return found, patients
 
 
-def mean_of_defined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Element by element the mean of the arrays that are not NaN there."""
-    stack = np.stack(arrays)
-    defined = np.isfinite(stack)
-    count = defined.sum(axis=0)
-    total = np.where(defined, stack, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
 def _is_noise(item: Task, sides: tuple[int, int]) -> bool:
     return item.kind == "jitter" and item.before in sides
 
@@ -279,5 +269,4 @@ def _quantiles(values: np.ndarray) -> list[float | None]:
 
 
 def _undefined(codes: np.ndarray) -> dict[str, int]:
-    found, counts = np.unique(codes, return_counts=True)
-    return {BY_CODE[int(code)].label: int(n) for code, n in zip(found, counts, strict=True) if code not in _DEFINED}
+    return {reason.label: n for reason, n in tally(codes).items() if reason.is_undefined}

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import InputError, first_line
-from harness.report import REPORT, without_home
+from harness.pseudonyms import without_home
+from harness.report import REPORT
 from harness.results import ALL, Evaluation
 from harness.store import RESULT
 from harness.table import HEADLINE

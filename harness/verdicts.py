@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from tabulate import tabulate
 
 from harness.gate import Case, Verdict
+from harness.results import finite_or_none
 from harness.store import write_whole
 from harness.table import inert, one_line
 
@@ -42,7 +42,7 @@ def as_json(verdict: Verdict) -> str:
         "exit_code": verdict.exit_code,
         "counts": verdict.counts,
         "warnings": list(verdict.warnings),
-        "cases": [{name: _finite(value) for name, value in asdict(case).items()} for case in verdict.cases],
+        "cases": [{name: finite_or_none(value) for name, value in asdict(case).items()} for case in verdict.cases],
     }
     return json.dumps(content, indent=1)
 
@@ -120,7 +120,3 @@ def _command_text(text: str, is_property: bool = False) -> str:
 def _xml_text(text: str) -> str:
     """Without the control characters that XML cannot hold."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -32,5 +32,10 @@ def look_up(records: Mapping[str, Record], name: str, kind: str) -> Record:
     """The record of `name`; raises ValueError that names the `kind` and the nearest known names."""
     if name in records:
         return records[name]
-    near = get_close_matches(str(name), records, n=2) or list(records)
-    raise ValueError(f"unknown {kind} {name!r}; did you mean {' or '.join(near)}?")
+    raise ValueError(f"unknown {kind} {name!r}; did you mean {' or '.join(nearest(name, records))}?")
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The two known names most like `name`, or all of them where none is."""
+    names = list(known)
+    return get_close_matches(str(name), names, n=2) or names

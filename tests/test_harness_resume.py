@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import command, plans, store
+from harness import command, store
 from harness.cli import cli
 from harness.errors import InputError, InterruptedRunError
 from harness.results import Evaluation
@@ -76,7 +76,6 @@ def _in_brief() -> Iterator[None]:
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three parts of eight images."""
     monkeypatch.setattr(store, "BLOCK", 8)
-    monkeypatch.setattr(plans, "BLOCK", 8)
 
 
 def content(out: Path) -> dict[str, Any]:
