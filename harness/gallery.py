@@ -23,9 +23,9 @@ from harness.compare import Collected, read_collected, tasks
 from harness.errors import InputError
 from harness.images import read_grey, squash
 from harness.pictures import STRONGEST
-from harness.plans import read_stored, restore
+from harness.plans import read_scored, restore
 from harness.pseudonyms import Names
-from harness.store import BLOCK, Store, reason_codes
+from harness.store import BLOCK, Store, parts_of, reason_codes
 from harness.study import Pair
 from harness.table import HEADLINE
 from kernels.reasons import BY_CODE, Reason
@@ -70,12 +70,10 @@ class Gallery:
     """Reads the cases of a result folder."""
 
     def __init__(self, folder: Path, names: Names) -> None:
-        self.stored, self.samples = restore(read_stored(folder), folder)
+        self.stored, self.samples = restore(read_scored(folder), folder)
         self.store = Store(folder)
         self.names = names
         self.plan = self.stored.plan
-        self.blocks = -(-len(self.samples) // BLOCK)
-        self.keys = [checkpoint.key for checkpoint in self.plan.checkpoints]
         self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
 
     @cached_property
@@ -137,7 +135,7 @@ class Gallery:
         return [group for group in found if group.records]
 
     def _scored(self, number: int) -> Scored:
-        parts = range(number * self.blocks, (number + 1) * self.blocks)
+        parts = parts_of(number, len(self.samples))
         columns = ["record", "value", "reason"]
         rows = self.store.read("scores", parts, columns, reference="observed", metric=HEADLINE)
         count = len(self.collected.records)
@@ -152,12 +150,12 @@ class Gallery:
         wanted = sorted(set(records))
         blocks = {int(self.collected.records.images[record]) // BLOCK for record in wanted}
         found: dict[tuple[str, int], dict[Place, StoredMap]] = {}
-        for number, key in enumerate(self.keys):
+        for number, checkpoint in enumerate(self.plan.checkpoints):
             for block in sorted(blocks):
-                rows = self.store.read("maps", [number * self.blocks + block], _MAP_COLUMNS, draw=0)
+                rows = self.store.read("maps", [parts_of(number, len(self.samples))[block]], _MAP_COLUMNS, draw=0)
                 for row in rows.filter(pc.is_in(rows["record"], pc.cast(wanted, "int32"))).to_pylist():
                     place = (row["layer"], row["method"])
-                    found.setdefault((key, row["record"]), {})[place] = StoredMap.of(row)
+                    found.setdefault((checkpoint.key, row["record"]), {})[place] = StoredMap.of(row)
         return found
 
     def _case(self, pair: Pair, record: int, maps: dict[tuple[str, int], dict[Place, StoredMap]]) -> dict[str, Any]:
@@ -179,8 +177,8 @@ class Gallery:
         """What a checkpoint predicts for the image, with its probability."""
         image = int(self.collected.records.images[record])
         metadata = self.plan.by_key[key].graph.metadata
-        shares = metadata.probabilities(self.collected.logits[self.keys.index(key)][image : image + 1])[0]
-        says = metadata.decisions(self.collected.logits[self.keys.index(key)][image : image + 1])[0]
+        shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
+        says = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
         return (
             ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says)) or "none of the classes"
         )

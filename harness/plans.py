@@ -10,7 +10,7 @@ from typing import Any
 from harness.dataset import Sample
 from harness.errors import InputError
 from harness.model import Graph, GraphMetadata
-from harness.store import BLOCK, PLAN, Store
+from harness.store import PLAN, STATISTICS, Store, parts_of
 from harness.study import Checkpoint, Data, Options, Pair, Plan, Selection
 
 FORMAT = 1
@@ -91,6 +91,18 @@ def read_stored(folder: Path) -> dict[str, Any]:
     return content
 
 
+def read_scored(folder: Path) -> dict[str, Any]:
+    """As `read_stored`, with what `scores/` were computed for: after `--from` in place that is not all of the plan.
+
+    :raises InputError: as `read_stored`, or there are no scores yet.
+    """
+    try:
+        statistics = json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: holds no scores; finish the evaluation with --resume first") from None
+    return {**read_stored(folder), **statistics}
+
+
 def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]]:
     """The plan and the images of a result folder, from its own files.
 
@@ -115,11 +127,11 @@ def _checkpoint(item: dict[str, Any]) -> Checkpoint:
 
 
 def _samples(source: Path, plan: Plan, images: int) -> list[Sample]:
-    folder, parts = Store(source), -(-images // BLOCK)
+    folder, first = Store(source), parts_of(0, images)
     for kind in ("predictions", "maps"):
-        if not all(folder.has(kind, part) for part in range(parts * len(plan.checkpoints))):
+        if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):
             raise InputError(f"{source}: its {kind} are not complete; finish the evaluation with --resume first")
-    rows = folder.read("predictions", range(parts), ["image", "group", "labels"]).to_pylist()
+    rows = folder.read("predictions", first, ["image", "group", "labels"]).to_pylist()
     root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
     index = {name: number for number, name in enumerate(plan.classes)}
     return [

@@ -94,6 +94,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     plan = _plan(folder, architectures, classes, jitter)
     stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
     parts = store.begin(folder, identity_of(stored), stored.details(), resume=False)
+    parts.keep_scores_of(stored.statistics())
     rng = np.random.default_rng(0)
     names = [f"image-{number:04d}.png" for number in range(images)]
     blocks = [range(start, min(start + store.BLOCK, images)) for start in range(0, images, store.BLOCK)]

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import cells, definitions, gallery, plots, report, tracking, views, wording
+from harness import cells, command, definitions, gallery, plots, report, tracking, views, wording
 from harness.cells import Cells
 from harness.cli import cli
 from harness.errors import InputError
@@ -30,6 +30,7 @@ from harness.gallery import Gallery
 from harness.images import read_grey
 from harness.pseudonyms import Names, names_of
 from harness.results import Estimate, Evaluation, IndexResult
+from harness.study import ArchitectureConfig, Data, Options, make_plan
 from tests import made_results, made_studies, tiny_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -402,6 +403,25 @@ def test_no_name_stands_in_the_report_unless_asked_for(study: Path) -> None:
     cases = data_of(shown)["cases"]
     assert {case["image"] for case in cases} <= names
     assert {case["patient"] for case in cases} <= patients
+
+
+def test_the_gallery_follows_scores_that_were_computed_again_for_less(tmp_path: Path) -> None:
+    """After `--from` in place the scores hold one of two methods, and their parts have other numbers."""
+    graphs = [tiny_graphs.write_graph(tmp_path / f"{name}.onnx", seed) for seed, name in enumerate(("a", "b"))]
+    manifest = tiny_graphs.write_images(tmp_path / "images")
+    pair = ArchitectureConfig(before=graphs[0], after=graphs[1])
+    plan = make_plan([pair], Data(manifest), Options(select="all", map_size=(32, 32), chance=1, jitter=1))
+    execution = command.Execution(tmp_path / "out", quiet=True, resamples=50)
+    command.evaluate(plan, execution)
+    before = Gallery(tmp_path / "out", Names(None)).data()
+    command.evaluate_again(tmp_path / "out", {"methods": ("gradcam++",)}, execution)
+    after = Gallery(tmp_path / "out", Names(None)).data()
+    assert (before["methods"], after["methods"]) == (["layercam", "gradcam++"], ["gradcam++"])
+    ours = {case["image"]: case["values"] for case in after["cases"]}
+    theirs = {case["image"]: case["values"] for case in before["cases"]}
+    common = set(ours) & set(theirs)
+    assert common
+    assert all(ours[image] == theirs[image][1:] for image in common)
 
 
 def test_an_unreadable_image_is_told_without_its_name(hostile: Path) -> None:
