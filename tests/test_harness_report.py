@@ -8,7 +8,6 @@ import hmac
 import html
 import json
 import re
-import resource
 import shutil
 import stat
 import subprocess
@@ -731,17 +730,16 @@ def test_twelve_pairs_of_a_thousand_images_take_seconds_and_half_a_gigabyte(tmp_
     """Two layers, five methods, four jitter draws; on two busy CPUs 6 s and 0.53 GB were measured."""
     folder = made_studies.large(tmp_path / "large")
     code = (
-        "import resource, sys, time; started = time.perf_counter()\n"
+        "import sys, time; started = time.perf_counter()\n"
         "from pathlib import Path; from harness.report import write_report\n"
         "page = write_report(Path(sys.argv[1]))\n"
-        "print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, page.stat().st_size)"
+        "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
+        "print(time.perf_counter() - started, peak, page.stat().st_size)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
     seconds, kilobytes, size = map(float, done.stdout.split())
-    unit = 1 if sys.platform == "darwin" else 1024
     assert seconds < 20
-    assert kilobytes * unit < 1e9
+    assert 1e5 < kilobytes < 1e6  # VmHWM of the child alone: ru_maxrss starts at the peak of the process that forked it
     assert size < 6e6
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
