@@ -96,13 +96,17 @@ class Store:
             partial.unlink(missing_ok=True)
             raise
 
-    def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
-        """The rows of some parts, in order, whose columns have the values of `equal`."""
+    def scan(
+        self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any
+    ) -> Iterator[pa.Table]:
+        """The rows of some parts, one table per part and in order, whose columns have the values of `equal`."""
         where = [(name, "==", value) for name, value in equal.items()] or None
-        tables = [
-            pq.read_table(self._path(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
-            for number in numbers
-        ]
+        for number in numbers:
+            yield pq.read_table(self._path(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
+
+    def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
+        """The tables of `scan` as one."""
+        tables = list(self.scan(kind, numbers, columns, **equal))
         empty = SCHEMAS[kind].empty_table()
         return pa.concat_tables(tables).unify_dictionaries() if tables else empty.select(columns or empty.column_names)
 
