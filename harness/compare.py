@@ -3,9 +3,13 @@
 Nothing here runs a model. Per layer and method there are three kinds of comparison, each written to `scores/`:
 
 - a pair of checkpoints: `observed` (image i before and after) and `chance` (image i before, image j after, of the
-  same class and another patient, as `kernels.chance` draws them);
+  same class and another patient, as `kernels.chance` draws them; of more than `kernels.chance.SAMPLE` records for a
+  sample of them only);
 - a checkpoint with itself: `jitter` (the image, and the image with noise, moved by a pixel and moved back);
 - two trainings of one phase: `replicate`.
+
+A part is computed from the maps of its own block and, for chance, from those of the sample, so memory does not grow
+with the number of images, and any part can be computed alone.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from harness.dataset import UNLABELLED, Records, Sample
 from harness.model import GraphMetadata
 from harness.store import Store
 from harness.study import Checkpoint, Pair, Plan, Selection
-from kernels.chance import derangements, mean_over_draws, partner_metrics
+from kernels.chance import derangements, mean_over_draws, partner_metrics, sampled
 from kernels.metrics import METRICS, pair_metrics
 from kernels.scoring import PairScores
 
@@ -54,6 +58,26 @@ class Scores:
     def compared(self) -> np.ndarray:
         """(R,) records that have a score, defined or not."""
         return self.codes[:, 0] != NOT_COMPARED
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Raw maps (n, h, w) of some records and the codes (n,) of their reasons, NOT_COMPARED where there is no map."""
+
+    raw: np.ndarray
+    codes: np.ndarray
+
+    def of(self, places: np.ndarray) -> Maps:
+        """Some of them."""
+        return Maps(self.raw[places], self.codes[places])
+
+
+@dataclass(frozen=True)
+class Unrelated:
+    """The records of a pair that get a chance level, ascending (n,), and their partners (draws, n), counted in them."""
+
+    records: np.ndarray
+    partners: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,7 +155,7 @@ def selected(
 
 
 class Comparer:
-    """Computes the parts of comparisons from the stored maps."""
+    """Computes the parts of comparisons from the stored maps, and reads their scores back."""
 
     def __init__(self, plan: Plan, collected: Collected, select: Selection, folder: Store, threads: int) -> None:
         self.plan = plan
@@ -140,6 +164,8 @@ class Comparer:
         self.store = folder
         self.threads = threads
         self.blocks = len(self.numbers(0))  # parts of a task
+        self._unrelated: dict[str, Unrelated] = {}
+        self._partners: tuple[tuple[str, ...], Maps] | None = None
 
     @cached_property
     def selections(self) -> dict[str, np.ndarray]:
@@ -162,115 +188,120 @@ class Comparer:
 
     def write(self, number: int, task: Task, progress: Callable[[int], None]) -> None:
         """Compute and write the parts of one task that are not there yet."""
-        todo = [(block, part) for block, part in enumerate(self.numbers(number)) if not self.store.has("scores", part)]
-        if not todo:
-            return
-        score = self._jitter_scorer(task) if task.kind == "jitter" else self._pair_scorer(task)
-        for block, part in todo:
-            within = self.collected.records.within(block * store.BLOCK, (block + 1) * store.BLOCK)
-            rows = np.arange(len(self.collected.records))[within]
-            tables = [self._table(task, *found) for found in score(rows)]
-            self.store.write("scores", part, tables)
-            progress(1)
+        for block, part in enumerate(self.numbers(number)):
+            if not self.store.has("scores", part):
+                self.store.write("scores", part, list(self.score(task, block)))
+                progress(1)
 
-    def read(self, number: int, reference: Reference) -> Scores:
-        """The stored scores of one reference of a task."""
-        columns = ["record", "metric", "value", "reason"]
-        rows = self.store.read("scores", self.numbers(number), columns, reference=reference)
-        names = COLUMNS if reference == "observed" else STABILITY
+    def score(self, task: Task, block: int) -> Iterator[pa.Table]:
+        """The tables of one part, one per reference; they depend on nothing but plan, predictions and maps."""
+        within = self.collected.records.within(block * store.BLOCK, (block + 1) * store.BLOCK)
+        rows = np.arange(len(self.collected.records))[within]
+        for reference, records, scores in (self._jitter if task.kind == "jitter" else self._pair)(task, rows):
+            yield self._table(task, reference, records, scores)
+
+    def read(self, number: int, reference: Reference, names: Sequence[str] | None = None) -> Scores:
+        """The stored scores of one reference of a task: all its metrics, or those of `names`."""
+        columns = COLUMNS if reference == "observed" else STABILITY
+        names = columns if names is None else tuple(names)
+        places = [columns.index(name) for name in names]
         shape = (len(self.collected.records), len(names))
         values, codes = np.full(shape, np.nan), np.full(shape, NOT_COMPARED, np.uint8)
-        places = rows["record"].to_numpy()[:: len(names)]
-        values[places] = rows["value"].to_numpy().reshape(-1, len(names))
-        codes[places] = store.reason_codes(rows["reason"]).reshape(-1, len(names))
+        for rows in self.store.scan("scores", self.numbers(number), ["record", "value", "reason"], reference=reference):
+            records = rows["record"].to_numpy()[:: len(columns)]
+            values[records] = rows["value"].to_numpy().reshape(-1, len(columns))[:, places]
+            codes[records] = store.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
         return Scores(names, values, codes)
 
-    def maps(self, checkpoint: int, layer: str, method: str, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Raw maps (R, h, w) and reason codes (R,), NOT_COMPARED for a record that has no such map."""
+    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
+        """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
+        raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
         numbers = store.parts_of(checkpoint, len(self.collected.samples))
+        parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // store.BLOCK)]
         columns = ["record", "reason", "height", "width", "map"]
-        rows = self.store.read("maps", numbers, columns, layer=layer, method=method, draw=draw)
-        count = len(self.collected.records)
-        codes = np.full(count, NOT_COMPARED, np.uint8)
-        if not len(rows):
-            return np.zeros((count, 1, 1), np.float32), codes
-        height, width = rows["height"][0].as_py(), rows["width"][0].as_py()
-        maps = np.zeros((count, height, width), np.float32)
-        places = rows["record"].to_numpy()
-        flat = np.concatenate([chunk.flatten().to_numpy() for chunk in rows["map"].chunks])
-        maps[places] = flat.reshape(-1, height, width)
-        codes[places] = store.reason_codes(rows["reason"])
-        return maps, codes
+        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):
+            stored = rows["record"].to_numpy()
+            _, mine, there = np.intersect1d(records, stored, assume_unique=True, return_indices=True)
+            if len(mine):
+                found = _raw(rows)[there]
+                raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw
+                raw[mine] = found
+                codes[mine] = store.reason_codes(rows["reason"])[there]
+        return Maps(np.zeros((len(records), 1, 1), np.float32) if raw is None else raw, codes)
 
-    def _pair_scorer(self, task: Task) -> Callable[[np.ndarray], Iterator]:
-        """rows -> (reference, rows, scores) of a pair of checkpoints."""
-        assert task.pair is not None
-        chosen = np.flatnonzero(self.selections[task.name])
-        sides = [self.maps(side, task.layer, task.method) for side in (task.before, task.after)]
-        (before, before_codes), (after, after_codes) = [(maps[chosen], codes[chosen]) for maps, codes in sides]
-        reasons = {"before_reasons": before_codes, "after_reasons": after_codes}
-        observed = with_shifts(pair_metrics(before, after, self.threads, **reasons, size=self.plan.options.map_size))
-        replicates, draws = task.pair.kind == "replicates", self.plan.options.chance
-        partners = self._partners(chosen, draws) if draws and not replicates else None
+    def _pair(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+        """(reference, records, scores) of a pair of checkpoints."""
+        chosen = rows[self.selections[task.name][rows]]
+        before, after = (self.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
+        reasons = {"before_reasons": before.codes, "after_reasons": after.codes}
+        scores = pair_metrics(before.raw, after.raw, self.threads, **reasons, size=self.plan.options.map_size)
+        observed = with_shifts(scores)
+        if task.pair is not None and task.pair.kind == "replicates":
+            yield "replicate", chosen, only(observed, STABILITY)
+            return
+        yield "observed", chosen, observed
+        if self.plan.options.chance:
+            yield self._chance(task, chosen, before)
 
-        def score(rows: np.ndarray) -> Iterator:
-            inside = np.flatnonzero(np.isin(chosen, rows))
-            mine = PairScores(observed.names, observed.values[inside], observed.reasons[inside])
-            if replicates:
-                yield "replicate", chosen[inside], only(mine, STABILITY)
-                return
-            yield "observed", chosen[inside], mine
-            if partners is None:
-                return
-            mixed = partner_metrics(
-                before[inside],
-                after,
-                partners[:, inside],
-                self.threads,
-                before_reasons=before_codes[inside],
-                after_reasons=after_codes,
-                size=self.plan.options.map_size,
-            )
-            yield "chance", chosen[inside], mean_over_draws(only(with_shifts(mixed), STABILITY))
-
-        return score
-
-    def _jitter_scorer(self, task: Task) -> Callable[[np.ndarray], Iterator]:
-        """rows -> (reference, rows, scores) of a checkpoint on images with noise, moved back, against itself."""
-        place = task.before, task.layer, task.method
-        clean, clean_codes = self.maps(*place)
-        draws = range(1, self.plan.options.jitter + 1)
-        noisy = [self.maps(*place, draw=draw) for draw in draws]
-        height, width = task.checkpoint.graph.metadata.input_size
-        moves = [(down / height, right / width) for down, right in map(shift_of, draws)]
-
-        def score(rows: np.ndarray) -> Iterator:
-            inside = rows[noisy[0][1][rows] != NOT_COMPARED]
-            scores = partner_metrics(
-                clean[inside],
-                np.concatenate([maps[inside] for maps, _ in noisy]),
-                np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
-                self.threads,
-                before_reasons=clean_codes[inside],
-                after_reasons=np.concatenate([codes[inside] for _, codes in noisy]),
-                size=self.plan.options.map_size,
-                shifts=moves,
-            )
-            yield "jitter", inside, mean_over_draws(only(with_shifts(scores), STABILITY))
-
-        return score
-
-    def _partners(self, chosen: np.ndarray, draws: int) -> np.ndarray:
-        """(draws, n) partners among the chosen records."""
-        records, samples = self.collected.records, self.collected.samples
-        images = [samples[image] for image in records.images[chosen]]
-        return derangements(
-            [sample.name for sample in images],
-            records.classes[chosen],
-            [sample.group for sample in images],
-            draws,
-            self.plan.options.seed,
+    def _chance(self, task: Task, chosen: np.ndarray, before: Maps) -> tuple[Reference, np.ndarray, PairScores]:
+        """What those of the records that are in the sample score against unrelated ones."""
+        unrelated = self.unrelated(task.name)
+        _, mine, drawn = np.intersect1d(chosen, unrelated.records, assume_unique=True, return_indices=True)
+        left, right = before.of(mine), self._partners_of(task)
+        mixed = partner_metrics(
+            left.raw,
+            right.raw,
+            unrelated.partners[:, drawn],
+            self.threads,
+            before_reasons=left.codes,
+            after_reasons=right.codes,
+            size=self.plan.options.map_size,
         )
+        return "chance", chosen[mine], mean_over_draws(only(with_shifts(mixed), STABILITY))
+
+    def _jitter(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+        """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
+        place = task.before, task.layer, task.method
+        draws = range(1, self.plan.options.jitter + 1)
+        noisy = [self.maps(*place, rows, draw) for draw in draws]
+        inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
+        clean = self.maps(*place, rows[inside])
+        height, width = task.checkpoint.graph.metadata.input_size
+        scores = partner_metrics(
+            clean.raw,
+            np.concatenate([maps.raw[inside] for maps in noisy]),
+            np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
+            self.threads,
+            before_reasons=clean.codes,
+            after_reasons=np.concatenate([maps.codes[inside] for maps in noisy]),
+            size=self.plan.options.map_size,
+            shifts=[(down / height, right / width) for down, right in map(shift_of, draws)],
+        )
+        yield "jitter", rows[inside], mean_over_draws(only(with_shifts(scores), STABILITY))
+
+    def unrelated(self, pair: str) -> Unrelated:
+        """Whom the records of a pair meet by chance."""
+        if pair not in self._unrelated:
+            self._unrelated[pair] = self._draw(np.flatnonzero(self.selections[pair]))
+        return self._unrelated[pair]
+
+    def _draw(self, chosen: np.ndarray) -> Unrelated:
+        records, samples, options = self.collected.records, self.collected.samples, self.plan.options
+
+        def described(rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+            images = [samples[image] for image in records.images[rows]]
+            return [image.name for image in images], records.classes[rows], [image.group for image in images]
+
+        drawn = chosen[sampled(*described(chosen), options.seed)]
+        return Unrelated(drawn, derangements(*described(drawn), options.chance, options.seed))
+
+    def _partners_of(self, task: Task) -> Maps:
+        """The maps after of the sample, kept while the parts of one task are computed."""
+        place = task.name, task.layer, task.method
+        if self._partners is None or self._partners[0] != place:
+            records = self.unrelated(task.name).records
+            self._partners = place, self.maps(task.after, task.layer, task.method, records)
+        return self._partners[1]
 
     def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
         """The long form: one row per record and metric."""
@@ -309,6 +340,12 @@ def only(scores: PairScores, names: Sequence[str]) -> PairScores:
     """Some columns of the scores."""
     places = [scores.names.index(name) for name in names]
     return PairScores(tuple(names), scores.values[..., places], scores.reasons[..., places])
+
+
+def _raw(rows: pa.Table) -> np.ndarray:
+    """Maps (n, h, w) of rows of `maps/`."""
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in rows["map"].chunks])
+    return flat.reshape(len(rows), rows["height"][0].as_py(), rows["width"][0].as_py())
 
 
 def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from harness import pictures
 from harness.compare import Comparer, tasks
 from harness.images import load_grey
@@ -26,13 +28,15 @@ def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
     plan, collected = comparer.plan, comparer.collected
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
-    before, after = (comparer.maps(plan.place(key), layer, method)[0] for key in (pair.before, pair.after))
+    worst = _worst(plan, comparer, pair)
+    records = np.array([record for record, _ in worst], np.int64)
+    before, after = (comparer.maps(plan.place(key), layer, method, records).raw for key in (pair.before, pair.after))
     cases = []
-    for record, value in _worst(plan, comparer, pair):
+    for place, (record, value) in enumerate(worst):
         sample = collected.samples[collected.records.images[record]]
         grey = load_grey(sample.path, plan.options.map_size)
         caption = f"{names.image(sample.name)}   IoU {value:.2f}"
-        cases.append(pictures.Case(caption, grey, before[record], after[record]))
+        cases.append(pictures.Case(caption, grey, before[place], after[place]))
     if cases:
         what = f"the {len(cases)} images with the lowest top-20 % IoU ({method}, layer {layer})"
         pictures.contact_sheet(cases, f"{pair.architecture}, {pair.name}: {what}", path)
@@ -41,7 +45,6 @@ def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
 def _worst(plan: Plan, comparer: Comparer, pair: Pair) -> list[tuple[int, float]]:
     """(record, IoU), lowest first."""
     number = next(n for n, item in enumerate(tasks(plan)) if item.pair == pair)
-    scores = comparer.read(number, "observed")
-    values = scores.values[:, scores.names.index(METRIC)]
+    values = comparer.read(number, "observed", [METRIC]).values[:, 0]
     order = sorted((value, record) for record, value in enumerate(values) if value == value)
     return [(record, float(value)) for value, record in order[:CASES]]

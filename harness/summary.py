@@ -12,7 +12,6 @@ import numpy as np
 from harness.compare import (
     COLUMNS,
     DIRECTIONS,
-    NOT_COMPARED,
     SHIFTS,
     STABILITY,
     Collected,
@@ -97,13 +96,16 @@ class Summary:
     def consistency(self, checkpoint: int, threads: int) -> list[Consistency]:
         """Per layer, method and class."""
         weights = self.classification.probabilities(checkpoint)
+        images = self.collected.records.images
+        explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[images]
+        drawn = {scope: self._few(np.flatnonzero(mask & explained)) for scope, mask in self.scopes[1:]}
         found = []
         for layer in self.plan.layers:
             for method in self.plan.options.methods:
-                maps, codes = self.comparer.maps(checkpoint, layer, method)
-                for scope, mask in self.scopes[1:]:
-                    records = np.flatnonzero(mask & (codes != NOT_COMPARED))
-                    value, reason, n = self._consistency(maps, records, weights, threads)
+                maps = self.comparer.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
+                ends = np.cumsum([len(records) for records in drawn.values()])
+                for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
+                    value, reason, n = self._consistency(own, records, weights, threads)
                     found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
         return found
 
@@ -118,13 +120,16 @@ class Summary:
     def _consistency(
         self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
     ) -> tuple[float, str | None, int]:
-        """(value, reason, n) over a seeded sample of the records."""
-        drawn = np.sort(np.random.default_rng(self.plan.options.seed).permutation(records)[:CONSISTENCY_LIMIT])
-        images, classes = self.collected.records.images[drawn], self.collected.records.classes[drawn]
-        large = upsample(maps[drawn], CONSISTENCY_SIZE, threads)
+        """(value, reason, n) over the maps of some records of a class."""
+        images, classes = self.collected.records.images[records], self.collected.records.classes[records]
+        large = upsample(maps, CONSISTENCY_SIZE, threads)
         found = consistency(large, weights[images, classes], CONSISTENCY_LIMIT, threads=threads)
         reason = None if found.reason == Reason.DEFINED else found.reason.label
         return found.value, reason, found.n
+
+    def _few(self, records: np.ndarray) -> np.ndarray:
+        """A seeded sample of the records of a class."""
+        return np.sort(np.random.default_rng(self.plan.options.seed).permutation(records)[:CONSISTENCY_LIMIT])
 
     def _tasks_of(self, pair: Pair) -> list[tuple[int, Task]]:
         return [(part, item) for part, item in enumerate(self.tasks) if item.pair == pair]

@@ -7,7 +7,8 @@ on batches, and those of one class not on the other classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
+from hashlib import blake2b
 from zlib import crc32
 
 import numpy as np
@@ -20,11 +21,59 @@ from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_sco
 from kernels.threads import for_each
 
 DRAWS = 20
+SAMPLE = 4096  # rows: their maps are held in memory, and 20 draws of them cost as much as 82,000 pairs
 NOBODY = -1
 
 
+def sampled(
+    images: Sequence[str],
+    classes: Sequence | np.ndarray,
+    groups: Sequence | np.ndarray,
+    seed: int = 0,
+    limit: int = SAMPLE,
+) -> np.ndarray:
+    """Rows int64 (n,), ascending, on which a chance level is estimated: all N of them where N <= limit, else a sample.
+
+    images, classes, groups (N,): name, explained class and patient of each row
+    Every class gives the same number of rows, or all that it has: the largest number with at most `limit` in total,
+    and at least 2. Those of a class are the ones whose names have the smallest digests under `seed`, a random sample
+    in which every row is as likely as any other, whatever their order. So the mean of a class in the sample estimates
+    its mean over all rows; a mean over several classes needs the weight N_class / n_class. Where all rows of a class
+    in the sample were of one patient, the last gives way to the first of another, so that it has a partner.
+    """
+    labels = np.asarray(classes)
+    _require_as_many(images, labels, groups)
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    key = str(seed).encode()
+    digests = [blake2b(name.encode(), digest_size=8, key=key).digest() for name in images]
+    order = np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
+    names, counts = np.unique(labels, return_counts=True)
+    share = _share(counts, limit)
+    chosen = [_with_two_patients(order[labels[order] == label], groups, share) for label in names]
+    return np.sort(np.concatenate(chosen))
+
+
+def _share(counts: np.ndarray, limit: int) -> int:
+    """The largest number s >= 2 with sum_c min(counts_c, s) <= limit."""
+    totals = np.minimum.outer(counts, np.arange(limit + 1)).sum(axis=0)
+    return max(2, int(np.searchsorted(totals, limit, side="right")) - 1)
+
+
+def _with_two_patients(rows: np.ndarray, groups: Sequence | np.ndarray, share: int) -> np.ndarray:
+    """The first `share` rows; the last of them replaced where otherwise all are of one patient."""
+    first = rows[:share].copy()
+    if len({groups[row] for row in first}) == 1:
+        first[-1] = next((row for row in rows[share:] if groups[row] != groups[first[0]]), first[-1])
+    return first
+
+
 def derangements(
-    images: Sequence[str], classes: Sequence, groups: Sequence, draws: int = DRAWS, seed: int = 0
+    images: Sequence[str],
+    classes: Sequence | np.ndarray,
+    groups: Sequence | np.ndarray,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> np.ndarray:
     """Partners int64 (draws, N): row partners[d, i] is the unrelated image of row i in draw d.
 
@@ -35,8 +84,7 @@ def derangements(
     """
     names = np.asarray(images, str)
     labels, patients = np.asarray(classes), np.asarray(groups)
-    if not len(names) == len(labels) == len(patients):
-        raise ValueError(f"images, classes and groups have {len(names)}, {len(labels)} and {len(patients)} rows")
+    _require_as_many(names, labels, patients)
     partners = np.full((positive_integer(draws, "draws"), len(names)), NOBODY, np.int64)
     by_name = np.argsort(names, kind="stable")
     for label in np.unique(labels):
@@ -47,6 +95,11 @@ def derangements(
                 random = np.random.default_rng([seed, draw, crc32(str(label).encode())])
                 partners[draw, rows] = rows[_derangement(codes, random)]
     return partners
+
+
+def _require_as_many(images: Sized, classes: Sized, groups: Sized) -> None:
+    if not len(images) == len(classes) == len(groups):
+        raise ValueError(f"images, classes and groups have {len(images)}, {len(classes)} and {len(groups)} rows")
 
 
 def _derangement(codes: np.ndarray, random: np.random.Generator) -> np.ndarray:
