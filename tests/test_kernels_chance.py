@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.chance import derangements, mean_over_draws, partner_metrics
+from kernels.chance import derangements, mean_over_draws, partner_metrics, sampled
 from kernels.metrics import METRICS, pair_metrics
 from kernels.reasons import Reason
 from kernels.resize import upsample
@@ -68,6 +70,79 @@ def test_every_other_image_is_met_about_equally_often() -> None:
     met = np.array([(draws[:, 0] == j).sum() for j in range(6)])
     assert met[0] == 0
     assert (abs(met[1:] - 600) < 4 * np.sqrt(3000 * 0.2 * 0.8)).all()  # four standard deviations
+
+
+# The sample of many rows
+
+
+def test_few_rows_are_all_in_the_sample() -> None:
+    assert sampled(names(7), [0] * 7, range(7), limit=7).tolist() == list(range(7))
+    assert sampled([], [], []).tolist() == []
+
+
+def literal_sample(images: list[str], classes: list[int], groups: list[int], seed: int, limit: int) -> set[int]:
+    """One row after the other, each class in turn, until nothing more fits."""
+    queues: dict[int, list[int]] = {}
+    for row in sorted(
+        range(len(images)), key=lambda i: blake2b(images[i].encode(), digest_size=8, key=b"%d" % seed).digest()
+    ):
+        queues.setdefault(classes[row], []).append(row)
+    share = 1
+    while sum(min(len(queue), share + 1) for queue in queues.values()) <= limit:
+        share += 1
+    chosen = {label: queue[: max(share, 2)] for label, queue in queues.items()}
+    for label, rows in chosen.items():
+        others = [row for row in queues[label] if groups[row] != groups[rows[0]]]
+        if len({groups[row] for row in rows}) == 1 and others:
+            rows[-1] = others[0]
+    return {row for rows in chosen.values() for row in rows}
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, st.integers(0, 3), st.integers(1, 12))
+def test_sample_is_the_literal_one(rows: list[tuple[int, int]], seed: int, limit: int) -> None:
+    classes, groups = zip(*rows, strict=True)
+    found = sampled(names(len(rows)), classes, groups, seed, limit)
+    whole = len(rows) <= limit
+    expected = set(range(len(rows))) if whole else literal_sample(names(len(rows)), classes, groups, seed, limit)
+    assert found.tolist() == sorted(expected)
+    for label in set(classes):
+        patients = {group for of, group in rows if of == label}
+        assert len({groups[row] for row in found if classes[row] == label}) >= min(2, len(patients))
+
+
+def test_every_class_gives_as_many_rows_or_all_that_it_has() -> None:
+    classes = np.repeat([0, 1, 2], [500, 30, 200])
+    found = sampled(names(730), classes, np.arange(730), limit=200)
+    assert np.bincount(classes[found]).tolist() == [85, 30, 85]
+
+
+def test_sample_depends_on_names_and_seed_but_not_on_the_order() -> None:
+    classes, groups, images = np.arange(300) % 3, np.arange(300) // 2, np.array(names(300))
+    found = sampled(images, classes, groups, seed=4, limit=60)
+    order = np.random.default_rng(0).permutation(300)
+    moved = sampled(images[order], classes[order], groups[order], seed=4, limit=60)
+    assert set(images[order][moved]) == set(images[found])
+    assert set(images[sampled(images, classes, groups, seed=5, limit=60)]) != set(images[found])
+
+
+def test_every_row_is_as_likely_as_any_other() -> None:
+    drawn = np.zeros(40)
+    for seed in range(2000):
+        drawn[sampled(names(40), [0] * 40, range(40), seed, limit=10)] += 1
+    assert (abs(drawn - 500) < 4.5 * np.sqrt(2000 * 0.25 * 0.75)).all()  # 4.5 standard deviations, 40 rows
+
+
+def test_chance_of_a_sample_estimates_the_chance_of_all() -> None:
+    """Within four standard errors."""
+    before = cam_like(600, (12, 12))
+    after, classes, groups = related(before), np.arange(600) % 2, np.arange(600)
+    whole = partner_metrics(before, after, derangements(names(600), classes, groups, draws=20))
+    rows = sampled(names(600), classes, groups, limit=150)
+    part = partner_metrics(before[rows], after[rows], derangements(np.array(names(600))[rows], classes[rows], rows))
+    for name in ("iou_top20", "pearson", "js_divergence"):
+        all_rows, some = (mean_over_draws(scores).column(name)[0] for scores in (whole, part))
+        assert some.mean() == pytest.approx(all_rows.mean(), abs=4 * all_rows.std() / np.sqrt(150)), name
 
 
 def sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,6 +212,8 @@ def test_refusals() -> None:
     before, after, partners = sample()
     with pytest.raises(ValueError, match="images, classes and groups have 3, 2 and 3 rows"):
         derangements(names(3), [0, 0], [0, 1, 2])
+    with pytest.raises(ValueError, match="images, classes and groups have 2, 3 and 3 rows"):
+        sampled(names(2), [0, 0, 0], [0, 1, 2])
     with pytest.raises(ValueError, match="draws must be at least 1"):
         derangements(names(3), [0, 0, 0], [0, 1, 2], draws=0)
     with pytest.raises(ValueError, match=r"partners must be whole numbers \(draws, 8\)"):
