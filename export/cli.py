@@ -115,15 +115,12 @@ def compress(
 
 
 @cli.command()
-def operators() -> None:
+@click.option("--markdown", is_flag=True, help="As docs/operators.md has it.")
+def operators(markdown: bool) -> None:
     """List the operators that can be differentiated."""
-    import export.rules  # noqa: F401
-    from export.engine import all_rules
+    from export import coverage
 
-    for rule in all_rules():
-        gradient = f"inputs {rule.inputs}" if rule.vjp else "none, by nature"
-        extra = "; ".join(filter(None, (rule.ties and f"ties: {rule.ties}", rule.note if rule.vjp else "")))
-        click.echo(f"{rule.operator:24} gradient of {gradient:18} {extra}".rstrip())
+    click.echo(coverage.markdown() if markdown else coverage.table())
 
 
 def _request(

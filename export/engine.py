@@ -26,7 +26,7 @@ import onnx_ir as ir
 from export.emit import Emitter, constant_array, dimensions
 from harness.errors import InputError
 
-OPSETS = range(18, 23)  # the opset versions for which rules are written and tested
+OPSETS = range(18, 25)  # the opset versions for which rules are written and tested
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 
@@ -47,8 +47,7 @@ class Step:
     @property
     def g(self) -> ir.Value:
         cotangent = self.cotangents[0]
-        if cotangent is None:
-            raise InputError(f"{describe(self.node)}: only its first output can carry a gradient")
+        assert cotangent is not None, describe(self.node)
         return cotangent
 
     @property
@@ -160,6 +159,8 @@ def define(
     """
 
     def vjp(step: Step, active: frozenset[int]) -> list[ir.Value | None]:
+        if any(cotangent is not None for cotangent in step.cotangents[1:]):
+            raise InputError(f"{describe(step.node)}: only its first output can carry a gradient")
         cotangents: list[ir.Value | None] = [None] * len(step.node.inputs)
         for index in active:
             formula = formulas[index] if index < len(formulas) else None
@@ -172,9 +173,9 @@ def define(
     _register(Rule(operator, vjp, inputs, ties, note, opsets=opsets, integers=integers))
 
 
-def define_variadic(operator: str, vjp: Vjp, *, ties: str = "", note: str = "", opsets: range = OPSETS) -> None:
-    """Register a rule for any number of inputs: `vjp(step, active)` returns one cotangent (or None) for each."""
-    _register(Rule(operator, vjp, "all", ties, note, opsets=opsets))
+def define_variadic(operator: str, vjp: Vjp, *, inputs: str = "all", ties: str = "", note: str = "") -> None:
+    """Register a rule for any number of inputs or outputs: `vjp(step, active)` returns one cotangent for each input."""
+    _register(Rule(operator, vjp, inputs, ties, note))
 
 
 def define_no_gradient(*operators: str) -> None:

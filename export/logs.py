@@ -30,4 +30,5 @@ class _Collector(logging.Handler):
         self._messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._messages.append(record.getMessage().strip().splitlines()[0][:300])
+        raised = record.exc_info[1] if record.exc_info else None  # says more than the message, where there is one
+        self._messages.append(str(raised or record.getMessage()).strip().splitlines()[0][:300])

@@ -17,6 +17,7 @@ from export.logs import warnings_of
 from export.windows import Window, window_of
 from harness.errors import InputError
 
+_KEEP_SHAPE = {"GroupNormalization"}
 LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity: max(x, LOWEST) = x for every finite x
 
 
@@ -33,15 +34,31 @@ def tidy(model: ir.Model) -> None:
         step(model)
 
 
-def infer_shapes(model: ir.Model) -> None:
+def infer_shapes(model: ir.Model, check_type: bool = True) -> None:
     """Give every value its type and shape, as far as ONNX shape inference knows them.
 
-    Raises InputError where the graph contradicts itself (the pass of onnx-ir only logs that).
+    :raises InputError: the graph contradicts itself (the pass of onnx-ir only logs that).
     """
     with warnings_of("onnx_ir.passes.common.shape_inference") as complaints:
-        common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
+        infer = common.ShapeInferencePass(check_type=check_type, strict_mode=True, data_prop=True)
+        infer(model)
+        while not complaints and _shape_like_input(model.graph):
+            infer(model)
     if complaints:
         raise InputError(f"the graph's shapes contradict each other: {complaints[0]}")
+
+
+def _shape_like_input(graph: ir.Graph) -> bool:
+    """Give the nodes that ONNX does not infer, though they keep the shape, the shape of their input."""
+    found = [
+        (node.inputs[0], node.outputs[0])
+        for node in graph
+        if node.op_type in _KEEP_SHAPE and node.inputs[0] is not None and node.outputs[0].shape is None
+    ]
+    known = [(x, y) for x, y in found if x.shape is not None]
+    for x, y in known:
+        y.shape, y.type = x.shape, x.type
+    return bool(known)
 
 
 def compose_transposes(graph: ir.Graph) -> int:

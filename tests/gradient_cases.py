@@ -210,7 +210,216 @@ RESPONSE = [
     Case("LRN", [values(*MAPS)], {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5}, dynamic=True),
     Case("LRN", [values(1, 7, 2, 2)], {"size": 5, "alpha": 0.3}),
 ]
-CASES = [*RESIZE, *RESPONSE, *ELEMENTWISE, *LINEAR, *CONVOLUTION, *POOLING, *REDUCTION, *LAYOUT]
+ACTIVATIONS = [
+    *(
+        Case(operator, [values(3, 4, low=-4, high=4)], attributes)
+        for operator, choices in {
+            "Celu": ({}, {"alpha": 0.4}),
+            "Selu": ({}, {"alpha": 1.2, "gamma": 1.5}),
+            "ThresholdedRelu": ({}, {"alpha": 0.25}),
+            "Shrink": ({}, {"lambd": 1.2, "bias": 0.4}),
+            "Mish": ({},),
+            "Softsign": ({},),
+            "Erf": ({},),
+        }.items()
+        for attributes in choices
+    ),
+    *(Case("Gelu", [values(3, 4, low=-4, high=4)], {"approximate": kind}, opset=20) for kind in ("none", "tanh")),
+    *(Case("Swish", [values(3, 4)], attributes, opset=24) for attributes in ({}, {"alpha": 1.7})),
+]
+TRIGONOMETRY = [
+    *(Case(operator, [values(3, 4)]) for operator in ("Sin", "Cos", "Sinh", "Cosh", "Atan", "Asinh")),
+    Case("Tan", [values(3, 4, low=-1.2, high=1.2)]),
+    *(Case(operator, [values(3, 4, low=-0.9, high=0.9)]) for operator in ("Asin", "Acos", "Atanh")),
+    Case("Acosh", [values(3, 4, low=1.2, high=3)]),
+    Case("Mod", [values(2, 3, low=-5, high=5), values(3, low=1.3, seed=1)], {"fmod": 1}, active=(0, 1)),
+    Case("Mod", [values(2, 3, low=-5, high=5), values(3, low=-3, high=-1.3, seed=1)], {"fmod": 1}, active=(0, 1)),
+]
+NORMALIZATION = [
+    *(
+        Case("LayerNormalization", [values(2, 3, 4), values(*shape, seed=1), values(*shape, seed=2)], {"axis": axis},
+             active=(0, 1, 2), dynamic=False)
+        for axis, shape in ((-1, (4,)), (1, (3, 4)))
+    ),
+    Case("LayerNormalization", [values(2, 3, 4), values(4, seed=1)], {"epsilon": 0.3}, dynamic=True),
+    Case("LayerNormalization", [values(2, 3, 4), values(1, 1, 4, seed=1)], active=(0, 1), label="leading ones"),
+    *(
+        Case("RMSNormalization", [values(2, 3, 4), values(*shape, seed=1)], {"axis": axis, "epsilon": 0.1},
+             active=(0, 1), opset=23)
+        for axis, shape in ((-1, (4,)), (1, (3, 4)))
+    ),
+    Case("InstanceNormalization", [values(*MAPS), values(3, seed=1), values(3, seed=2)], {"epsilon": 0.1},
+         dynamic=True),
+    Case("InstanceNormalization", [values(2, 3, 4), values(3, seed=1), values(3, seed=2)]),
+    *(
+        Case("GroupNormalization", [values(2, 4, 3, 2), values(4, seed=1), values(4, seed=2)], {"num_groups": groups},
+             dynamic=True, opset=21)
+        for groups in (1, 2, 4)
+    ),
+    *(
+        Case("LpNormalization", [values(2, 3, 4)], {"p": order, "axis": axis}, dynamic=True)
+        for order in (1, 2)
+        for axis in (-1, 1)
+    ),
+]  # fmt: skip
+NORMS = [
+    *(
+        Case(operator, [values(*MAPS, low=low), axes], attributes, dynamic=True)
+        for operator, low in {
+            "ReduceMin": -2.0,
+            "ReduceL1": -2.0,
+            "ReduceL2": -2.0,
+            "ReduceSumSquare": -2.0,
+            "ReduceLogSumExp": -2.0,
+            "ReduceLogSum": 0.3,
+            "ReduceProd": 0.3,
+        }.items()
+        for axes, attributes in ((ints(2, 3), {"keepdims": 0}), (ints(-1), {}), (ints(1), {"keepdims": 0}))
+    ),
+    *(
+        Case(operator, [values(2, 3, low=0.3)], {"keepdims": 0})
+        for operator in ("ReduceMin", "ReduceL2", "ReduceProd", "ReduceLogSumExp")
+    ),
+    Case("ReduceProd", [np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 5.0], [1.0, 2.0, -3.0]]), ints(1)], label="zeros"),
+    *(
+        Case("LpPool", [values(2, 2, 6, 7)], {"p": order, **attributes}, dynamic=True, outputs=1)
+        for order in (1, 2, 3)
+        for attributes in (
+            {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+            {"kernel_shape": [2, 2], "strides": [2, 2]},
+            {"kernel_shape": [2, 3], "strides": [2, 2], "dilations": [2, 1]},
+        )
+    ),
+    *(_pool("GlobalLpPool", MAPS, p=order) for order in (1, 2, 3)),
+    *(
+        Case("CumSum", [values(2, 3, 4), np.int64(axis)], {"exclusive": exclusive, "reverse": reverse}, dynamic=True)
+        for axis, exclusive, reverse in ((1, 0, 0), (-1, 1, 0), (2, 0, 1), (1, 1, 1))
+    ),
+]
+UNSORTED = np.array([[2, 0, 1], [1, 2, 0]], np.int64)
+INDEXING = [
+    *(
+        Case("Gather", [values(2, 4, 3), indices], {"axis": axis}, dynamic=axis != 0)
+        for indices, axis in (
+            (np.int64(0), 1),
+            (np.int64(-1), 1),
+            (ints(1, 2), 1),
+            (ints(2, 0, 2, -1), 1),
+            (np.array([[0, 2], [1, 1]], np.int64), -1),
+            (ints(1, 0, 1), 0),
+        )
+    ),
+    Case("Gather", [values(5), ints(4, 0, 0)], label="a vector"),
+    Case("Gather", [values(5), np.int64(3)], label="a vector, one element"),
+    *(
+        Case("GatherElements", [values(2, 3), UNSORTED], {"axis": axis}) for axis in (1, -1)
+    ),
+    Case("GatherElements", [values(4, 3), np.array([[3, -1, 0], [3, 2, 0]], np.int64)], {"axis": 0}),
+    Case("GatherND", [values(3, 4, 2), np.array([[0, 1], [2, 3], [0, 1]], np.int64)]),
+    Case("GatherND", [values(3, 4, 2), np.array([[1], [1], [-1]], np.int64)], {"batch_dims": 1}),
+    Case("GatherND", [values(2, 3, 4), np.array([[[1], [0], [3]], [[2], [2], [0]]], np.int64)], {"batch_dims": 2}),
+    *(
+        Case("ScatterElements", [values(3, 3, low=0.3), UNSORTED, values(2, 3, low=0.4, seed=1)],
+             {"axis": 1, **({} if how == "none" else {"reduction": how})}, active=(0, 2))
+        for how in ("none", "add", "mul", "max", "min")
+    ),
+    Case("ScatterElements", [values(3, 3), np.array([[0, 0, 2], [2, 1, 2]], np.int64), values(2, 3, seed=1)],
+         {"axis": 0, "reduction": "add"}, active=(0, 2), label="repeated"),
+    *(
+        Case("ScatterND", [values(4, 3, low=0.3), np.array([[2], [0]], np.int64), values(2, 3, low=0.4, seed=1)],
+             {} if how == "none" else {"reduction": how}, active=(0, 2))
+        for how in ("none", "add", "mul", "max", "min")
+    ),
+    *(
+        Case("TopK", [values(2, 5, 3), ints(2)], attributes, outputs=2)
+        for attributes in ({"axis": 1}, {"axis": 1, "largest": 0}, {"axis": -1}, {"axis": 0})
+    ),
+    Case("Compress", [values(3, 4), np.array([True, False, True])], {"axis": 0}),
+    Case("Compress", [values(3, 4), np.array([False, True, True])], {"axis": -1}, label="short condition"),
+    Case("Compress", [values(2, 3), np.array([True, False, False, True, True])]),
+    Case("ReverseSequence", [values(4, 3, 2), ints(4, 1, 2)]),
+    Case("ReverseSequence", [values(3, 4, 2), ints(4, 1, 2)], {"batch_axis": 0, "time_axis": 1}),
+]  # fmt: skip
+REARRANGEMENT = [
+    Case("Tile", [values(2, 3, 4), ints(1, 2, 3)], dynamic=True),
+    Case("Tile", [values(2, 3), ints(2, 1)]),
+    *(
+        Case("Trilu", [values(2, 3, 4), *([] if k is None else [np.int64(k)])], attributes, dynamic=True)
+        for k, attributes in ((None, {}), (1, {}), (-1, {"upper": 0}), (2, {"upper": 0}))
+    ),
+    *(
+        Case("DepthToSpace", [values(2, 12, 2, 3)], {"blocksize": 2, **attributes}, dynamic=True)
+        for attributes in ({}, {"mode": "CRD"})
+    ),
+    Case("SpaceToDepth", [values(2, 3, 4, 6)], {"blocksize": 2}, dynamic=True),
+    *(
+        Case("CenterCropPad", [values(2, 5, 4), ints(*size)], {"axes": [1, 2]}, dynamic=True)
+        for size in ((3, 2), (2, 1), (8, 7), (7, 6), (4, 7))
+    ),
+    Case("CenterCropPad", [values(4, 5), ints(5, 2)]),
+]
+EINSUM = [
+    Case("Einsum", [values(*shape, seed=number) for number, shape in enumerate(shapes)], {"equation": equation},
+         active=tuple(range(len(shapes))))
+    for equation, shapes in (
+        ("ij,jk->ik", [(2, 3), (3, 4)]),
+        ("bhld,bhsd->bhls", [(2, 2, 3, 4), (2, 2, 5, 4)]),
+        ("bij, bjk", [(2, 3, 4), (2, 4, 2)]),
+        ("...ij,...kj->...ik", [(2, 2, 3, 4), (2, 2, 5, 4)]),
+        ("nchw,c->nhw", [(2, 3, 2, 2), (3,)]),
+        ("ij->j", [(3, 4)]),
+        ("ij->ji", [(3, 4)]),
+        ("i,j,k->ijk", [(2,), (3,), (4,)]),
+        ("bij,bjk,kl->bil", [(2, 2, 3), (2, 3, 2), (2, 4)]),
+        ("ij,ij->", [(2, 3), (2, 3)]),
+        ("ba,ca", [(2, 3), (4, 3)]),
+    )
+]  # fmt: skip
+
+
+def _attention(shapes: Any, *mask: Any, opset: int = 23, **attributes: Any) -> Case:
+    inputs = [values(*shape, seed=number) for number, shape in enumerate(shapes)]
+    return Case("Attention", [*inputs, *mask], attributes, active=(0, 1, 2), opset=opset)
+
+
+_QKV = [(2, 2, 3, 4), (2, 2, 5, 4), (2, 2, 5, 6)]
+_SHARED = [(2, 4, 3, 4), (2, 2, 5, 4), (2, 2, 5, 3)]
+ATTENTION = [
+    _attention(_QKV),
+    _attention(_QKV, opset=24),
+    _attention(_QKV, scale=0.3),
+    _attention(_QKV, values(3, 5, seed=3)),
+    _attention(_QKV, values(2, 1, 3, 5, seed=3) > 0),
+    _attention(_QKV, is_causal=1),
+    _attention(_SHARED),
+    _attention([(2, 3, 8), (2, 5, 8), (2, 5, 6)], q_num_heads=2, kv_num_heads=2),
+    _attention([(2, 3, 8), (2, 5, 4), (2, 5, 6)], q_num_heads=4, kv_num_heads=2, is_causal=1),
+    *(
+        Case("RotaryEmbedding", [values(2, 3, 4, 6), values(4, 3, seed=1), values(4, 3, seed=2),
+                                 np.array([[0, 1, 2, 3], [3, 2, 1, 0]])], {"interleaved": kind}, opset=23)
+        for kind in (0, 1)
+    ),
+    Case("RotaryEmbedding", [values(2, 4, 12), values(2, 4, 2, seed=1), values(2, 4, 2, seed=2)],
+         {"num_heads": 2, "rotary_embedding_dim": 4}, opset=23),
+]  # fmt: skip
+CASES = [
+    *ACTIVATIONS,
+    *TRIGONOMETRY,
+    *NORMALIZATION,
+    *NORMS,
+    *INDEXING,
+    *REARRANGEMENT,
+    *EINSUM,
+    *ATTENTION,
+    *RESIZE,
+    *RESPONSE,
+    *ELEMENTWISE,
+    *LINEAR,
+    *CONVOLUTION,
+    *POOLING,
+    *REDUCTION,
+    *LAYOUT,
+]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,10 @@ def evaluator(model: ir.Model) -> ReferenceEvaluator:
 
 
 def build(case: Case, dtype: type = np.float64) -> Built:
-    """A graph of one node: active inputs are graph inputs x0, x1 ..., the others initializers."""
+    """A graph of one node: active inputs are graph inputs x0, x1 ..., the others initializers.
+
+    Types are not checked: some operators are specified for float32 alone, and are differentiated in float64, too.
+    """
     graph = ir.Graph([], [], nodes=[], opset_imports={"": case.opset}, name="case")
     op = Emitter(graph, "case")
     variables, values = {}, []
@@ -71,7 +74,7 @@ def build(case: Case, dtype: type = np.float64) -> Built:
         value.name = f"y{number}"
         graph.outputs.append(value)
     model = ir.Model(graph, ir_version=8)
-    passes.infer_shapes(model)
+    passes.infer_shapes(model, check_type=False)
     return Built(model, variables, list(graph.outputs))
 
 
@@ -96,20 +99,21 @@ def add_gradients(built: Built, cotangents: Sequence[np.ndarray], case: Case) ->
     terms = [
         op.ReduceSum(op.Mul(value, op.constant(g)), keepdims=0)
         for value, g in zip(built.outputs, cotangents, strict=True)
+        if value.dtype == ir.DataType.from_numpy(cotangents[0].dtype)
     ]
     score = op.Sum(*terms) if len(terms) > 1 else terms[0]
     score.name = "score"
     graph.outputs.clear()
     graph.outputs.append(score)
     score.type = ir.TensorType(ir.DataType.from_numpy(cotangents[0].dtype))
-    passes.infer_shapes(built.model)
+    passes.infer_shapes(built.model, check_type=False)
     wrt = list(graph.inputs)
     one = op.constant(np.ones((), cotangents[0].dtype))
     for value, gradient in zip(wrt, backward(graph, case.opset, score, one, wrt, op), strict=True):
         output = op.Identity(gradient)
         output.name, output.type, output.shape = f"d{value.name}", value.type, value.shape
         graph.outputs.append(output)
-    passes.infer_shapes(built.model)
+    passes.infer_shapes(built.model, check_type=False)
     return built.model
 
 
@@ -122,6 +126,15 @@ def engine_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, 
     return dict(zip(built.variables, found, strict=True))
 
 
+def gradients_in_onnxruntime(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """{x0: gradient ...} by the engine, run in float32 by ONNX Runtime."""
+    built = build(case, np.float32)
+    narrow = [g.astype(np.float32) if g.dtype == np.float64 else g for g in cotangents]
+    model = add_gradients(built, narrow, case)
+    found = _session(model).run([f"d{name}" for name in built.variables], built.variables)
+    return dict(zip(built.variables, found, strict=True))
+
+
 def numerical_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """{x0: gradient ...} by central differences of the forward pass alone."""
     built = build(case)
@@ -129,7 +142,7 @@ def numerical_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[st
 
     def score(variables: dict[str, np.ndarray]) -> float:
         found = forward.run(None, variables)
-        return sum(float((y * g).sum()) for y, g in zip(found, cotangents, strict=True))
+        return sum(float((y * g).sum()) for y, g in zip(found, cotangents, strict=True) if y.dtype == np.float64)
 
     return {name: _central(score, built.variables, name) for name in built.variables}
 
@@ -148,12 +161,15 @@ def _central(score: Callable[[dict], float], variables: dict[str, np.ndarray], n
 def forward_agrees(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The forward pass in float32 by ONNX Runtime, and in float64 by the witness."""
     built = build(case, np.float32)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(ir.to_proto(built.model).SerializeToString(), options, ["CPUExecutionProvider"])
-    found = session.run(None, built.variables)
+    found = _session(built.model).run(None, built.variables)
     exact = build(case)
     return found, list(evaluator(exact.model).run(None, exact.variables))
+
+
+def _session(model: ir.Model) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
 
 
 def output_cotangents(case: Case) -> list[np.ndarray]:

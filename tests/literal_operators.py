@@ -1,7 +1,8 @@
 """Operators written out from the ONNX specification, for those that `onnx.reference` computes wrongly or not at all.
 
 ConvTranspose: groups with output_padding fail there. MaxPool: asymmetric padding gives another shape. Pad: negative
-amounts are refused. LRN: wrong by far.
+amounts are refused. LRN: wrong by far. Erf, Gelu, GroupNormalization: float32 only. GatherElements: indices of another
+shape are refused. LpNormalization: without absolute values. GlobalLpPool: not there.
 
 Each stands in for the reference implementation on both sides of a gradient check.
 """
@@ -13,6 +14,7 @@ from itertools import product
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from scipy.special import erf
 
 
 class ConvTranspose(OpRun):
@@ -88,7 +90,70 @@ class Pad(OpRun):
         return (x,)
 
 
-LITERAL = [ConvTranspose, LRN, MaxPool, Pad]
+class Erf(OpRun):
+    op_domain = ""
+
+    def _run(self, x):
+        return (np.asarray(erf(x), x.dtype),)
+
+
+class GatherElements(OpRun):
+    op_domain = ""
+
+    def _run(self, x, indices, axis=0):
+        y = np.empty(indices.shape, x.dtype)
+        for place in np.ndindex(*indices.shape):
+            source = list(place)
+            source[axis] = indices[place]
+            y[place] = x[tuple(source)]
+        return (y,)
+
+
+class Gelu(OpRun):
+    op_domain = ""
+
+    def _run(self, x, approximate="none"):
+        inner = np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)) if approximate == "tanh" else erf(x / np.sqrt(2))
+        return (np.asarray(0.5 * x * (1 + inner), x.dtype),)
+
+
+class GlobalLpPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x, p=2):
+        axes = tuple(range(2, x.ndim))
+        return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
+
+
+class GroupNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, scale, bias, epsilon=1e-5, num_groups=None, stash_type=1):
+        groups = x.reshape(len(x), num_groups, -1)
+        z = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + epsilon)
+        per_channel = [v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias)]
+        return (z.reshape(x.shape) * per_channel[0] + per_channel[1],)
+
+
+class LpNormalization(OpRun):
+    op_domain = ""
+
+    def _run(self, x, axis=-1, p=2):
+        return (x / np.linalg.norm(x, p, axis, keepdims=True),)
+
+
+LITERAL = [
+    ConvTranspose,
+    Erf,
+    GatherElements,
+    Gelu,
+    GlobalLpPool,
+    GroupNormalization,
+    LRN,
+    LpNormalization,
+    MaxPool,
+    Pad,
+]
 
 
 def _pad_axis(x: np.ndarray, axis: int, begin: int, end: int, mode: str, fill: float) -> np.ndarray:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
-from export import engine, parity, passes
+from export import coverage, engine, parity, passes
 from export.emit import Emitter
 from harness.errors import InputError
 from tests.gradient_cases import CASES, PAIRS, Pair, values
@@ -19,9 +21,12 @@ from tests.gradient_checks import (
     Case,
     engine_gradients,
     forward_agrees,
+    gradients_in_onnxruntime,
     numerical_gradients,
     output_cotangents,
 )
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -39,6 +44,24 @@ def test_witness_of_the_forward_pass_agrees_with_onnx_runtime(case: Case) -> Non
     found, expected = forward_agrees(case)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.operator != "Cast"], ids=lambda case: case.id)
+def test_onnx_runtime_computes_the_same_gradient(case: Case) -> None:
+    cotangents = output_cotangents(case)
+    found, expected = gradients_in_onnxruntime(case, cotangents), engine_gradients(case, cotangents)
+    for name in expected:
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4 * max(scale, 1))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_rule_holds_at_the_newest_opset(case: Case) -> None:
+    newest = dataclasses.replace(case, opset=engine.OPSETS[-1])
+    cotangents = output_cotangents(case)
+    found, expected = engine_gradients(newest, cotangents), engine_gradients(case, cotangents)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12)
 
 
 def test_every_rule_has_a_case() -> None:
@@ -211,3 +234,27 @@ def test_a_pair_of_unequal_steps_is_refused(scale: Any, zero_point: Any) -> None
                             op.constant(np.asarray(zero_point, np.uint8)))  # fmt: skip
     with pytest.raises(InputError, match="undoes no QuantizeLinear of the same constant scale and zero point"):
         small.gradient(y, np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32))
+
+
+# The coverage table
+
+
+def test_the_documented_table_is_the_registry() -> None:
+    """`python -m export operators --markdown > docs/operators.md` writes it anew."""
+    assert (ROOT / "docs" / "operators.md").read_text(encoding="utf-8") == coverage.markdown() + "\n"
+
+
+def test_the_share_counts_what_onnx_calls_differentiable() -> None:
+    counted = coverage.count()
+    assert {"Conv", "Gelu", "LSTM"} <= set(counted.differentiable)
+    assert "Shape" not in counted.differentiable
+    assert "LSTM" in counted.missing
+    assert set(counted.missing) == set(counted.differentiable) - {rule.operator for rule in engine.all_rules()}
+    assert len(coverage.rows()) >= 95
+
+
+def test_no_rule_is_for_an_operator_that_onnx_does_not_have() -> None:
+    for rule in engine.all_rules():
+        for opset in rule.opsets:
+            schema = onnx.defs.get_schema(rule.operator, opset, "")
+            assert not schema.deprecated, (rule.operator, opset)

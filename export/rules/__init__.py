@@ -4,6 +4,34 @@ In every formula `s` is the `Step`: `s.a`, `s.b`, `s.c` are the operator's input
 the cotangent that arrives at `s.y`.
 """
 
-from export.rules import convolution, elementwise, layout, linear, pooling, quantization, reduction, resampling
+from export.rules import (
+    activations,
+    attention,
+    convolution,
+    einsum,
+    elementwise,
+    indexing,
+    layout,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    resampling,
+)
 
-__all__ = ["convolution", "elementwise", "layout", "linear", "pooling", "quantization", "reduction", "resampling"]
+__all__ = [
+    "activations",
+    "attention",
+    "convolution",
+    "einsum",
+    "elementwise",
+    "indexing",
+    "layout",
+    "linear",
+    "normalization",
+    "pooling",
+    "quantization",
+    "reduction",
+    "resampling",
+]

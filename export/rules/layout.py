@@ -47,7 +47,7 @@ def _slice(s: Step) -> ir.Value:
         size = s.shape(s.a)[axis]
         assert size is not None
         if len(kept) and kept == list(range(kept[0], kept[0] + len(kept))):
-            cotangent = _zeros_around(s, cotangent, axis, kept[0], size - kept[-1] - 1)
+            cotangent = zeros_around(s, cotangent, axis, kept[0], size - kept[-1] - 1)
         else:
             cotangent = along(s, cotangent, axis, np.eye(size)[kept])  # (kept, size)
     return cotangent
@@ -75,7 +75,8 @@ def _kept_places(s: Step) -> dict[int, list[int]]:
     return places
 
 
-def _zeros_around(s: Step, value: ir.Value, axis: int, before: int, after: int) -> ir.Value:
+def zeros_around(s: Step, value: ir.Value, axis: int, before: int, after: int) -> ir.Value:
+    """The value with zeros before and after it along an axis."""
     pads = s.op.integers(before, after)
     return s.op.Pad(value, pads, s.number(0.0), s.op.integers(axis))
 
@@ -106,6 +107,34 @@ def _copies(s: Step, axis: int, before: int, after: int, mode: str) -> np.ndarra
     return np.eye(size)[np.pad(np.arange(size), (before, after), mode=numpy_mode)]  # type: ignore[call-overload]
 
 
+def _tiled(s: Step) -> ir.Value:
+    """y = copies of x side by side: the sum over the copies."""
+    pairs = [p for r, size in zip(s.constant(1).tolist(), s.shape(s.a), strict=True) for p in (r, size)]
+    if pairs.count(None) > 1:
+        raise InputError(f"{describe(s.node)}: more than one size is unknown; export the model with fixed sizes")
+    apart = s.op.Reshape(s.g, s.op.integers(*(-1 if size is None else size for size in pairs)))
+    return s.op.ReduceSum(apart, s.op.integers(*range(0, len(pairs), 2)), keepdims=0)
+
+
+def _depth_to_space(s: Step) -> ir.Value:
+    """Channels moved into b x b tiles: tiles moved back into channels, in the order of the mode."""
+    size = s.attribute("blocksize", 0)
+    if s.attribute("mode", "DCR") == "DCR":
+        return s.op.SpaceToDepth(s.g, blocksize=size)
+    _, channels, height, width = s.shape(s.a)
+    if channels is None or height is None or width is None:
+        raise InputError(f"{describe(s.node)}: its height or width is unknown; export the model with fixed ones")
+    tiles = s.op.Reshape(s.g, s.op.integers(-1, channels // size**2, height, size, width, size))
+    return s.reshaped(s.op.Transpose(tiles, perm=[0, 1, 3, 5, 2, 4]), s.a)
+
+
+def _centred(s: Step) -> ir.Value:
+    """x cropped or padded around its centre: the same with the sizes exchanged, since both halve downwards."""
+    axes = s.attribute("axes", list(range(len(s.shape(s.a)))))
+    sizes = s.op.Gather(s.op.Shape(s.a), s.op.integers(*axes))
+    return s.op.CenterCropPad(s.g, sizes, axes=axes)
+
+
 define("Transpose", _transposed_back)
 define("Reshape", lambda s: s.reshaped(s.g, s.a))
 define("Flatten", lambda s: s.reshaped(s.g, s.a))
@@ -115,4 +144,9 @@ define("Expand", lambda s: s.g, broadcast=True)
 define("Slice", _slice)
 define("Pad", _pad)
 define_variadic("Concat", _concat)
-define_variadic("Split", _split)
+define_variadic("Split", _split, inputs="0")
+define("Tile", _tiled)
+define("Trilu", lambda s: s.op.Trilu(s.g, *s.node.inputs[1:], upper=s.attribute("upper", 1)))
+define("DepthToSpace", _depth_to_space)
+define("SpaceToDepth", lambda s: s.op.DepthToSpace(s.g, blocksize=s.attribute("blocksize", 0)))
+define("CenterCropPad", _centred)

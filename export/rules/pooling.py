@@ -18,9 +18,17 @@ def _average_pool(s: Step) -> ir.Value:
     volume = prod(window.kernel)
     counts = _counts(window, bool(s.attribute("count_include_pad", 0)))
     share = s.g if (counts == volume).all() else s.op.Mul(s.g, _like(s, volume / counts))
+    return _window_means_back(s, share, window)
+
+
+def _window_means_back(s: Step, share: ir.Value, window: Window) -> ir.Value:
+    """For each pixel the sum, over the windows that read it, of share / volume."""
     if _tiles(window):
-        return _repeated(s, s.op.Mul(share, s.number(1.0 / volume)), window)
-    return s.op.AveragePool(_spread(s, share, window), kernel_shape=window.kernel, **_dilated(window))
+        return _repeated(s, s.op.Mul(share, s.number(1.0 / prod(window.kernel))), window)
+    if set(window.dilations) == {1}:
+        return s.op.AveragePool(_spread(s, share, window), kernel_shape=window.kernel)
+    means = _like(s, np.full((_channels(s), 1, *window.kernel), 1.0 / prod(window.kernel)))
+    return s.op.Conv(_spread(s, share, window), means, group=_channels(s), dilations=window.dilations)
 
 
 def _counts(window: Window, include_padding: bool) -> np.ndarray:
@@ -75,10 +83,6 @@ def _padded(s: Step, value: ir.Value, begin: list[int], end: list[int]) -> ir.Va
     return s.op.Pad(value, s.op.integers(0, 0, *begin, 0, 0, *end), s.number(0.0))
 
 
-def _dilated(window: Window) -> dict[str, tuple[int, ...]]:
-    return {} if set(window.dilations) == {1} else {"dilations": window.dilations}
-
-
 def _max_pool(s: Step) -> ir.Value:
     """y_i = x[argmax of window i]: g_i is added at the position that won."""
     window = window_of(s.node)
@@ -98,6 +102,30 @@ def _winners(node: ir.Node) -> ir.Value:
     return node.outputs[1]
 
 
+def _norm_pool(s: Step) -> ir.Value:
+    """y_i = (sum of |x|^p over window i)^(1/p): x' = sign(x) |x|^(p-1) times the sum of g_i / y_i^(p-1)."""
+    window = window_of(s.node)
+    share = s.op.Mul(_norm_share(s), s.number(float(prod(window.kernel))))
+    return _times_power(s, _window_means_back(s, share, window))
+
+
+def _global_norm(s: Step) -> ir.Value:
+    """y = (sum of |x|^p over the map)^(1/p)."""
+    return _times_power(s, _norm_share(s))
+
+
+def _norm_share(s: Step) -> ir.Value:
+    """g / y^(p-1), and 0 where y = 0."""
+    below = s.op.Pow(s.y, s.number(s.attribute("p", 2) - 1.0))
+    return s.op.Where(s.op.Equal(s.y, s.number(0.0)), s.number(0.0), s.op.Div(s.g, below))
+
+
+def _times_power(s: Step, value: ir.Value) -> ir.Value:
+    """value sign(x) |x|^(p-1)."""
+    power = s.op.Pow(s.op.Abs(s.a), s.number(s.attribute("p", 2) - 1.0))
+    return s.op.Mul(value, s.op.Mul(s.op.Sign(s.a), power))
+
+
 def _global_average(s: Step) -> ir.Value:
     """y = mean over the map: x' = g / (h w) everywhere."""
     spatial = [int(size) for size in s.shape(s.a)[2:] if size is not None]
@@ -107,12 +135,12 @@ def _global_average(s: Step) -> ir.Value:
 def _global_max(s: Step) -> ir.Value:
     """y = max over the map: g, shared by the positions that reach it."""
     spatial = range(2, len(s.shape(s.a)))
-    return shared_by_maxima(s, s.y, s.g, list(spatial))
+    return shared_by_equals(s, s.y, s.g, list(spatial))
 
 
-def shared_by_maxima(s: Step, maximum: ir.Value, cotangent: ir.Value, axes: list[int]) -> ir.Value:
-    """The cotangent (reduced axes of size 1) at the elements that equal the maximum, in equal shares."""
-    winners = s.op.CastLike(s.op.Equal(s.a, maximum), s.a)
+def shared_by_equals(s: Step, extremum: ir.Value, cotangent: ir.Value, axes: list[int]) -> ir.Value:
+    """The cotangent (reduced axes of size 1) at the elements that equal the extremum, in equal shares."""
+    winners = s.op.CastLike(s.op.Equal(s.a, extremum), s.a)
     share = s.op.Div(cotangent, s.op.ReduceSum(winners, s.op.integers(*axes), keepdims=1))
     return s.op.Mul(winners, share)
 
@@ -131,3 +159,5 @@ define("AveragePool", _average_pool)
 define("MaxPool", _max_pool, ties="the first maximum of a window, as ONNX Runtime reports it")
 define("GlobalAveragePool", _global_average)
 define("GlobalMaxPool", _global_max, ties="equal shares")
+define("LpPool", _norm_pool, ties="0 where the norm is 0")
+define("GlobalLpPool", _global_norm, ties="0 where the norm is 0")

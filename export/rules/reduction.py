@@ -1,4 +1,4 @@
-"""Sums, means, maxima and softmax over axes."""
+"""Sums, products, norms, extrema, running sums and softmax over axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 import onnx_ir as ir
 
 from export.engine import Step, define
-from export.rules.pooling import shared_by_maxima
+from export.rules.pooling import shared_by_equals
 
 
 def _reduced_axes(s: Step) -> list[int]:
@@ -40,14 +40,44 @@ def _mean(s: Step) -> ir.Value:
     return _spread_out(s, s.op.Mul(s.g, s.number(1.0 / prod(size for size in sizes if size is not None))))
 
 
-def _maximum(s: Step) -> ir.Value:
-    """y = max over axes: g, shared by the elements that reach it."""
+def _extremum(s: Step) -> ir.Value:
+    """y = max or min over axes: g, shared by the elements that reach it."""
     axes = _reduced_axes(s)
     if not axes:
         return s.g
     kept = s.attribute("keepdims", 1)
-    maximum, cotangent = (v if kept else s.op.Unsqueeze(v, s.op.integers(*axes)) for v in (s.y, s.g))
-    return shared_by_maxima(s, maximum, cotangent, axes)
+    extremum, cotangent = (v if kept else s.op.Unsqueeze(v, s.op.integers(*axes)) for v in (s.y, s.g))
+    return shared_by_equals(s, extremum, cotangent, axes)
+
+
+def _euclidean(s: Step) -> ir.Value:
+    """y = sqrt(sum x^2): x g / y, and 0 where y = 0."""
+    share = s.op.Where(s.op.Equal(s.y, s.number(0.0)), s.number(0.0), s.op.Div(s.g, s.y))
+    return s.op.Mul(s.a, _spread_out(s, share))
+
+
+def _log_sum_exp(s: Step) -> ir.Value:
+    """y = log sum exp(x): exp(x - y) g."""
+    return s.op.Mul(_spread_out(s, s.g), s.op.Exp(s.op.Sub(s.a, _spread_out(s, s.y))))
+
+
+def _product(s: Step) -> ir.Value:
+    """y = product over axes: g times the product of the others, which may hold a zero, or be what a zero hides."""
+    axes = s.op.integers(*_reduced_axes(s)) if _reduced_axes(s) else None
+    if axes is None:
+        return s.g
+    zero = s.op.Equal(s.a, s.number(0.0))
+    zeros = s.op.ReduceSum(s.op.CastLike(zero, s.a), axes, keepdims=1)
+    filled = s.op.Where(zero, s.number(1.0), s.a)
+    rest = s.op.Div(s.op.ReduceProd(filled, axes, keepdims=1), filled)
+    others = s.op.Sub(zeros, s.op.CastLike(zero, s.a))  # zeros among the others
+    return s.op.Mul(_spread_out(s, s.g), s.op.Where(s.op.Equal(others, s.number(0.0)), rest, s.number(0.0)))
+
+
+def _running_sum(s: Step) -> ir.Value:
+    """y_i = x_1 + ... + x_i: x_i' = g_i + ... + g_n, the running sum from the other end."""
+    backwards = int(not s.attribute("reverse", 0))
+    return s.op.CumSum(s.g, s.b, exclusive=s.attribute("exclusive", 0), reverse=backwards)
 
 
 def _softmax(s: Step) -> ir.Value:
@@ -67,6 +97,14 @@ def _summed(s: Step, value: ir.Value) -> ir.Value:
 
 define("ReduceSum", lambda s: _spread_out(s, s.g))
 define("ReduceMean", _mean)
-define("ReduceMax", _maximum, ties="equal shares")
+define("ReduceMax", _extremum, ties="equal shares")
+define("ReduceMin", _extremum, ties="equal shares")
+define("ReduceL1", lambda s: s.op.Mul(s.op.Sign(s.a), _spread_out(s, s.g)), ties="0 at x = 0")
+define("ReduceL2", _euclidean, ties="0 where the norm is 0")
+define("ReduceSumSquare", lambda s: s.op.Mul(s.op.Mul(s.number(2.0), s.a), _spread_out(s, s.g)))
+define("ReduceLogSum", lambda s: _spread_out(s, s.op.Div(s.g, s.op.Exp(s.y))))
+define("ReduceLogSumExp", _log_sum_exp)
+define("ReduceProd", _product)
+define("CumSum", _running_sum)
 define("Softmax", _softmax)
 define("LogSoftmax", _log_softmax)

@@ -13,8 +13,16 @@ from harness.errors import InputError
 
 def along(s: Step, cotangent: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
     """The cotangent of x where y = matrix x along one axis: matrix^T g. `matrix` is (y's size, x's size)."""
-    rank = len(s.shape(s.a))
     weights = s.op.constant(matrix.astype(s.a.dtype.numpy() if s.a.dtype is not None else np.float32))
+    return along_computed(s, cotangent, axis, weights)
+
+
+def along_computed(s: Step, cotangent: ir.Value, axis: int, weights: ir.Value) -> ir.Value:
+    """As `along`, with a matrix that the graph computes."""
+    rank = len(s.shape(s.a))
+    if rank == 1:
+        row = s.op.Unsqueeze(cotangent, s.op.integers(0))
+        return s.op.Squeeze(s.op.MatMul(row, weights), s.op.integers(0))
     if axis == rank - 1:
         return s.op.MatMul(cotangent, weights)
     order = list(range(rank))
