@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import InputError, run_command_line
+from harness.places import Address, Place, place
 
 if TYPE_CHECKING:
     from harness.study import Plan
@@ -18,6 +19,21 @@ LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
+
+
+class _PlaceType(click.ParamType):
+    """A path, or an address such as s3://bucket/run."""
+
+    name = "place"
+
+    def convert(self, value: Any, *_: Any) -> Any:
+        return place(value)
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        return "PATH"
+
+
+PLACE = _PlaceType()
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
@@ -31,15 +47,17 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("files", nargs=-1, type=FILE, metavar="[STUDY.toml]")
-@click.option("--before", type=FILE, help="Exported graph of the earlier checkpoint.")
-@click.option("--after", "afters", multiple=True, type=FILE, help="The later one; repeat for replicates of its phase.")
+@click.argument("files", nargs=-1, type=PLACE, metavar="[STUDY.toml]")
+@click.option("--before", type=PLACE, help="Exported graph of the earlier checkpoint.")
+@click.option("--after", "afters", multiple=True, type=PLACE, help="The later one; repeat for replicates of its phase.")
 @click.option("--checkpoints", is_flag=True, help="Followed by two or more graphs in the order of a training.")
-@click.option("--data", type=FILE, help="Manifest (CSV: file, class, group) or class folders.")
-@click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
+@click.option("--data", type=PLACE, help="Manifest (CSV: file, class, group) or class folders.")
+@click.option("--root", type=PLACE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
-@click.option("--from", "source", type=FILE, help="Compute again from the maps in this result folder, without a model.")
-@click.option("--out", type=FILE, help="Result folder [drift; with --from, that folder].")
+@click.option(
+    "--from", "source", type=PLACE, help="Compute again from the maps in this result folder, without a model."
+)
+@click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
 @click.option(
     "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
@@ -61,7 +79,7 @@ def cli() -> None:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @SHOW_NAMES
 @LOG_TO
-def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wide: bool, **asked: Any) -> None:
+def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, wide: bool, **asked: Any) -> None:
     """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
 
     \b
@@ -75,8 +93,8 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
     from harness.collect import Running
     from harness.table import drift_table
 
-    server = _tracking_server(asked["log_to"])
     out = out or source or Path("drift")
+    server = _tracking_server(asked["log_to"], out)
     running = Running(asked["batch"], asked["threads"], asked["strict"])
     execution = command.Execution(
         out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
@@ -92,12 +110,12 @@ def evaluate(files: tuple[Path, ...], source: Path | None, out: Path | None, wid
 
 
 @cli.command()
-@click.argument("folder", type=FILE)
+@click.argument("folder", type=PLACE)
 @SHOW_NAMES
 @LOG_TO
-def report(folder: Path, show_names: bool, log_to: str | None) -> None:
+def report(folder: Place, show_names: bool, log_to: str | None) -> None:
     """Render report.html of a result folder again."""
-    server = _tracking_server(log_to)
+    server = _tracking_server(log_to, folder)
     from harness.report import write_report
 
     click.echo(f"written to {write_report(folder, show_names)}")
@@ -126,7 +144,7 @@ def explain(model: Path, image: Path, out: Path, target: str | None, layers: tup
 
 
 @cli.command()
-@click.argument("result", type=FILE)
+@click.argument("result", type=PLACE)
 @click.option("--policy", type=FILE, default=Path("policy.toml"), show_default=True, help="Rules, as TOML.")
 @click.option("--baseline", type=FILE, help="An accepted evaluation.json to compare with.")
 @click.option("--update-baseline", is_flag=True, help="Accept RESULT: write it to --baseline, then judge.")
@@ -136,7 +154,7 @@ def explain(model: Path, image: Path, out: Path, target: str | None, layers: tup
 @click.option("--junit", type=FILE, help="Write the verdict as JUnit XML.")
 @click.option("--markdown", type=FILE, help="Write the verdict as Markdown, for a pull request.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and append to the step summary.")
-def gate(result: Path, policy: Path, init: bool, **asked: Any) -> int:
+def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     """Judge an evaluation by a policy: exit code 0 passed, 1 failed, 3 where a rule could not be judged."""
     from harness import gating
 
@@ -225,17 +243,19 @@ def main() -> None:
     run_command_line(cli, "python -m harness")
 
 
-def _tracking_server(asked: str | None) -> str | None:
+def _tracking_server(asked: str | None, folder: Place) -> str | None:
     """Where to log, refused before any work where it cannot be."""
     if asked is None:
         return None
+    if isinstance(folder, Address):
+        raise InputError(f"{folder}: --log-to sends files of a local folder; leave it out, or give a local --out")
     from harness import tracking
 
     return tracking.destination(asked)
 
 
-def _log(folder: Path, server: str | None) -> None:
-    if server is None:
+def _log(folder: Place, server: str | None) -> None:
+    if server is None or isinstance(folder, Address):
         return
     from harness import tracking
     from harness.results import Evaluation
@@ -243,7 +263,7 @@ def _log(folder: Path, server: str | None) -> None:
     click.echo(f"logged to {server}: run {tracking.log(Evaluation.read(folder), folder, server)}")
 
 
-def _plan(files: tuple[Path, ...], asked: dict[str, Any]) -> Plan:
+def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
     from harness import demonstration
     from harness.study import ArchitectureConfig, Data, Options, make_plan, read_study
@@ -291,7 +311,7 @@ def _is_given(value: Any) -> bool:
     return value is not None and value is not False and value != ()
 
 
-def _refuse_beside(what: str, files: tuple[Path, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
+def _refuse_beside(what: str, files: tuple[Place, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
     given = [name for name in names if _is_given(asked[name])]
     spelled = {"afters": "after", "methods": "method", "layers": "layer"}
     strange = [str(file) for file in files] + [f"--{spelled.get(name, name).replace('_', '-')}" for name in given]

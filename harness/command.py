@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from harness.dataset import Records, Sample, data_digest, read_dataset
 from harness.environment import stamp
 from harness.errors import CannotEvaluateError, InputError
 from harness.model import Model, layer_labels
+from harness.places import Place, write_bytes
 from harness.plans import Stored, identity_of, read_stored, restore
 from harness.pseudonyms import KEY, names_of, without_home
 from harness.report import write_report
@@ -36,7 +38,7 @@ from harness.table import markdown
 class Execution:
     """Where and with what an evaluation runs. But for the provider it changes no number."""
 
-    out: Path
+    out: Place
     running: Running = field(default_factory=Running)
     provider: str = "cpu"
     resume: bool = False
@@ -89,7 +91,7 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
         return _finish(stored, samples, folder, execution, clock)
 
 
-def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Execution) -> Evaluation:
+def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Execution) -> Evaluation:
     """Everything after the maps once more, without a model, from the maps in the result folder `source`.
 
     :param changes: options that shall differ from those of `source`.
@@ -106,7 +108,7 @@ def evaluate_again(source: Path, changes: Mapping[str, Any], execution: Executio
         return _finish(stored, samples, folder, execution, clock)
 
 
-def written(out: Path) -> list[str]:
+def written(out: Place) -> list[str]:
     """What lies in a result folder, for people; folders end with a slash."""
     return [f"{name}/" if (out / name).is_dir() else name for name in (*store.OURS, KEY) if (out / name).exists()]
 
@@ -193,17 +195,18 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     store.write_whole(execution.out / "report.md", markdown(result))
     result.write(execution.out)
     write_report(execution.out, execution.show_names)
+    folder.sweep()
     return result
 
 
-def _require_images(collected: Collected, samples: list[Sample], out: Path) -> None:
+def _require_images(collected: Collected, samples: list[Sample], out: Place) -> None:
     if not collected.readable.any():
         store.discard(out)
         first = next(iter(collected.errors.values()))
         raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
 
 
-def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Path) -> None:
+def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Place) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
     what = f"none of the {len(samples)} images is selected by {select!r}"
@@ -302,11 +305,17 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
 
 def _draw(comparer: Comparer, execution: Execution) -> None:
     """The contact sheet, or the sentence why there is none."""
-    try:
-        draw_sheet(comparer, execution.out / SHEET, names_of(execution.out, execution.show_names))
-    except InputError as error:
-        if not execution.quiet:
-            print(f"no contact sheet: {error}", file=sys.stderr)
+    with TemporaryDirectory() as here:
+        drawn = Path(here) / SHEET
+        try:
+            draw_sheet(comparer, drawn, names_of(execution.out, execution.show_names))
+        except InputError as error:
+            if not execution.quiet:
+                print(f"no contact sheet: {error}", file=sys.stderr)
+        if drawn.is_file():
+            write_bytes(execution.out / SHEET, drawn.read_bytes())
+        else:
+            (execution.out / SHEET).unlink(missing_ok=True)
 
 
 def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from harness.errors import InputError
 from harness.images import SUFFIXES
+from harness.places import Place
 
 SEPARATOR = "|"  # between the classes of an image that has several
 UNLABELLED = -1
@@ -25,7 +25,7 @@ class Sample:
     """One image: its name in results, its file, its patient, and its true classes (indices; None: not labelled)."""
 
     name: str
-    path: Path
+    path: Place
     labels: tuple[int, ...] | None
     group: str
 
@@ -61,9 +61,9 @@ class Records:
 
 
 def read_dataset(
-    data: Path,
+    data: Place,
     classes: Sequence[str],
-    root: Path | None = None,
+    root: Place | None = None,
     split: str | None = None,
     multilabel: bool = False,
 ) -> list[Sample]:
@@ -88,19 +88,26 @@ def read_dataset(
     return samples
 
 
-def data_digest(samples: Iterable[Sample]) -> str:
-    """sha256 over names, classes, patients and file contents, in order of names."""
-    ordered = sorted(samples, key=lambda sample: sample.name)
+def data_digest(samples: Sequence[Sample], contents: Iterable[bytes] | None = None) -> str:
+    """sha256 over names, classes, patients and file contents, in order of names.
+
+    :param contents: `content_digests` of the samples, where they have been computed already.
+    """
+    found = zip(samples, content_digests(samples) if contents is None else contents, strict=True)
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        for sample, content in zip(ordered, pool.map(_content_digest, ordered), strict=True):
-            digest.update(f"{sample.name}\0{sample.labels}\0{sample.group}\0".encode())
-            digest.update(content)
+    for sample, content in sorted(found, key=lambda pair: pair[0].name):
+        digest.update(f"{sample.name}\0{sample.labels}\0{sample.group}\0".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
+def content_digests(samples: Sequence[Sample]) -> list[bytes]:
+    """sha256 of each file; empty where it cannot be read: the image will be reported as unreadable."""
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        return list(pool.map(_content_digest, samples))
+
+
 def _content_digest(sample: Sample) -> bytes:
-    """Empty where the file cannot be read: the image will be reported as unreadable."""
     try:
         with sample.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
@@ -108,8 +115,8 @@ def _content_digest(sample: Sample) -> bytes:
         return b""
 
 
-def _from_folder(folder: Path, classes: Sequence[str]) -> list[Sample]:
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+def _from_folder(folder: Place, classes: Sequence[str]) -> list[Sample]:
+    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() not in SUFFIXES and path.is_dir())
     samples = [
         Sample(
             f"{inner.name}/{path.name}", path, (_label(inner.name, classes, str(folder)),), f"{inner.name}/{path.name}"
@@ -126,12 +133,12 @@ def _from_folder(folder: Path, classes: Sequence[str]) -> list[Sample]:
     return samples
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Place) -> list[Place]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def _from_manifest(
-    manifest: Path, classes: Sequence[str], root: Path, split: str | None, multilabel: bool
+    manifest: Place, classes: Sequence[str], root: Place, split: str | None, multilabel: bool
 ) -> list[Sample]:
     return [
         Sample(
@@ -145,7 +152,7 @@ def _from_manifest(
     ]
 
 
-def _rows(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+def _rows(manifest: Place, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -160,7 +167,7 @@ def _rows(manifest: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
         raise InputError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as such") from error
 
 
-def _complete(row: dict[str, str], manifest: Path, line: int) -> dict[str, str]:
+def _complete(row: dict[str, str], manifest: Place, line: int) -> dict[str, str]:
     """The row, or a refusal where it has fewer or more cells than the header."""
     missing = [name for name, value in row.items() if value is None]
     if missing:

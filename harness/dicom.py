@@ -24,7 +24,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread, uid
@@ -33,6 +32,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
 from harness.errors import InputError, first_line
+from harness.places import Place
 
 _PILLOW, _GDCM, _OPENJPEG = ("pillow", "pillow"), ("gdcm", "python-gdcm"), ("pylibjpeg", '"pylibjpeg[openjpeg]"')
 # Transfer syntax to (pydicom's name of the decoder, what pip installs). The others are decoded by pydicom itself.
@@ -53,7 +53,7 @@ _EXTENDED_DECODERS = {8: _PILLOW, 12: ("pylibjpeg", '"pylibjpeg[libjpeg]"')}  # 
 _OUR_FILTER = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 
-def decode_dicom(path: Path, content: bytes) -> np.ndarray:
+def decode_dicom(path: Place, content: bytes) -> np.ndarray:
     """The bytes of a DICOM file as grey levels 0..255, float32 of shape (Rows, Columns).
 
     Raises InputError, naming `path`, where the file is damaged, holds no single grey frame, or needs a decoder that

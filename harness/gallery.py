@@ -11,7 +11,6 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +18,7 @@ import matplotlib
 import numpy as np
 import pyarrow.compute as pc
 
+from harness import places
 from harness.compare import Collected, read_collected, tasks
 from harness.errors import InputError
 from harness.images import read_grey, squash
@@ -69,7 +69,7 @@ class Scored:
 class Gallery:
     """Reads the cases of a result folder."""
 
-    def __init__(self, folder: Path, names: Names) -> None:
+    def __init__(self, folder: places.Place, names: Names) -> None:
         self.stored, self.samples = restore(read_scored(folder), folder)
         self.store = Store(folder)
         self.names = names

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from harness import verdicts
-from harness.digests import file_digest
+from harness.digests import bytes_digest
 from harness.errors import InputError
 from harness.gate import Case, Verdict, judge
+from harness.places import Place, write_bytes
 from harness.policy import parse_policy, read_policy
 from harness.proposal import propose
 from harness.results import Evaluation
@@ -32,24 +32,24 @@ class Outputs:
     github: bool = False
 
 
-def initialise(result: Path, policy: Path) -> int:
+def initialise(result: Place, policy: Path) -> int:
     """Write a first policy; returns how many of its rules are on means of maps.
 
     :raises InputError: the file is there already, or no rule can be derived.
     """
     if policy.exists():
         raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
-    text = propose(Evaluation.read(result), file_digest(_file(result)), str(result))
+    text = propose(Evaluation.read(result), bytes_digest(_file(result).read_bytes()), str(result))
     rules = parse_policy(text, f"the policy proposed for {result}").rule
     write_whole(policy, text)
     return sum(rule.statistic == "mean" for rule in rules)
 
 
-def gate(result: Path, policy: Path, outputs: Outputs) -> int:
+def gate(result: Place, policy: Path, outputs: Outputs) -> int:
     """Judge, print and write the verdict; returns the exit code."""
     found, rules = Evaluation.read(result), read_policy(policy)
     baseline, missing = _baseline(result, outputs)
-    verdict = judge(found, rules, baseline, file_digest(_file(result)), outputs.fail_on_warning)
+    verdict = judge(found, rules, baseline, bytes_digest(_file(result).read_bytes()), outputs.fail_on_warning)
     if missing:
         verdict = Verdict([missing, *verdict.cases], verdict.warnings, outputs.fail_on_warning)
     click.echo(verdicts.terminal(verdict))
@@ -57,11 +57,11 @@ def gate(result: Path, policy: Path, outputs: Outputs) -> int:
     return verdict.exit_code
 
 
-def _file(result: Path) -> Path:
+def _file(result: Place) -> Place:
     return result / RESULT if result.is_dir() else result
 
 
-def _baseline(result: Path, outputs: Outputs) -> tuple[Evaluation | None, Case | None]:
+def _baseline(result: Place, outputs: Outputs) -> tuple[Evaluation | None, Case | None]:
     """The baseline, or a failed case where it is missing; the candidate is then written beside its place."""
     path = outputs.baseline
     if path is None:
@@ -78,14 +78,12 @@ def _baseline(result: Path, outputs: Outputs) -> tuple[Evaluation | None, Case |
     return None, Case(0, "baseline", "", "", "fail", message)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Place, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    write_bytes(target, source.read_bytes())
 
 
-def _write(verdict: Verdict, result: Path, outputs: Outputs) -> None:
+def _write(verdict: Verdict, result: Place, outputs: Outputs) -> None:
     folder = result if result.is_dir() else result.parent
     if outputs.json_file:
         write_whole(outputs.json_file, verdicts.as_json(verdict))

@@ -17,12 +17,11 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
 from harness.errors import InputError
+from harness.places import Place, place
 
 RULE = "grey-squash/1"
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -38,7 +37,7 @@ _DICOM_MARK = slice(128, 132)  # behind a preamble that may hold anything, PS3.1
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+def load_grey(path: str | Place, size: tuple[int, int]) -> np.ndarray:
     """Read `path` as grey levels 0..255, float32 of shape `size` = (H, W), by the rule of this module.
 
     Raises InputError, naming the file, where it is missing, truncated or no image.
@@ -46,12 +45,12 @@ def load_grey(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     return squash(read_grey(path), size)
 
 
-def read_grey(path: str | Path) -> np.ndarray:
+def read_grey(path: str | Place) -> np.ndarray:
     """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
-    return decode_grey(Path(path), _read_bytes(Path(path)))
+    return decode_grey(place(path), _read_bytes(place(path)))
 
 
-def decode_grey(path: Path, content: bytes) -> np.ndarray:
+def decode_grey(path: Place, content: bytes) -> np.ndarray:
     """`read_grey` for bytes that have been read already; `path` names them in messages."""
     if _is_dicom(path, content):
         from harness.dicom import decode_dicom  # here, so that pydicom is loaded only where a DICOM file comes up
@@ -85,7 +84,7 @@ def channels_last(greys: np.ndarray) -> np.ndarray:
     return np.repeat(greys[..., None], 3, axis=-1)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Place) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -94,7 +93,7 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _is_dicom(path: Path, content: bytes) -> bool:
+def _is_dicom(path: Place, content: bytes) -> bool:
     if content[_DICOM_MARK] == b"DICM":
         return True
     if path.suffix.lower() in DICOM_SUFFIXES:
@@ -102,7 +101,7 @@ def _is_dicom(path: Path, content: bytes) -> bool:
     return False
 
 
-def _decode(path: Path, content: bytes) -> np.ndarray:
+def _decode(path: Place, content: bytes) -> np.ndarray:
     for start, end in _END_MARKERS.items():
         if content.startswith(start) and end not in content[-1024:]:
             raise InputError(f"{path}: the image is truncated; copy or export it again")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy.special import expit, softmax
 from harness import images
 from harness.digests import bytes_digest
 from harness.errors import CannotEvaluateError, InputError, first_line
+from harness.places import Place, place
 from harness.predictions import decisions
 
 FORMAT = 1
@@ -94,12 +94,12 @@ class GraphMetadata(BaseModel):
 class Graph:
     """An exported file: what it says about itself, and sha256 of its bytes."""
 
-    path: Path
+    path: Place
     metadata: GraphMetadata
     digest: str
 
     @classmethod
-    def read(cls, path: Path) -> Graph:
+    def read(cls, path: Place) -> Graph:
         """Read the metadata of a graph that `python -m export` wrote, without preparing it to run.
 
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
@@ -139,7 +139,7 @@ class Model:
         self._session = session
 
     @classmethod
-    def open(cls, path: Path, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+    def open(cls, path: Place, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """Load a graph that `python -m export` wrote.
 
         :param level: ONNX Runtime's graph optimisation, one of LEVELS.
@@ -149,7 +149,7 @@ class Model:
         return cls.load(path, _read(path), provider, threads, level)
 
     @classmethod
-    def load(cls, path: Path, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+    def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         session = _session(path, content, provider, threads, level)
         metadata = _metadata(path, session.get_modelmeta().custom_metadata_map)
@@ -228,14 +228,14 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
     return wanted or common[:1]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Place) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return place(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
 
 
-def _session(path: Path, content: bytes, provider: str, threads: int, level: str) -> ort.InferenceSession:
+def _session(path: Place, content: bytes, provider: str, threads: int, level: str) -> ort.InferenceSession:
     name = PROVIDERS.get(provider)
     if name is None:
         raise InputError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
@@ -262,7 +262,7 @@ def _session(path: Path, content: bytes, provider: str, threads: int, level: str
     return session
 
 
-def _metadata(path: Path, properties: Mapping[str, str]) -> GraphMetadata:
+def _metadata(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
     ours = {key.removeprefix(PREFIX): value for key, value in properties.items() if key.startswith(PREFIX)}
     if "format" not in ours:
         raise InputError(f"{path}: not a graph of this project (no metadata); make one with `python -m export`")

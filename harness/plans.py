@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.dataset import Sample
 from harness.errors import InputError
 from harness.model import Graph, GraphMetadata
+from harness.places import Place, place
 from harness.store import PLAN, STATISTICS, Store, parts_of
 from harness.study import Checkpoint, Data, Options, Pair, Plan, Selection
 
@@ -72,7 +72,7 @@ def identity_of(stored: Stored) -> dict[str, Any]:
     }
 
 
-def read_stored(folder: Path) -> dict[str, Any]:
+def read_stored(folder: Place) -> dict[str, Any]:
     """The content of `plan.json`.
 
     :raises InputError: there is none, or it is of another format.
@@ -91,7 +91,7 @@ def read_stored(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_scored(folder: Path) -> dict[str, Any]:
+def read_scored(folder: Place) -> dict[str, Any]:
     """As `read_stored`, with what `scores/` were computed for: after `--from` in place that is not all of the plan.
 
     :raises InputError: as `read_stored`, or there are no scores yet.
@@ -103,7 +103,7 @@ def read_scored(folder: Path) -> dict[str, Any]:
     return {**read_stored(folder), **statistics}
 
 
-def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]]:
+def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
     """The plan and the images of a result folder, from its own files.
 
     :raises InputError: parts of the predictions or maps are missing.
@@ -112,9 +112,9 @@ def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]
     options = {**content["options"], "methods": tuple(content["options"]["methods"]), "layers": ()}
     options["map_size"] = tuple(options["map_size"])
     data = content["data"]
-    place = Data(Path(data["source"]), Path(data["root"]) if data["root"] else None, data["split"])
+    where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
-    plan = Plan(checkpoints, pairs, place, Options(**options), tuple(content["layers"]))
+    plan = Plan(checkpoints, pairs, where, Options(**options), tuple(content["layers"]))
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
     return stored, _samples(folder, plan, stored.images)
@@ -122,11 +122,11 @@ def restore(content: dict[str, Any], folder: Path) -> tuple[Stored, list[Sample]
 
 def _checkpoint(item: dict[str, Any]) -> Checkpoint:
     metadata = GraphMetadata.model_validate(item["metadata"])
-    graph = Graph(Path(item["file"]), metadata, item["digest"])
+    graph = Graph(place(item["file"]), metadata, item["digest"])
     return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
 
 
-def _samples(source: Path, plan: Plan, images: int) -> list[Sample]:
+def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:
     folder, first = Store(source), parts_of(0, images)
     for kind in ("predictions", "maps"):
         if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):

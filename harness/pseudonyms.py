@@ -1,8 +1,9 @@
 """What images and patients are called in a report that may be passed on.
 
 A name becomes the first ten hexadecimal digits of HMAC-SHA256(key, kind, name). The key is random, lies beside the
-result in `names.key`, readable by its owner only, and is never written anywhere else: with it the owner finds a case
-again, without it a name can neither be read nor, as with a plain hash, be guessed and confirmed.
+result in `names.key`, readable by its owner only (in an object store: by whoever may read there), and is never written
+anywhere else: with it the owner finds a case again, without it a name can neither be read nor, as with a plain hash,
+be guessed and confirmed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
+from harness.places import PARTIAL, Address, Place, write_bytes
 
 KEY = "names.key"
 _HOMES = r"(?:/home/[^/\s]+|/Users/[^/\s]+|[A-Za-z]:\\Users\\[^\\\s]+)"
@@ -49,7 +51,7 @@ def without_home(text: str) -> str:
     return re.sub(rf"(?<![\w.~-]){pattern}(?=[/\\\s:'\"]|$)", "~", text)
 
 
-def names_of(folder: Path, show: bool) -> Names:
+def names_of(folder: Place, show: bool) -> Names:
     """The names of a result folder; makes its key where there is none.
 
     :raises InputError: `names.key` is not a key.
@@ -57,7 +59,7 @@ def names_of(folder: Path, show: bool) -> Names:
     return Names(None) if show else Names(_key(folder / KEY))
 
 
-def _key(path: Path) -> bytes:
+def _key(path: Place) -> bytes:
     if not path.exists():
         _write_key(path)
     key = path.read_bytes()
@@ -66,10 +68,14 @@ def _key(path: Path) -> bytes:
     return key
 
 
-def _write_key(path: Path) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    partial = path.with_name(f"{path.name}.partial")
+def _write_key(path: Place) -> None:
+    """Whole or not at all, and locally never readable by others, not even for a moment."""
+    key = secrets.token_bytes(BYTES)
+    if isinstance(path, Address):
+        write_bytes(path, key)
+        return
+    partial = path.with_name(f"{path.name}{PARTIAL}")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(secrets.token_bytes(BYTES))
+        stream.write(key)
     partial.replace(path)

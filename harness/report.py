@@ -26,6 +26,7 @@ from harness.compare import DIRECTIONS
 from harness.definitions import definitions, method_key
 from harness.errors import InputError
 from harness.gallery import GONE, Gallery
+from harness.places import Place
 from harness.plots import Series
 from harness.pseudonyms import Names, names_of, without_home
 from harness.results import Evaluation
@@ -48,7 +49,7 @@ class Group:
     lines: list[tuple[str, str]]
 
 
-def write_report(folder: Path, show_names: bool = False) -> Path:
+def write_report(folder: Place, show_names: bool = False) -> Place:
     """Render the report of a result folder into it.
 
     :raises InputError: the folder holds no evaluation.
@@ -57,7 +58,7 @@ def write_report(folder: Path, show_names: bool = False) -> Path:
     return folder / REPORT
 
 
-def render(result: Evaluation, folder: Path, names: Names) -> str:
+def render(result: Evaluation, folder: Place, names: Names) -> str:
     """The report as text."""
     cells = Cells(result)
     comparisons = views.headline_comparisons(result.study)
@@ -233,7 +234,7 @@ def _qualities(result: Evaluation, keys: list[str]) -> Iterator[Series]:
             yield Series(words, [(n, one.mean, one.low, one.high) for n, one in enumerate(found) if one])
 
 
-def _gallery(folder: Path, names: Names) -> dict[str, Any] | None:
+def _gallery(folder: Place, names: Names) -> dict[str, Any] | None:
     """None where the folder holds no maps (any more)."""
     try:
         return Gallery(folder, names).data()

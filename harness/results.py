@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from harness.errors import InputError
 from harness.model import GraphMetadata
+from harness.places import Place
 from harness.store import RESULT, write_whole
 
 FORMAT: Literal[1] = 1
@@ -43,7 +44,10 @@ class Estimate(_Record):
 
 
 class IndexResult(_Record):
-    """Stability index (observed - chance) / (floor - chance), and the three means on its `n` images."""
+    """Stability index (observed - chance) / (floor - chance), and the three means on its `n` images.
+
+    sampled: the number of images that were drawn for a chance level, None where all that are compared have one
+    """
 
     value: Number
     low: Number
@@ -54,6 +58,7 @@ class IndexResult(_Record):
     observed: Number
     chance: Number
     floor: Number
+    sampled: int | None = None
 
 
 class MetricSummary(_Record):
@@ -260,13 +265,13 @@ class Evaluation(_Record):
         """The checkpoints by their keys."""
         return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Place) -> Place:
         """Write `evaluation.json`, whole or not at all."""
         write_whole(folder / RESULT, self.model_dump_json(indent=1))
         return folder / RESULT
 
     @classmethod
-    def read(cls, path: Path) -> Evaluation:
+    def read(cls, path: Place) -> Evaluation:
         """Read a result folder or file; raises InputError where it is none of format 1."""
         file = path / RESULT if path.is_dir() else path
         try:

@@ -2,18 +2,15 @@
 
 `predictions/` holds one row per image and checkpoint, `maps/` the raw maps, `scores/` one row per number. A part
 holds a block of BLOCK images and is numbered by its place in the plan, so that files depend neither on the batch
-size nor on where a run was interrupted.
+size nor on where a run was interrupted. The folder may be local or in an object store (`harness.places`).
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import InputError, InterruptedRunError
+from harness.places import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes
 from harness.pseudonyms import KEY
 from kernels.reasons import Reason
 
 BLOCK = 256  # images per part
 PLAN = "plan.json"
 STATISTICS = "scores.json"
+BEGUN = ".begun"
 ENDED = "ended"  # the evaluation came to its end without a result; it may be replaced
 RESULT = "evaluation.json"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -76,25 +75,39 @@ def parts_of(place: int, images: int) -> range:
 class Store:
     """The parts in a result folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
 
     def has(self, kind: str, number: int) -> bool:
         """True where the part is there, and so is whole."""
         return self._path(kind, number).is_file()
 
+    def missing(self, kind: str, numbers: Iterable[int]) -> list[int]:
+        """Those parts that are not there, by one look at the folder."""
+        there = {path.name for path in (self.folder / kind).iterdir()}
+        return [number for number in numbers if self._path(kind, number).name not in there]
+
     def write(self, kind: str, number: int, tables: Iterable[pa.Table]) -> None:
         """Write tables as the row groups of one part."""
-        path = self._path(kind, number)
-        partial = path.with_suffix(".partial")
+        whole = pa.BufferOutputStream()
+        with pq.ParquetWriter(whole, SCHEMAS[kind], compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+        write_bytes(self._path(kind, number), memoryview(whole.getvalue()))
+
+    @contextmanager
+    def begun(self, kind: str, number: int) -> Iterator[int]:
+        """Around the work on a part: how often a process ended over it before, without a word.
+
+        The count lies beside the parts while the work goes on, and is removed however it ends in this process.
+        """
+        marker = self._path(kind, number).with_name(f"part-{number:05d}{BEGUN}")
+        deaths = int(marker.read_text(encoding="utf-8")) if marker.is_file() else 0
+        write_bytes(marker, str(deaths + 1).encode())
         try:
-            with pq.ParquetWriter(partial, SCHEMAS[kind], compression="zstd") as writer:
-                for table in tables:
-                    writer.write_table(table)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+            yield deaths
+        finally:
+            marker.unlink(missing_ok=True)
 
     def scan(
         self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any
@@ -102,7 +115,7 @@ class Store:
         """The rows of some parts, one table per part and in order, whose columns have the values of `equal`."""
         where = [(name, "==", value) for name, value in equal.items()] or None
         for number in numbers:
-            yield pq.read_table(self._path(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
+            yield pq.read_table(self._source(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
 
     def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
         """The tables of `scan` as one."""
@@ -120,14 +133,24 @@ class Store:
     def clear(self, kinds: Iterable[str]) -> None:
         """Remove all parts of some kinds."""
         for kind in kinds:
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
-            (self.folder / kind).mkdir(parents=True)
+            remove_folder(self.folder / kind)
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
 
-    def _path(self, kind: str, number: int) -> Path:
+    def sweep(self) -> None:
+        """Remove what processes that died left behind."""
+        for folder in (self.folder, *(self.folder / kind for kind in SCHEMAS)):
+            sweep(folder, PARTIAL, BEGUN)
+
+    def _source(self, kind: str, number: int) -> Any:
+        """What Parquet reads a part from."""
+        path = self._path(kind, number)
+        return pa.BufferReader(path.read_bytes()) if isinstance(path, Address) else path
+
+    def _path(self, kind: str, number: int) -> Place:
         return self.folder / kind / f"part-{number:05d}.parquet"
 
 
-def begin(folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:
+def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:
     """Open a result folder for an evaluation; `plan.json` will hold its `identity` and `details`.
 
     A finished evaluation is replaced. An unfinished one is continued with `resume`, and else left alone.
@@ -150,19 +173,19 @@ def begin(folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any],
     return store
 
 
-def discard(folder: Path) -> None:
+def discard(folder: Place) -> None:
     """Remove what an evaluation wrote, where nothing in it is worth keeping."""
     for name in OURS:
         _remove(folder / name)
 
 
-def end(folder: Path) -> None:
+def end(folder: Place) -> None:
     """Mark an evaluation that cannot have a result."""
-    (folder / ENDED).touch()
+    write_bytes(folder / ENDED, b"")
 
 
 @contextmanager
-def kept(folder: Path) -> Iterator[None]:
+def kept(folder: Place) -> Iterator[None]:
     """Tell the user how to go on where work in `folder` is interrupted or the disk is full.
 
     :raises InputError, InterruptedRunError: with the sentence; what is finished is there.
@@ -181,18 +204,16 @@ def kept(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Place, text: str) -> None:
     """Write a text file so that a reader never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_bytes(path, f"{text}\n".encode())
 
 
-def copy_parts(source: Path, target: Path) -> None:
+def copy_parts(source: Place, target: Place) -> None:
     """Put predictions and maps of one result folder into another, as links where the file system has them."""
     for kind in ("predictions", "maps"):
-        shutil.rmtree(target / kind, ignore_errors=True)
-        shutil.copytree(source / kind, target / kind, copy_function=_link)
+        remove_folder(target / kind)
+        copy_folder(source / kind, target / kind)
 
 
 def text(value: str, count: int) -> pa.Array:
@@ -218,25 +239,25 @@ def reason_codes(column: pa.ChunkedArray) -> np.ndarray:
     return lookup[flat.indices.to_numpy(zero_copy_only=False)]
 
 
-def _require_ours(folder: Path) -> None:
+def _require_ours(folder: Place) -> None:
     """Refuse a folder that holds anything but an evaluation, which is known by its plan."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder with --out")
     names = sorted(path.name for path in folder.iterdir() if path.name[: len(KEY)] != KEY) if folder.is_dir() else []
-    known = {*OURS, *(f"{name}.partial" for name in OURS)} if PLAN in names else set()
+    known = {*OURS, *(f"{name}{PARTIAL}" for name in OURS)} if PLAN in names else set()
     strange = [name for name in names if name not in known]
     if strange:
         raise InputError(f"{folder}: holds {strange[0]!r}, which no evaluation wrote; give an empty folder with --out")
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
+def _read_plan(path: Place) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{path.parent}: holds no evaluation to resume; run without --resume") from None
 
 
-def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Place) -> None:
     found = _first_difference(dict(old), json.loads(json.dumps(new)))
     if found:
         where, before, now = found
@@ -264,15 +285,8 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= 120 else shown[:117] + "..."
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Place) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        remove_folder(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from harness.complaints import complaint
 from harness.errors import InputError
 from harness.model import Graph, common_layers, require_comparable
+from harness.places import Address, Place, place
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 Selection = Literal["true-positive", "agree", "all"]
@@ -77,8 +78,8 @@ class Pair:
 class Data:
     """Where the images are."""
 
-    source: Path
-    root: Path | None = None
+    source: Place
+    root: Place | None = None
     split: str | None = None
 
 
@@ -114,6 +115,15 @@ class Plan:
         return self.checkpoints[0].graph.metadata.score_kind
 
 
+def _named(value: Any) -> Place:
+    if isinstance(value, (str, Path, Address)):
+        return place(value)
+    raise ValueError("give a path or an address as text")
+
+
+Named = Annotated[Place, PlainValidator(_named)]
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -122,9 +132,9 @@ class ArchitectureConfig(_Config):
     """One architecture of a study: its phases before and after, or its checkpoints along a training."""
 
     name: str | None = None
-    before: Path | list[Path] | None = None
-    after: Path | list[Path] | None = None
-    checkpoints: list[Path] | None = None
+    before: Named | list[Named] | None = None
+    after: Named | list[Named] | None = None
+    checkpoints: list[Named] | None = None
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> ArchitectureConfig:
@@ -141,10 +151,10 @@ class ArchitectureConfig(_Config):
 
 
 class StudyConfig(_Config):
-    """A study TOML. Paths are relative to the file."""
+    """A study TOML. Paths are relative to the file; a place may also be an address (`s3://...`)."""
 
-    data: Path
-    root: Path | None = None
+    data: Named
+    root: Named | None = None
     split: str | None = None
     methods: list[str] = Field(default=list(Options.methods), min_length=1)
     layers: list[str] = []
@@ -157,7 +167,7 @@ class StudyConfig(_Config):
     architecture: list[ArchitectureConfig] = Field(min_length=1)
 
 
-def read_study(path: Path) -> Plan:
+def read_study(path: Place) -> Plan:
     """The plan of a study TOML.
 
     :raises InputError: the file cannot be read, has an unknown key or a wrong value, or its graphs do not fit together.
@@ -185,7 +195,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
 
     :raises InputError: a file that is no exported graph, graphs that cannot be compared, a layer that one has not.
     """
-    graphs: dict[Path, Graph] = {}
+    graphs: dict[Place, Graph] = {}
     for path in (path for item in architectures for path in _files(item)):
         graphs.setdefault(path.resolve(), Graph.read(path))
     for item in architectures:
@@ -195,7 +205,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
         _require_different([graphs[path.resolve()] for path in _listed(item.after)])
     names = [item.name or graphs[_files(item)[0].resolve()].metadata.architecture for item in architectures]
     _require_unique(names)
-    checkpoints: dict[Path, Checkpoint] = {}
+    checkpoints: dict[Place, Checkpoint] = {}
     pairs: list[Pair] = []
     for name, item in zip(names, architectures, strict=True):
         own = _checkpoints_of(item, name, graphs, several=len(architectures) > 1)
@@ -208,7 +218,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     return Plan(found, tuple(pairs), data, options, tuple(layers))
 
 
-def _read_config(path: Path) -> StudyConfig:
+def _read_config(path: Place) -> StudyConfig:
     try:
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -220,7 +230,7 @@ def _read_config(path: Path) -> StudyConfig:
         raise InputError(f"{path}: {complaint(error, StudyConfig, tables)}") from error
 
 
-def _known_methods(names: Sequence[str], path: Path) -> tuple[str, ...]:
+def _known_methods(names: Sequence[str], path: Place) -> tuple[str, ...]:
     from kernels.cam import cam_method
 
     try:
@@ -229,7 +239,7 @@ def _known_methods(names: Sequence[str], path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: methods: {error}") from error
 
 
-def _anchored(item: ArchitectureConfig, here: Path) -> ArchitectureConfig:
+def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:
     moved: dict[str, Any] = {
         name: [here / path for path in _listed(getattr(item, name))] or None
         for name in ("before", "after", "checkpoints")
@@ -237,17 +247,17 @@ def _anchored(item: ArchitectureConfig, here: Path) -> ArchitectureConfig:
     return item.model_copy(update=moved)
 
 
-def _listed(value: Path | list[Path] | None) -> list[Path]:
+def _listed(value: Place | list[Place] | None) -> list[Place]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _files(item: ArchitectureConfig) -> list[Path]:
+def _files(item: ArchitectureConfig) -> list[Place]:
     return _listed(item.before) + _listed(item.after) + _listed(item.checkpoints)
 
 
 def _checkpoints_of(
-    item: ArchitectureConfig, architecture: str, graphs: dict[Path, Graph], several: bool
-) -> dict[Path, Checkpoint]:
+    item: ArchitectureConfig, architecture: str, graphs: dict[Place, Graph], several: bool
+) -> dict[Place, Checkpoint]:
     """Resolved path -> checkpoint. Keys are file names, with what it takes to tell them apart."""
     files = {path.resolve(): path for path in _files(item)}
     replicates = {
@@ -264,7 +274,7 @@ def _checkpoints_of(
     return found
 
 
-def _pairs_of(item: ArchitectureConfig, architecture: str, keys: dict[Path, str]) -> list[Pair]:
+def _pairs_of(item: ArchitectureConfig, architecture: str, keys: dict[Place, str]) -> list[Pair]:
     if item.checkpoints is not None:
         return _along(architecture, [keys[path.resolve()] for path in item.checkpoints])
     after = [keys[path.resolve()] for path in _listed(item.after)]
@@ -295,7 +305,7 @@ def _require_unique(names: Sequence[str]) -> None:
         )
 
 
-def _require_each_once(files: Sequence[Path]) -> None:
+def _require_each_once(files: Sequence[Place]) -> None:
     """A file is neither a replicate of itself nor a later checkpoint of its own training."""
     twice = [path for path, count in Counter(path.resolve() for path in files).items() if count > 1]
     if twice:
@@ -304,7 +314,7 @@ def _require_each_once(files: Sequence[Path]) -> None:
 
 def _require_different(replicates: Sequence[Graph]) -> None:
     """A copy of a file is no second training."""
-    seen: dict[str, Path] = {}
+    seen: dict[str, Place] = {}
     for graph in replicates:
         if graph.digest in seen:
             raise InputError(f"{graph.path}: is a copy of {seen[graph.digest]}; replicates are trainings of their own")

@@ -13,6 +13,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from tabulate import tabulate
 
 from harness.gate import Case, Verdict
+from harness.places import Place
 from harness.results import finite_or_none
 from harness.store import write_whole
 from harness.table import inert, one_line
@@ -47,7 +48,7 @@ def as_json(verdict: Verdict) -> str:
     return json.dumps(content, indent=1)
 
 
-def markdown(verdict: Verdict, result: Path) -> str:
+def markdown(verdict: Verdict, result: Place) -> str:
     """For a pull request comment or a step summary: what is not passed first, the rest folded away."""
     open_cases = [case for case in verdict.cases if case.outcome != "pass"]
     passed = [case for case in verdict.cases if case.outcome == "pass"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness import command, pictures
 from harness.cli import cli
 from harness.images import RULE, channels_first, load_grey
 from harness.model import Model
+from harness.places import Place
 from harness.results import Evaluation, MetricSummary
 
 ROOT = Path(__file__).parent.parent
@@ -213,7 +215,7 @@ def label_as(graph: Path, manifest: Path, wrong_each: int = 5) -> Path:
     return relabel(manifest, [CLASSES[k] for k in shifted])
 
 
-def evaluate(out: Path, *arguments: object) -> Evaluation:
+def evaluate(out: Place, *arguments: object) -> Evaluation:
     """`python -m harness evaluate ...` in this process; errors come as exceptions."""
     cli.main(["evaluate", *map(str, arguments), "--out", str(out), "--quiet"], standalone_mode=False)
     return Evaluation.read(out)
@@ -237,9 +239,10 @@ def process_environment(**changed: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **changed}
 
 
-def read_rows(out: Path, kind: str, **equal: object) -> list[dict[str, Any]]:
+def read_rows(out: Place, kind: str, **equal: object) -> list[dict[str, Any]]:
     """The rows of all parts of `predictions`, `maps` or `scores`, in order, whose columns have these values."""
-    parts = sorted((out / kind).glob("part-*.parquet"))
+    files: list[Place] = [*(out / kind).iterdir()]
+    parts = [BytesIO(file.read_bytes()) for file in sorted(files) if file.suffix == ".parquet"]
     where = [(name, "==", value) for name, value in equal.items()] or None
     return [row for part in parts for row in pq.read_table(part, filters=where, partitioning=None).to_pylist()]
 

@@ -1,0 +1,237 @@
+"""Files behind addresses: a real S3-compatible server on loopback, and fsspec's file system in memory."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from harness import places, store
+from harness.cli import cli
+from harness.errors import InputError
+from harness.images import read_grey
+from harness.places import Address, Place, place
+from harness.results import Evaluation
+from harness.store import Store
+from tests import tiny_graphs
+from tests.object_store import serving, uploaded
+from tests.tiny_graphs import evaluate, read_rows
+
+BRIEF = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--select", "all"]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The address of an empty bucket."""
+    with serving("radiographs") as address:
+        yield address
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Place:
+    """An empty folder, local or behind an address."""
+    name = tmp_path.name
+    kinds = {"local": tmp_path / "inner", "s3": place(f"{bucket}/{name}"), "memory": place(f"memory://{name}/inner")}
+    return kinds[request.param]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("runs/a", Path("runs/a")),
+        ("file:///tmp/a", Path("/tmp/a")),
+        ("s3://bucket", Address("s3://bucket", "")),
+        ("s3://bucket/a/b/", Address("s3://bucket", "a/b")),
+        ("s3://bucket/a?region=eu-west-1", Address("s3://bucket", "a", "?region=eu-west-1")),
+        ("abfs://box@account.dfs.core.windows.net/a", Address("abfs://box@account.dfs.core.windows.net", "a")),
+        ("C:\\scans", Path("C:\\scans")),
+    ],
+)
+def test_what_is_a_path_and_what_an_address(text: str, found: Place) -> None:
+    assert place(text) == found
+    assert place(found) == found
+    assert pickle.loads(pickle.dumps(found)) == found
+
+
+def test_an_address_is_taken_apart_like_a_path() -> None:
+    address = place("s3://bucket/run/maps/part-1.parquet")
+    assert isinstance(address, Address)
+    assert (address.name, address.stem, address.suffix) == ("part-1.parquet", "part-1", ".parquet")
+    assert str(address.parent.parent / "plan.json") == "s3://bucket/run/plan.json"
+    assert str(address.with_name("other")) == "s3://bucket/run/maps/other"
+    assert address.resolve() == address
+    assert Path("studies") / address == address
+    assert address / "a" / address == address
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("s3://key:secret@bucket/a", "holds a password.*leave it to the environment"),
+        ("s3:///a", "names no bucket; write s3://BUCKET/FOLDER"),
+    ],
+)
+def test_addresses_that_are_refused(text: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence) as refused:
+        place(text)
+    assert "secret" not in str(refused.value)
+
+
+def test_an_unknown_scheme_is_a_sentence() -> None:
+    with pytest.raises(InputError, match=r"nowhere://x: no file system is known for this address \(.*nowhere"):
+        place("nowhere://x/y").read_bytes()
+    with pytest.raises(InputError, match=r"s3://bucket\?colour=red: not an address that can be opened \(.*colour"):
+        place("s3://bucket/y?colour=red").read_bytes()
+
+
+def test_files_are_written_read_listed_and_removed(folder: Place) -> None:
+    file = folder / "a" / "one.txt"
+    file.parent.mkdir(parents=True)
+    places.write_bytes(file, b"two words")
+    places.write_bytes(file, b"three\r\nwords")
+    assert (file.exists(), file.is_file(), file.is_dir()) == (True, True, False)
+    assert (file.parent.exists(), file.parent.is_file(), file.parent.is_dir()) == (True, False, True)
+    assert file.read_bytes() == b"three\r\nwords"
+    with file.open(newline="", encoding="utf-8") as stream:
+        assert stream.read() == "three\r\nwords"
+    assert [found.name for found in file.parent.iterdir()] == ["one.txt"]
+    places.copy_folder(folder / "a", folder / "b")
+    assert (folder / "b" / "one.txt").read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
+    file.unlink()
+    file.unlink(missing_ok=True)
+    assert not file.exists()
+    places.remove_folder(folder / "b")
+    places.remove_folder(folder / "b")
+    assert not (folder / "b").exists()
+
+
+def test_a_file_that_is_not_there_is_named(folder: Place) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        (folder / "none.txt").read_bytes()
+    assert missing.value.filename == str(folder / "none.txt") or missing.value.filename == folder / "none.txt"
+    with pytest.raises(InputError, match=r"none\.png: no such file"):
+        read_grey(folder / "none.png")
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="s3://unreachable") as failed:
+        place("s3://unreachable/x").read_bytes()
+    assert "\n" not in str(failed.value)
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "_writer", "")
+    other = tmp_path / "a.txt.partial"
+    other.write_text("half of what another process writes")
+    places.write_as("worker-1")
+    places.write_bytes(tmp_path / "a.txt", b"whole")
+    assert other.read_text() == "half of what another process writes"
+    places.sweep(tmp_path, places.PARTIAL)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
+    parts = Store(folder)
+    parts.clear(["maps"])
+    with parts.begun("maps", 3) as deaths:
+        assert deaths == 0
+        marker = folder / "maps" / "part-00003.begun"
+        left = marker.read_bytes()
+    assert not marker.exists()
+    places.write_bytes(marker, left)  # as a process leaves it that ends without a word
+    with suppress(KeyboardInterrupt), parts.begun("maps", 3) as deaths:
+        assert deaths == 1
+        raise KeyboardInterrupt
+    with parts.begun("maps", 3) as deaths:
+        assert deaths == 0
+    assert parts.missing("maps", [3]) == [3]
+
+
+# A whole evaluation
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two graphs and 24 images of which one cannot be read."""
+    folder = tmp_path_factory.mktemp("places")
+    before = tiny_graphs.write_graph(folder / "before.onnx", 0, balanced=True)
+    tiny_graphs.write_graph(folder / "after.onnx", 0, nudge=0.3, balanced=True, phase="finetune")
+    tiny_graphs.label_as(before, tiny_graphs.write_images(folder / "images", patients=24, each=1, exposure=0.6))
+    (folder / "images" / "image-007.png").write_bytes(b"no picture")
+    return folder
+
+
+def asked(where: Place) -> list[object]:
+    graphs = ["--before", where / "before.onnx", "--after", where / "after.onnx"]
+    return [*graphs, "--data", where / "images" / "manifest.csv", *BRIEF]
+
+
+def numbers(result: Evaluation) -> dict:
+    """What does not name a place."""
+    left_out = {"seconds", "command", "data", "checkpoints", "unreadable"}
+    return result.model_dump(mode="json", exclude=left_out)
+
+
+def require_same_rows(one: Path, other: Address, here: Path, there: Address) -> None:
+    for kind in store.SCHEMAS:
+        local = repr(read_rows(one, kind))
+        assert repr(read_rows(other, kind)) == local.replace(str(here), str(there)), kind
+
+
+def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
+    here: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Graphs, manifest and images are read there; the result is written, resumed, gated and rendered there."""
+    monkeypatch.setattr(store, "BLOCK", 8)
+    there = uploaded(here, f"{bucket}/data")
+    out = place(f"{bucket}/run")
+    assert isinstance(out, Address)
+    with tiny_graphs.in_brief():
+        local = evaluate(tmp_path / "out", *asked(here))
+        remote = evaluate(out, *asked(there))
+    assert numbers(remote) == numbers(local)
+    assert list(remote.unreadable) == ["image-007.png"]
+    require_same_rows(tmp_path / "out", out, here, there)
+    assert f"written to {out}: plan.json" in capsys.readouterr().out
+    (out / "evaluation.json").unlink()
+    (out / "maps" / "part-00001.parquet").unlink()
+    (out / "predictions" / "part-00001.parquet").unlink()
+    with tiny_graphs.in_brief():
+        assert numbers(evaluate(out, *asked(there), "--resume")) == numbers(local)
+    require_same_rows(tmp_path / "out", out, here, there)
+    cli.main(["report", str(out)], standalone_mode=False)
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    policy = tmp_path / "policy.toml"
+    policy.write_text('format = 1\n[[rule]]\nmetric = "accuracy"\nstatistic = "value"\nmin = 0.01\nmode = "point"\n')
+    judged = []
+    for result in (out, tmp_path / "out"):
+        capsys.readouterr()
+        code = cli.main(["gate", str(result), "--policy", str(policy)], standalone_mode=False)
+        judged.append((code, capsys.readouterr().out))
+    assert judged[0] == judged[1]
+    assert {path.name for path in out.iterdir()} >= {"names.key", "report.md", "scores.json"}
+
+
+def test_a_study_names_addresses(here: Path, bucket: str, tmp_path: Path) -> None:
+    there = uploaded(here, f"{bucket}/study-data")
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f'data = "{there}/images/manifest.csv"\nselect = "all"\nmap_size = 16\nchance = 0\njitter = 0\n'
+        f'[[architecture]]\nname = "A"\nbefore = "{there}/before.onnx"\nafter = ["{here}/after.onnx"]\n'
+    )
+    with tiny_graphs.in_brief():
+        assert evaluate(tmp_path / "out", study).data == f"{there}/images/manifest.csv"
+
+
+def test_foreign_files_and_logging_are_refused_there_too(here: Path, bucket: str) -> None:
+    out = place(f"{bucket}/foreign")
+    places.write_bytes(out / "thesis.txt", b"precious")
+    with pytest.raises(InputError, match=rf"{out}: holds 'thesis.txt', which no evaluation wrote"):
+        evaluate(out, *asked(here))
+    with pytest.raises(InputError, match="--log-to sends files of a local folder"):
+        evaluate(out, *asked(here), "--log-to", "mlflow")
