@@ -42,7 +42,7 @@ class Across:
             resampled |= dict.fromkeys(names)
         return StudyResult(
             selected=int(chosen.sum()),
-            selected_patients=len(np.unique(self.summary.groups[chosen])),
+            selected_patients=len(np.unique(self.summary.by_record.patient[chosen])),
             resampled=list(resampled),
             comparisons=found,
             convergence=list(self._convergence()),

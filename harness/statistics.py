@@ -10,6 +10,7 @@ A value that is NaN (or infinite) is not in: it counts neither in a mean nor as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ _CHUNK = 2**18  # draws (resamples x patients) held at a time: 2 MB as float64, 
 _ROWS = 64  # resamples of a chunk at most, so that `_product` has blocks of a useful shape
 _PRODUCT = 2**19  # multiplications of one matrix product: see `_product`
 _IMAGE_CHUNK = 2**20  # resamples x images held at a time: 8 MB as float64
+_REACH = 8  # half the width of a window for a bootstrap quantile, in standard errors of its rank
 _KEPT = 2**24  # bytes of draws that are kept for the next use; more are drawn again from the seed
 _ROUNDING = 1e-12  # relative to the sum of magnitudes: sums that differ by less differ by rounding only
 
@@ -72,6 +74,25 @@ class Equivalence:
     reason: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class PatientSums:
+    """All that the draws of a mean need to know of C columns of values, however many images there are.
+
+    sums (patients, C): of the defined values; counts (patients, D): of the images, in the D distinct patterns of what
+    is defined; pattern (C,): which of them a column has. Most columns are defined on the same images: counting each
+    pattern once halves the work of a draw.
+    """
+
+    sums: np.ndarray
+    counts: np.ndarray
+    pattern: np.ndarray
+
+    @property
+    def n_patients(self) -> np.ndarray:
+        """(C,) number of patients with at least one defined value."""
+        return np.count_nonzero(self.counts, axis=0)[self.pattern]
+
+
 class Resampling:
     """Draws of patients with replacement: the same for everything that is computed on one set of images.
 
@@ -91,29 +112,45 @@ class Resampling:
         self.images = len(self.patient)
         self.patients = int(self.patient.max()) + 1
         self.resamples = resamples
+        self.weights: np.ndarray | None = None
         self._seed = seed
         self._kept: np.ndarray | None = None
         if resamples * self.patients <= _KEPT:
             # uint8: among p patients one is drawn 256 times with a probability below p / 256!
             self._kept = np.concatenate([counts.astype(np.uint8) for _, counts in self._draws()])
 
+    def of(self, rows: np.ndarray, weights: np.ndarray | None = None) -> Resampling:
+        """The same draws of patients, for some of the images.
+
+        :param rows: (m,) places of the images.
+        :param weights: (m,) above 0: how many images each stands for in sums and means; by default 1.
+        """
+        part = copy(self)
+        part.patient, part.weights = self.patient[rows], weights
+        part.images = len(part.patient)
+        return part
+
     def means(self, values: np.ndarray) -> np.ndarray:
-        """(resamples, C) means of the defined values of each column, a ratio of sums.
+        """(resamples, C) means of the defined values of each column, a ratio of sums over patients.
 
         theta = sum_p w_p s_p / sum_p w_p c_p with s_p the sum and c_p the number of the defined values of patient p;
         NaN in a draw that holds no defined value.
 
         :param values: (n, C), NaN where a value is not in.
         """
-        sums, counts, pattern = self._sums_and_counts(values)
-        columns = sums.shape[1]
-        table = np.hstack([sums, counts])  # (patients, C + distinct patterns): one product gives both sums
-        means = np.empty((self.resamples, columns))
+        return self.means_of([self.sums(values)])[0]
+
+    def means_of(self, tables: Sequence[PatientSums]) -> list[np.ndarray]:
+        """`means` of several sets of values, whose draws are made once: (resamples, C) each."""
+        found = [np.empty((self.resamples, table.sums.shape[1])) for table in tables]
+        stacked = [np.hstack([table.sums, table.counts]) for table in tables]  # one product gives both sums
         for rows, drawn in self._counts():
-            totals = _product(drawn, table)
-            with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a draw without a value
-                means[rows] = totals[:, :columns] / totals[:, columns + pattern]
-        return means
+            for means, table, both in zip(found, tables, stacked, strict=True):
+                totals = _product(drawn, both)
+                columns = means.shape[1]
+                with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a draw without a value
+                    means[rows] = totals[:, :columns] / totals[:, columns + table.pattern]
+        return found
 
     def quantiles(self, values: np.ndarray, shares: Sequence[float], draws: int = QUANTILE_DRAWS) -> np.ndarray:
         """(draws, C, Q) quantiles of the defined values of each column in the first draws; NaN where a draw has none.
@@ -123,32 +160,33 @@ class Resampling:
         :param values: (n, C), NaN where a value is not in.
         :param shares: (Q,) between 0 and 1.
         """
-        values = _columns(values, self.images)
+        columns = [
+            _Ascending.of(column, self.patient, self.patients, shares) for column in _columns(values, self.images).T
+        ]
         draws = min(draws, self.resamples)
-        found = np.full((draws, values.shape[1], len(shares)), np.nan)
-        values = np.where(np.isfinite(values), values, np.nan)  # NaN sorts last, minus infinity would sort first
-        orders = [np.argsort(column, kind="stable")[: np.isfinite(column).sum()] for column in values.T]
-        for rows, weights in self.image_weights():
+        found = np.empty((draws, len(columns), len(shares)))
+        for rows, drawn in self._counts():
             if rows.start >= draws:
                 break
-            inside = weights[: draws - rows.start]
-            for column, order in enumerate(orders):
-                if len(order):
-                    place = slice(rows.start, rows.start + len(inside))
-                    found[place, column] = _weighted_quantiles(values[order, column], inside[:, order], shares)
+            drawn = drawn[: draws - rows.start]
+            for number, column in enumerate(columns):
+                found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn)
         return found
 
     def n_patients(self, values: np.ndarray) -> np.ndarray:
         """(C,) number of patients with at least one defined value in each column of values (n, C)."""
-        _, counts, pattern = self._sums_and_counts(values)
-        return np.count_nonzero(counts, axis=0)[pattern]
+        return self.sums(values).n_patients
+
+    def sums(self, values: np.ndarray) -> PatientSums:
+        """What the means of the defined values of each column (n, C) need of the patients."""
+        return _per_patient(_columns(values, self.images), self.patient, self.patients, self.weights)
 
     def image_weights(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Weights of the images, (r, n) for each slice of r resamples: for statistics that are not means.
 
         The arrays are Fortran-ordered: their transpose (n, r) is contiguous, which makes selecting images cheap.
         """
-        step = max(1, _IMAGE_CHUNK // self.images)
+        step = max(1, _IMAGE_CHUNK // max(1, self.images))
         for rows, drawn in self._counts():
             for start in range(0, len(drawn), step):
                 part = np.ascontiguousarray(drawn[start : start + step].T)  # (patients, r)
@@ -172,26 +210,72 @@ class Resampling:
                 row[:] = np.bincount(patients, minlength=self.patients)
             yield rows, counts
 
-    def _sums_and_counts(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Sums (patients, C), counts (patients, D) of the D distinct patterns of what is defined, pattern (C,).
 
-        Most columns are defined on the same images: counting each pattern once halves the work of a draw.
-        """
-        values = _columns(values, self.images)
-        defined = np.isfinite(values)
-        numbers: dict[bytes, int] = {}
-        pattern = np.array([numbers.setdefault(column.tobytes(), len(numbers)) for column in defined.T], dtype=np.intp)
-        patterns = np.frombuffer(b"".join(numbers), dtype=bool).reshape(-1, self.images).T  # (n, D)
-        sums = _per_patient(np.where(defined, values, 0.0), self.patient, self.patients)
-        return sums, _per_patient(patterns, self.patient, self.patients), pattern
+@dataclass(frozen=True, eq=False)
+class _Ascending:
+    """The defined values (m,) of a column in ascending order, whose they are (m,), and where quantiles are looked for.
+
+    Nearly every draw has its quantile in a small window of the values. So the weights of images need adding up one by
+    one only there: the weight below the window is a sum over patients. A draw that misses the window is looked through
+    from the start. Weights are whole numbers, so all sums are exact.
+
+    table (patients, 1 + Q): number of defined values, and of those below each window
+    """
+
+    values: np.ndarray
+    patient: np.ndarray
+    shares: Sequence[float]
+    windows: Sequence[slice]
+    table: np.ndarray
+
+    @classmethod
+    def of(cls, column: np.ndarray, patient: np.ndarray, patients: int, shares: Sequence[float]) -> _Ascending:
+        """For a column (n,), NaN or infinite where a value is not in."""
+        defined = np.flatnonzero(np.isfinite(column))
+        order = defined[np.argsort(column[defined], kind="stable")]
+        owners = patient[order].astype(np.int32)
+        windows = [_window(owners, patients, share) for share in shares]
+        ends = [len(order), *(window.start for window in windows)]
+        table = np.stack([np.bincount(owners[:end], minlength=patients) for end in ends], axis=1)
+        return cls(column[order], owners, shares, windows, table.astype(np.float64))
+
+    def quantiles(self, drawn: np.ndarray) -> np.ndarray:
+        """(r, Q) quantiles in draws (r, patients); NaN in a draw that holds no value."""
+        total, *below = _product(drawn, self.table).T
+        found = np.full((len(drawn), len(self.shares)), np.nan)
+        for place, (share, window) in enumerate(zip(self.shares, self.windows, strict=True)):
+            found[:, place] = self._first(drawn, window, below[place], share * total)
+            for row in np.flatnonzero(np.isnan(found[:, place]) & (total > 0)):  # outside of the window
+                only = slice(row, row + 1)
+                everywhere = slice(0, len(self.values))
+                found[only, place] = self._first(drawn[only], everywhere, np.zeros(1), share * total[only])
+        return np.where(total[:, None] > 0, found, np.nan)
+
+    def _first(self, drawn: np.ndarray, window: slice, below: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """(r,) the first value in the window up to which a draw weighs `target` or more; NaN where there is none."""
+        found = np.full(len(drawn), np.nan)
+        values, owners = self.values[window], self.patient[window]
+        step = max(1, _IMAGE_CHUNK // max(1, len(values)))
+        for start in range(0, len(drawn) if len(values) else 0, step):
+            rows = slice(start, start + step)
+            upto = np.cumsum(drawn[rows][:, owners], axis=1)  # (r, m)
+            upto += below[rows, None]
+            reached = upto >= target[rows, None]
+            inside = reached[:, -1] & ((below[rows] < target[rows]) | (window.start == 0))
+            found[rows] = np.where(inside, values[reached.argmax(axis=1)], np.nan)
+        return found
 
 
-def _weighted_quantiles(ascending: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """(r, Q) quantiles of values (m,) under weights (r, m)."""
-    below = np.cumsum(weights, axis=1)
-    total = below[:, -1:]
-    places = [(below >= share * total).argmax(axis=1) for share in shares]
-    return np.where(total > 0, ascending[np.stack(places, axis=1)], np.nan)
+def _window(owners: np.ndarray, patients: int, share: float) -> slice:
+    """Where the draws have their quantile among values in ascending order, of patients `owners` (m,).
+
+    A draw has it above place k where sum_p w_p (b_p - q c_p) < 0, with b_p of the c_p values of patient p up to k. The
+    standard error of that sum, sqrt(sum_p (b_p - q c_p)^2) at the quantile itself, is that of the rank.
+    """
+    middle = int(share * len(owners))
+    upto, each = (np.bincount(owners[:end], minlength=patients) for end in (middle, len(owners)))
+    reach = int(_REACH * np.linalg.norm(upto - share * each)) + 1
+    return slice(max(0, middle - reach), min(len(owners), middle + reach))
 
 
 def patient_codes(groups: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -239,22 +323,24 @@ def stability_index(
     """
     observed, chance, floor = (_columns(values, resampling.images) for values in (observed, chance, floor))
     complete = np.isfinite(observed) & np.isfinite(chance) & np.isfinite(floor)
-    gained = np.where(complete, observed - chance, np.nan)
-    possible = np.where(complete, floor - chance, np.nan)
-    patients = resampling.n_patients(gained)
-    draws = resampling.means(np.hstack([gained, possible])).reshape(resampling.resamples, 2, -1)
+    observed, chance, floor = (np.where(complete, values, np.nan) for values in (observed, chance, floor))
+    sums = resampling.sums(np.hstack([observed - chance, floor - chance]))
+    patients, draws = sums.n_patients, resampling.means_of([sums])[0].reshape(resampling.resamples, 2, -1)
     return [
         _index(
-            draws[:, :, c], int(patients[c]), directions[c], [v[complete[:, c], c] for v in (observed, chance, floor)]
+            draws[:, :, c],
+            int(patients[c]),
+            directions[c],
+            [mean(v[:, c], resampling.weights) for v in (observed, chance, floor)],
+            n,
         )
-        for c in range(observed.shape[1])
+        for c, n in enumerate(complete.sum(axis=0).tolist())
     ]
 
 
-def _index(draws: np.ndarray, n_patients: int, direction: int, images: list[np.ndarray]) -> Index:
-    """`draws` (R, 2): means of o - c and of f - c; `images`: o, c and f of the complete images."""
-    n = len(images[0])
-    observed, chance, floor = (float(values.mean()) if n else NAN for values in images)
+def _index(draws: np.ndarray, n_patients: int, direction: int, means: Sequence[float], n: int) -> Index:
+    """`draws` (R, 2): means of o - c and of f - c; `means`: of o, c and f over the `n` complete images."""
+    observed, chance, floor = means
     gained, possible = draws.T
     separation = interval(direction * possible, n_patients)
     reason = NO_IMAGES if n == 0 else separation.reason or (None if separation.low > 0 else FLOOR_NOT_SEPARATED)
@@ -281,12 +367,10 @@ def sign_flip(differences: np.ndarray, groups: Sequence[str] | np.ndarray, seed:
     """
     patient = patient_codes(groups)
     differences = _columns(differences, len(patient))
-    defined = np.isfinite(differences)
     patients = int(patient.max()) + 1
-    sums = _per_patient(np.where(defined, differences, 0.0), patient, patients)  # (patients, C)
-    present = np.count_nonzero(_per_patient(defined, patient, patients), axis=0)
-    as_extreme = _count_as_extreme(sums, seed, flips)
-    return np.where(present < 2, np.nan, (1 + as_extreme) / (1 + flips))
+    table = _per_patient(differences, patient, patients)
+    as_extreme = _count_as_extreme(table.sums, seed, flips)
+    return np.where(table.n_patients < 2, np.nan, (1 + as_extreme) / (1 + flips))
 
 
 def _count_as_extreme(sums: np.ndarray, seed: int, flips: int) -> np.ndarray:
@@ -346,12 +430,31 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
         return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
 
 
-def _per_patient(values: np.ndarray, patient: np.ndarray, patients: int) -> np.ndarray:
-    """(patients, C) sums of values (n, C) over the images of each patient."""
+def mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean of the finite values (n,), weighted where `weights` (n,) are given; NaN where nothing is finite."""
+    defined = np.isfinite(values)
+    if not defined.any():
+        return NAN
+    return float(np.average(values[defined], weights=None if weights is None else weights[defined]))
+
+
+def _per_patient(
+    values: np.ndarray, patient: np.ndarray, patients: int, weights: np.ndarray | None = None
+) -> PatientSums:
+    """Sums over the images of each patient of values (n, C), NaN where one is not in; copies one column at a time."""
+    each = 1.0 if weights is None else weights
     sums = np.empty((patients, values.shape[1]))
-    for column in range(values.shape[1]):
-        sums[:, column] = np.bincount(patient, weights=values[:, column], minlength=patients)
-    return sums
+    counts: list[np.ndarray] = []
+    pattern: list[int] = []
+    numbers: dict[bytes, int] = {}
+    for number, column in enumerate(values.T):
+        defined = np.isfinite(column)
+        sums[:, number] = np.bincount(patient, np.where(defined, column, 0.0) * each, patients)
+        pattern.append(numbers.setdefault(defined.tobytes(), len(numbers)))
+        if len(counts) < len(numbers):
+            counts.append(np.bincount(patient, defined * each, patients))
+    table = np.stack(counts, axis=1) if counts else np.empty((patients, 0))
+    return PatientSums(sums, table, np.array(pattern, np.intp))
 
 
 def _product(drawn: np.ndarray, table: np.ndarray) -> np.ndarray:
