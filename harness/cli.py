@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,13 @@ from harness.errors import InputError, run_command_line
 from harness.places import Address, Place, place
 
 if TYPE_CHECKING:
+    from harness.engines import Pool
     from harness.study import Plan
 
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
+ENGINES = ("local", "ray")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
 
@@ -72,8 +76,16 @@ def cli() -> None:
     "--margin", type=click.FloatRange(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02]."
 )
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images per call.")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
+@click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option(
+    "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Where the work is done."
+)
+@click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else this machine].")
+@click.option("--workers", type=click.IntRange(1), help="Ray workers [as many as the cluster holds].")
+@click.option(
+    "--gpus-per-worker", type=click.FloatRange(0, min_open=True), help="GPUs, or share of one [1 unless on cpu]."
+)
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -91,19 +103,22 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     """
     from harness import command
     from harness.collect import Running
+    from harness.engines import opened
     from harness.table import drift_table
 
     out = out or source or Path("drift")
     server = _tracking_server(asked["log_to"], out)
-    running = Running(asked["batch"], asked["threads"], asked["strict"])
+    running = Running(asked["batch"], asked["threads"] or os.cpu_count() or 1, asked["strict"])
     execution = command.Execution(
         out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
     )
     if source is not None:
         _refuse_beside("--from", files, asked, _NOT_FROM)
-        result = command.evaluate_again(source, _changes(asked), execution)
+        work = partial(command.evaluate_again, source, _changes(asked))
     else:
-        result = command.evaluate(_plan(files, asked), execution)
+        work = partial(command.evaluate, _plan(files, asked))
+    with opened(_pool(asked)) as engine:
+        result = work(replace(execution, engine=engine))
     click.echo(drift_table(result, wide))
     click.echo(f"\nwritten to {out}: {', '.join(command.written(out))}")
     _log(out, server)
@@ -261,6 +276,19 @@ def _log(folder: Place, server: str | None) -> None:
     from harness.results import Evaluation
 
     click.echo(f"logged to {server}: run {tracking.log(Evaluation.read(folder), folder, server)}")
+
+
+def _pool(asked: dict[str, Any]) -> Pool | None:
+    """The Ray workers that were asked for, if any."""
+    from harness.engines import Pool
+
+    if asked["engine"] != "ray":
+        given = [name for name in ("address", "workers", "gpus_per_worker") if asked[name] is not None]
+        if given:
+            raise InputError(f"--{given[0].replace('_', '-')} belongs to --engine ray; add that, or leave it out")
+        return None
+    gpus = asked["gpus_per_worker"] or (0.0 if asked["provider"] == "cpu" else 1.0)
+    return Pool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
 
 
 def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:

@@ -55,6 +55,7 @@ class Block:
     images: np.ndarray  # (r,) image of each record, counted within the block
     classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
     records: np.ndarray  # (r,)
+    deadly: frozenset[int] = frozenset()  # images, by their place, whose decoding ends the process
 
 
 @dataclass
@@ -170,7 +171,7 @@ def _load(
     wrong: dict[int, str] = {}
     for image, _ in (pairs[0] for pairs in batch):
         try:
-            greys[image] = load_grey(block.samples[image].path, size)
+            greys[image] = _decoded(block, image, size)
         except InputError as error:
             if strict:
                 raise
@@ -180,6 +181,13 @@ def _load(
     targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
     pictures = np.stack([greys[image] for image, _ in kept]) if kept else np.zeros((0, *size), np.float32)
     return _Step(rows, [block.samples[image] for image, _ in kept], pictures, targets), wrong
+
+
+def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
+    path = block.samples[image].path
+    if image in block.deadly:
+        raise InputError(f"{path}: its decoding ended the process; remove it, or save it anew")
+    return load_grey(path, size)
 
 
 def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,18 +16,20 @@ from tqdm import tqdm
 
 from harness import store
 from harness.across import Across
-from harness.collect import Block, Running, Wanted, blocks, collect_block
+from harness.collect import Running, Wanted, blocks
 from harness.compare import Collected, Comparer, read_collected, tasks
 from harness.dataset import Records, Sample, data_digest, read_dataset
+from harness.engines import Engine, Local
 from harness.environment import stamp
 from harness.errors import CannotEvaluateError, InputError
-from harness.model import Model, layer_labels
+from harness.model import layer_labels
 from harness.places import Place, write_bytes
 from harness.plans import Stored, identity_of, read_stored, restore
 from harness.pseudonyms import KEY, names_of, without_home
 from harness.report import write_report
 from harness.results import CheckpointResult, Evaluation
 from harness.sheet import SHEET, draw_sheet
+from harness.stages import Explaining, Hashing, Scoring
 from harness.statistics import RESAMPLES
 from harness.store import Store
 from harness.study import Plan, Selection
@@ -45,6 +48,7 @@ class Execution:
     quiet: bool = False
     resamples: int = RESAMPLES
     show_names: bool = False  # of images and patients, in report and contact sheet
+    engine: Engine = field(default_factory=Local)
 
 
 class Clock:
@@ -80,11 +84,14 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     clock = Clock()
     multilabel = plan.score_kind == "multilabel"
     samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
-    select = selection_of(plan, samples)
-    first = Model.open(plan.checkpoints[0].graph.path, execution.provider, execution.running.threads)
-    seed = plan.options.seed
-    stored = Stored(plan, select, data_digest(samples), len(samples), seed, execution.provider, first.providers)
+    select, engine = selection_of(plan, samples), execution.engine
+    engine.require_visible([place for place in (plan.data.source, plan.data.root) if place is not None])
+    first = _explaining(plan, 0, select, execution)
+    providers = engine.begin(first)
+    digest = data_digest(samples, _content_digests(samples, engine))
+    stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, providers)
     folder = store.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
+    engine.require_visible([execution.out / store.PLAN])
     with store.kept(execution.out):
         _collect(stored, samples, folder, execution, clock, first)
         del first
@@ -133,48 +140,36 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
     return plan.options.select
 
 
+def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:
+    wanted, running = Wanted(plan.layers, plan.options, select), execution.engine.running(execution.running)
+    return Explaining(plan.checkpoints[number], Store(execution.out), wanted, execution.provider, running)
+
+
+def _content_digests(samples: list[Sample], engine: Engine) -> list[bytes]:
+    """Digests of the images' contents, in their order."""
+    engine.begin(Hashing())
+    items = [(start, samples[start : start + store.BLOCK]) for start in range(0, len(samples), store.BLOCK)]
+    found = dict(engine.run(items, lambda _: None))
+    return [digest for start, _ in items for digest in found[start]]
+
+
 def _collect(
-    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Model
+    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
 ) -> None:
     """Write the parts of predictions and maps that are not there yet."""
-    plan, records = stored.plan, Records.of(samples)
+    plan, records, engine = stored.plan, Records.of(samples), execution.engine
     total = len(samples) * len(plan.checkpoints)
     with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
         for number in range(len(plan.checkpoints)):
             parts = dict(zip(store.parts_of(number, len(samples)), blocks(samples, records), strict=True))
-            todo = {part: block for part, block in parts.items() if not folder.has("predictions", part)}
-            bar.update(sum(len(block.samples) for part, block in parts.items() if part not in todo))
+            todo = [(part, parts[part]) for part in folder.missing("predictions", parts)]
+            bar.update(len(samples) - sum(len(block.samples) for _, block in todo))
             if todo:
-                model = first if number == 0 else _open(plan, number, execution)
-                _collect_parts(stored, number, model, todo, folder, execution, bar)
-                clock.add("onnxruntime", model.seconds)
+                engine.begin(first if number == 0 else _explaining(plan, number, stored.select, execution))
+                for seconds in engine.run(todo, bar.update):
+                    clock.add("onnxruntime", seconds)
             if number == 0:  # the classes of images without labels are what the first checkpoint says
                 records = read_collected(folder, plan, samples, 1).records
-
-
-def _collect_parts(
-    stored: Stored,
-    number: int,
-    model: Model,
-    todo: Mapping[int, Block],
-    folder: Store,
-    execution: Execution,
-    bar: tqdm,
-) -> None:
-    key = stored.plan.checkpoints[number].key
-    wanted = Wanted(stored.plan.layers, stored.plan.options, stored.select)
-    for part, block in todo.items():
-        predictions, maps = collect_block(key, model, block, wanted, execution.running, bar.update)
-        folder.write("maps", part, maps)
-        folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
-
-
-def _open(plan: Plan, number: int, execution: Execution) -> Model:
-    graph = plan.checkpoints[number].graph
-    model = Model.open(graph.path, execution.provider, execution.running.threads)
-    if model.graph.digest != graph.digest:
-        raise InputError(f"{graph.path}: changed while the evaluation ran; start again with a file that stays")
-    return model
 
 
 def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock) -> Evaluation:
@@ -186,7 +181,7 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     _require_selected(plan, comparer, stored.select, samples, execution.out)
     folder.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
-        _compare(plan, comparer, execution.quiet)
+        _compare(plan, comparer, folder, execution)
     with clock.measure("summarise"):
         result = _summarise(stored, collected, comparer, execution)
     with clock.measure("draw"):
@@ -219,13 +214,18 @@ def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples
         print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)
 
 
-def _compare(plan: Plan, comparer: Comparer, quiet: bool) -> None:
-    todo = tasks(plan)
-    with _bar(len(todo) * comparer.blocks, "part", "compare", quiet) as bar:
-        for number, task in enumerate(todo):
-            before = bar.n
-            comparer.write(number, task, bar.update)
-            bar.update(comparer.blocks - (bar.n - before))
+def _compare(plan: Plan, comparer: Comparer, folder: Store, execution: Execution) -> None:
+    """Write the parts of the scores that are not there yet."""
+    engine, places = execution.engine, range(comparer.blocks)
+    parts = [(number, block) for number in range(len(tasks(plan))) for block in places]
+    missing = set(folder.missing("scores", range(len(parts))))
+    todo = [item for part, item in enumerate(parts) if part in missing]
+    threads = engine.running(execution.running).threads
+    with _bar(len(parts), "part", "compare", execution.quiet) as bar:
+        bar.update(len(parts) - len(todo))
+        if todo:
+            engine.begin(Scoring(Comparer(plan, comparer.collected, comparer.select, folder, threads)))
+            deque(engine.run(todo, bar.update), maxlen=0)
 
 
 def _summarise(stored: Stored, collected: Collected, comparer: Comparer, execution: Execution) -> Evaluation:

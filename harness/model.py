@@ -104,7 +104,7 @@ class Graph:
 
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
         """
-        content = _read(path)
+        content = read_graph_file(path)
         session = _session(path, content, "cpu", threads=1, level="disabled")
         return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), bytes_digest(content))
 
@@ -146,7 +146,7 @@ class Model:
         :raises InputError: as `Graph.read`.
         :raises CannotEvaluateError: the provider is not available.
         """
-        return cls.load(path, _read(path), provider, threads, level)
+        return cls.load(path, read_graph_file(path), provider, threads, level)
 
     @classmethod
     def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
@@ -228,7 +228,8 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
     return wanted or common[:1]
 
 
-def _read(path: Place) -> bytes:
+def read_graph_file(path: Place) -> bytes:
+    """The bytes of an exported graph; InputError where they cannot be read."""
     try:
         return place(path).read_bytes()
     except OSError as error:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import command, store
+from harness import stages, store
 from harness.cli import cli
 from harness.errors import InputError, InterruptedRunError
 from harness.results import Evaluation
@@ -233,7 +233,7 @@ def test_numbers_do_not_depend_on_whether_the_kernels_were_compiled_before(tmp_p
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     """Ctrl-C before the block of that number is explained."""
-    whole: Callable[..., Any] = getattr(command, "collect_block")  # noqa: B009
+    whole: Callable[..., Any] = getattr(stages, "collect_block")  # noqa: B009
     done: list[int] = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -242,7 +242,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
         done.append(1)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(command, "collect_block", counted)
+    monkeypatch.setattr(stages, "collect_block", counted)
 
 
 def begun(out: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, *arguments: object) -> Path:
