@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
 
-from harness.compare import COLUMNS, CONCENTRATION, DIRECTIONS, STABILITY, Comparer
+from harness.compare import CONCENTRATION, DIRECTIONS, STABILITY, Comparer
 from harness.comparisons import compare
 from harness.results import ComparisonResult, Equivalence, StudyResult
 from harness.study import Pair, Plan
-from harness.summary import Summary
+from harness.summary import HELD, Summary, groups_of
 
 CHANGES = tuple(f"{name}_change" for name in CONCENTRATION)
+COMPARED = (*STABILITY, *CHANGES)
+Values = dict[tuple[str, str], np.ndarray]  # (architecture, method) -> (R, metrics, replicates)
 _DIRECTIONS = {**DIRECTIONS, **dict.fromkeys(CHANGES, -1)}
 
 
@@ -52,35 +54,43 @@ class Across:
         return [pair for pairs in self.architectures.values() for pair in pairs]
 
     def _comparisons(self, chosen: np.ndarray, threads: int) -> Iterator[tuple[ComparisonResult, tuple[str, ...]]]:
-        """Every metric overall; per class, too, where there are architectures to compare."""
+        """Every metric overall; per class, too, where there are architectures to compare.
+
+        As many metrics at a time are read, and compared, as there is room for.
+        """
         scopes = self.summary.scopes if len(self.architectures) > 1 else self.summary.scopes[:1]
+        each = self.summary.by_record.images * len(self._pairs()) * len(self.plan.options.methods)
         for layer in self.plan.layers:
-            values = self._values(layer)
-            tasks = [(scope, mask & chosen, metric) for scope, mask in scopes for metric in (*STABILITY, *CHANGES)]
+            found = {}
+            for names in groups_of(COMPARED, each):
+                values = self._values(layer, names)
+                tasks = [(scope, mask & chosen, metric) for scope, mask in scopes for metric in names]
 
-            def work(
-                task: tuple[str, np.ndarray, str], layer: str = layer, values: dict = values
-            ) -> tuple[ComparisonResult, tuple[str, ...]]:
-                scope, mask, metric = task
-                return self._compare(layer, scope, metric, mask, values)
+                def work(
+                    task: tuple[str, np.ndarray, str], layer: str = layer, of: tuple = names, values: Values = values
+                ) -> tuple[ComparisonResult, tuple[str, ...]]:
+                    scope, mask, metric = task
+                    own = {cell: of_cell[:, of.index(metric)] for cell, of_cell in values.items()}
+                    return self._compare(layer, scope, metric, mask, own)
 
-            with ThreadPoolExecutor(threads) as pool:
-                yield from pool.map(work, tasks)
+                with ThreadPoolExecutor(min(threads, max(1, HELD // each))) as pool:
+                    for (scope, _, metric), result in zip(tasks, pool.map(work, tasks), strict=True):
+                        found[scope, metric] = result
+            yield from (found[scope, metric] for scope, _ in scopes for metric in COMPARED)
 
-    def _values(self, layer: str) -> dict[tuple[str, str], np.ndarray]:
-        """(architecture, method) -> (R, metrics, replicates)."""
-        observed = {pair.name: self.summary.observed(pair, layer) for pair in self._pairs()}
+    def _values(self, layer: str, names: Sequence[str]) -> Values:
+        observed = {pair.name: self.summary.observed(pair, layer, names) for pair in self._pairs()}
         return {
-            (name, method): np.stack([observed[pair.name][method].values for pair in pairs], axis=-1)
+            (name, method): np.stack([observed[pair.name][method] for pair in pairs], axis=-1)
             for name, pairs in self.architectures.items()
             for method in self.plan.options.methods
         }
 
     def _compare(
-        self, layer: str, scope: str, metric: str, mask: np.ndarray, values: dict[tuple[str, str], np.ndarray]
+        self, layer: str, scope: str, metric: str, mask: np.ndarray, values: Values
     ) -> tuple[ComparisonResult, tuple[str, ...]]:
-        column = COLUMNS.index(metric)
-        cells = {cell: np.where(mask[:, None], of_cell[:, column], np.nan) for cell, of_cell in values.items()}
+        """One comparison of cells (R, replicates)."""
+        cells = {cell: np.where(mask[:, None], of_cell, np.nan) for cell, of_cell in values.items()}
         found = compare(cells, self.summary.by_record, _DIRECTIONS[metric], self.plan.options.seed)
         place = {"layer": layer, "scope": scope, "metric": metric}
         parts = {name: getattr(found, name) for name in ("differences", "rankings", "reversals", "interaction")}

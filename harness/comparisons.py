@@ -20,7 +20,17 @@ from itertools import combinations
 import numpy as np
 
 from harness.errors import InputError
-from harness.statistics import FEW_PATIENTS, MIN_PATIENTS, NAN, NO_IMAGES, Resampling, holm, interval, sign_flip
+from harness.statistics import (
+    FEW_PATIENTS,
+    MIN_PATIENTS,
+    NAN,
+    NO_IMAGES,
+    PatientSums,
+    Resampling,
+    holm,
+    interval,
+    sign_flip_of,
+)
 
 Cell = tuple[str, str]  # (architecture, method)
 
@@ -29,6 +39,7 @@ MAX_ORDERS = 24  # orders of architectures that are listed: all orders of four
 MIN_REPLICATES = 3  # from which replicates are resampled
 NULL_PROBABILITY = 0.5  # what `Reversal.probability` is about where both differences are null
 NO_VARIATION = "no_variation"
+_STRETCH = 2**22  # moments of images that are held at a time: 32 MB
 _ROUNDING = 1e-12  # relative: means that differ by less are equal
 
 
@@ -236,8 +247,8 @@ def _differences(study: _Study) -> tuple[Difference, ...]:
     pairs += [((a, m), (a, o)) for a in study.architectures for m, o in combinations(study.methods, 2)]
     if not pairs:
         return ()
-    columns = [_image_differences(study, pair) for pair in pairs]
-    p = sign_flip(np.stack(columns, axis=1), study.resampling.patient, study.seed)
+    sums = [study.resampling.sums(_image_differences(study, pair)[:, None]) for pair in pairs]
+    p = sign_flip_of(PatientSums.beside(sums), study.seed)
     return tuple(_difference(study, *row) for row in zip(pairs, p.tolist(), holm(p).tolist(), strict=True))
 
 
@@ -335,33 +346,48 @@ def _interaction(study: _Study) -> Interaction | None:
     if reason == NO_IMAGES:
         return Interaction(NAN, NAN, NAN, n, patients, reason)
     fixed = np.concatenate([np.full(k, 1 / k) for k in study.replicates.values()])[None]
-    columns = _moments(study)
-    value = _share(np.nanmean(columns, axis=0, keepdims=True), fixed, study)[0]
+    means, sums = _mean_moments(study)
+    value = _share(means, fixed, study)[0]
     if np.isnan(value):
         return Interaction(NAN, NAN, NAN, n, patients, NO_VARIATION)
     if reason:
         return Interaction(float(value), NAN, NAN, n, patients, reason)
     shares = np.hstack([study.shares[name] for name in study.architectures])
-    ends = interval(_share(study.resampling.means(columns), shares, study), patients)
+    ends = interval(_share(study.resampling.means_of([sums])[0], shares, study), patients)
     return Interaction(float(value), ends.low, ends.high, n, patients, ends.reason)
 
 
-def _moments(study: _Study) -> np.ndarray:
-    """(n, U M + U U) what the means are taken of, NaN on incomplete images; U = replicates of all architectures.
+def _mean_moments(study: _Study) -> tuple[np.ndarray, PatientSums]:
+    """Means (1, U M + U U) of `_moments` over the complete images, and their sums over patients, by stretches."""
+    units = sum(study.replicates.values())
+    complete = np.flatnonzero(study.complete(list(study.values)))
+    step = max(1, _STRETCH // (units * (len(study.methods) + units)))
+    total: np.ndarray | float = 0.0
+    sums: PatientSums | None = None
+    for start in range(0, len(complete), step):
+        rows = complete[start : start + step]
+        moments = _moments(study, rows)
+        total = total + moments.sum(axis=0, keepdims=True)
+        own = study.resampling.of(rows).sums(moments)
+        sums = own if sums is None else sums + own
+    assert sums is not None
+    return np.asarray(total) / len(complete), sums
+
+
+def _moments(study: _Study, rows: np.ndarray) -> np.ndarray:
+    """(m, U M + U U) what the means are taken of for some images; U = replicates of all architectures.
 
     With x_um the value of an image in replicate u under method m, and v_u the share of u in its architecture: the
     image's z^2 summed over cells is sum_am (sum_u v_u x_um)^2 - (sum_um v_u x_um)^2 / (A M) = v' Q v, so the draws
     need the means of x and of Q.
     """
-    x = np.stack([np.hstack([study.values[a, m] for a in study.architectures]) for m in study.methods], axis=2)
-    complete = study.complete(list(study.values))
-    x = x - x.mean(axis=(1, 2), keepdims=True)  # (n, U, M); shares add up to 1, so nothing else changes
+    x = np.stack([np.hstack([study.values[a, m][rows] for a in study.architectures]) for m in study.methods], axis=2)
+    x = x - x.mean(axis=(1, 2), keepdims=True)  # (m, U, M); shares add up to 1, so nothing else changes
     owner = np.repeat(np.arange(len(study.architectures)), list(study.replicates.values()))
     within = np.einsum("ium,ilm->iul", x, x) * (owner[:, None] == owner)
     sums = x.sum(axis=2)
-    q = within - sums[:, :, None] * sums[:, None, :] / len(study.values)  # (n, U, U)
-    moments = np.hstack([x.reshape(len(x), -1), q.reshape(len(x), -1)])
-    return np.where(complete[:, None], moments, np.nan)
+    q = within - sums[:, :, None] * sums[:, None, :] / len(study.values)  # (m, U, U)
+    return np.hstack([x.reshape(len(x), -1), q.reshape(len(x), -1)])
 
 
 def _share(moments: np.ndarray, shares: np.ndarray, study: _Study) -> np.ndarray:

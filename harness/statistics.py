@@ -87,6 +87,21 @@ class PatientSums:
     counts: np.ndarray
     pattern: np.ndarray
 
+    @classmethod
+    def beside(cls, tables: Sequence[PatientSums]) -> PatientSums:
+        """The columns of several tables of the same patients in one."""
+        starts = np.cumsum([0, *(table.counts.shape[1] for table in tables)])
+        return cls(
+            np.hstack([table.sums for table in tables]),
+            np.hstack([table.counts for table in tables]),
+            np.concatenate([table.pattern + start for table, start in zip(tables, starts[:-1], strict=True)]),
+        )
+
+    def __add__(self, other: PatientSums) -> PatientSums:
+        """The same columns over further images; columns that are defined together here are so there."""
+        assert np.array_equal(self.pattern, other.pattern)
+        return PatientSums(self.sums + other.sums, self.counts + other.counts, self.pattern)
+
     @property
     def n_patients(self) -> np.ndarray:
         """(C,) number of patients with at least one defined value."""
@@ -366,9 +381,11 @@ def sign_flip(differences: np.ndarray, groups: Sequence[str] | np.ndarray, seed:
     Source: Phipson & Smyth 2010, doi:10.2202/1544-6115.1585 (the 1 that is added to both counts).
     """
     patient = patient_codes(groups)
-    differences = _columns(differences, len(patient))
-    patients = int(patient.max()) + 1
-    table = _per_patient(differences, patient, patients)
+    return sign_flip_of(_per_patient(_columns(differences, len(patient)), patient, int(patient.max()) + 1), seed, flips)
+
+
+def sign_flip_of(table: PatientSums, seed: int, flips: int = FLIPS) -> np.ndarray:
+    """`sign_flip` of differences of which only the sums over patients are known."""
     as_extreme = _count_as_extreme(table.sums, seed, flips)
     return np.where(table.n_patients < 2, np.nan, (1 + as_extreme) / (1 + flips))
 

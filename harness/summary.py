@@ -37,7 +37,7 @@ from kernels.sets import consistency
 
 CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
 CONSISTENCY_LIMIT = 1000  # images per class
-HELD = 2**23  # scores of one reference of one task that are held at a time: 64 MB
+HELD = 2**24  # scores that are held at a time: 128 MB
 Intervals = dict[Literal["q05", "median", "q95"], tuple[float, float]]
 FloorKind = Literal["jitter", "replicate"]
 
@@ -128,10 +128,10 @@ class Summary:
                     found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
         return found
 
-    def observed(self, pair: Pair, layer: str) -> dict[str, Scores]:
-        """Method -> scores of a pair at one layer."""
+    def observed(self, pair: Pair, layer: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Method -> values (R, metrics) of a pair at one layer."""
         return {
-            item.method: self.comparer.read(part, "observed")
+            item.method: self.comparer.read(part, "observed", names).values
             for part, item in self._tasks_of(pair)
             if item.layer == layer
         }

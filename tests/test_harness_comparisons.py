@@ -329,7 +329,7 @@ def test_every_draw_of_the_interaction_is_the_value_of_the_drawn_images_and_repl
     resampling = Resampling(np.arange(25) // 2, 1, 20)
     study = _Study(cells, resampling, 1)
     shares = np.hstack([study.shares[a] for a in "ab"])
-    found = _share(resampling.means(_moments(study)), shares, study)
+    found = _share(resampling.means(_moments(study, np.arange(25))), shares, study)
     weights = np.concatenate([chunk for _, chunk in resampling.image_weights()])
     for r in range(20):
         images = np.repeat(np.arange(25), weights[r].astype(int))
