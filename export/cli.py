@@ -71,16 +71,41 @@ def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], *
 @click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas.")
 @click.option("--std", default="1", show_default=True, help="One number, or three separated by commas.")
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True)
+@click.option("--grid", metavar="HxW", help="The map that a layer's tokens are, as 14x14; default: found from shapes.")
 @_shared_options
 def onnx(
-    model: Path, out: Path, scale: float, mean: str, std: str, layout: str, layers: tuple[str, ...], **asked: Any
+    model: Path,
+    out: Path,
+    scale: float,
+    mean: str,
+    std: str,
+    layout: str,
+    grid: str | None,
+    layers: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Export any ONNX image classifier, and prove it equal to its source."""
     from export.from_onnx import export_onnx
     from export.onnx_source import Preprocessing
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
-    _report(out, "its source", export_onnx(model, _request(layers or ("auto",), out, **asked), preprocessing))
+    request = _request(layers or ("auto",), out, **asked)
+    _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid)))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True)
+@click.option("--grid", metavar="HxW", help="Only what holds a map of this size.")
+def layers(model: Path, layout: str, grid: str | None) -> None:
+    """List what `onnx --layer` can name: tensors on the way to the score that hold a map."""
+    from tabulate import tabulate
+
+    from export.from_onnx import list_layers
+    from export.onnx_source import Preprocessing
+
+    rows = list_layers(model, Preprocessing(layout=layout), _grid(grid))
+    click.echo(tabulate(rows, ("tensor", "C x h x w", "map", "PyTorch module")))
 
 
 @cli.command()
@@ -144,6 +169,15 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{option} takes numbers separated by commas, not {text!r}") from None
+
+
+def _grid(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) * int(width) > 1):
+        raise InputError(f"--grid takes a height and a width such as 14x14, not {text!r}")
+    return int(height), int(width)
 
 
 def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) -> list[CheckpointRecord]:

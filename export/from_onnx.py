@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from export import onnx_source, parity
+from export import layers, onnx_source, parity
 from export.assemble import SQUEEZED, Forward, output_names
 from export.emit import dimensions
 from export.finish import Request, finish, patterns
+from export.grids import Arrangement, Grid
 from export.metadata import Metadata
 from export.onnx_source import Preprocessing
 from harness.digests import weights_digest
@@ -20,19 +21,22 @@ from harness.errors import InputError
 from harness.images import RULE, channels_first, load_grey
 
 
-def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> list[parity.Difference]:
+def export_onnx(
+    path: Path, request: Request, preprocessing: Preprocessing, grid: Grid | None = None
+) -> list[parity.Difference]:
     """Write any single-input ONNX classifier as a self-describing graph; returns how far it is from its source.
 
     The forward pass is proved against the source file, the gradients against central differences of the part of the
     graph behind each CAM layer, both in ONNX Runtime.
 
+    :param grid: (h, w) of the map that a layer's tokens are, found from the shapes where it is None.
     :raises InputError: the file, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from its source; nothing is written.
     """
     model = onnx_source.load(path)
     source = ir.to_proto(model)
     digest = weights_digest(_weights(model))
-    forward, score_kind, roles = onnx_source.forward_graph(path, model, request.layers, preprocessing)
+    forward, score_kind, roles = onnx_source.forward_graph(path, model, request.layers, preprocessing, grid)
     _, _, height, width = dimensions(model.graph.inputs[0])
     greys = _greys(request, (height or 0, width or 0))
     metadata = _metadata(path, request, forward, score_kind, digest, preprocessing, greys)
@@ -43,6 +47,24 @@ def export_onnx(path: Path, request: Request, preprocessing: Preprocessing) -> l
         return _prove(content, expected, forward, request, score_kind, images)
 
     return finish(forward, metadata, request, prove, roles)
+
+
+def list_layers(path: Path, preprocessing: Preprocessing, grid: Grid | None = None) -> list[tuple[str, ...]]:
+    """(tensor, C x h x w, how it holds its map, PyTorch module) of everything that `--layer` can name, first to last.
+
+    :raises InputError: the file cannot be used.
+    """
+    model = onnx_source.load(path)
+    logits, _ = onnx_source.prepare(path, model, preprocessing)
+    found = layers.candidates(model, logits, grid)
+    return [(name, *_described(value, arrangement)) for name, (value, arrangement) in found.items()]
+
+
+def _described(value: ir.Value, arrangement: Arrangement) -> tuple[str, str, str]:
+    channels = dimensions(value)[1 if arrangement.kind == "nchw" else -1]
+    height, width = arrangement.grid
+    kind = f"tokens after {arrangement.extra}" if arrangement.extra else arrangement.kind
+    return f"{channels} x {height} x {width}", kind, (layers.modules(value) or [""])[-1]
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, np.ndarray]]:
@@ -109,6 +131,8 @@ def _prove(
     wanted = [name for names in outputs for name in (names.activations, names.gradients)]
     exact = parity.run(parity.open_session(content, "disabled"), feeds, wanted)
     gradients = {names.gradients: exact[names.gradients] for names in outputs}
+    for layer, names in zip(forward.layer_names, outputs, strict=True):
+        _require_maps(layer, exact[names.activations], gradients[names.gradients], len(images))
     model = onnx.load_from_string(content)
 
     def score(logits: np.ndarray) -> np.ndarray:
@@ -124,6 +148,16 @@ def _prove(
         )
         for names in outputs
     ]
+
+
+def _require_maps(layer: str, activations: np.ndarray, gradients: np.ndarray, images: int) -> None:
+    if len(activations) != images:
+        raise InputError(f"tensor {layer!r} has {len(activations)} rows for {images} images; choose another layer")
+    if not gradients.any():
+        raise InputError(
+            f"the score does not depend on the map at {layer!r} (as behind a transformer's last attention, where only "
+            "the class token is read, or behind dead units); choose an earlier layer"
+        )
 
 
 def explained_score(logits: np.ndarray, target: np.ndarray, score_kind: str, probability: bool) -> np.ndarray:

@@ -6,7 +6,6 @@ is put into the graph, and a fixed batch is freed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,15 @@ import onnxruntime as ort
 from export import passes
 from export.assemble import Forward, check_forward, cut_final_activation, squeeze_head
 from export.emit import Emitter, dimensions
-from export.engine import OPSETS, active_path, is_real
+from export.engine import OPSETS
+from export.grids import Grid
+from export.layers import choose
 from export.logs import warnings_of
 from harness.errors import CannotEvaluateError, InputError, first_line
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 RECURRENT = {"LSTM", "GRU", "RNN"}
-ROLES = ("penultimate", "last")  # what CAM layers are called in any network
 EQUAL = 1e-5  # relative L2 error that a converted model may have
 
 
@@ -64,38 +64,32 @@ def load(path: Path) -> ir.Model:
     return _normalised(path, _at_supported_opset(path, proto))
 
 
-def forward_graph(
-    path: Path, model: ir.Model, layers: Sequence[str], preprocessing: Preprocessing
-) -> tuple[Forward, str, dict[str, str]]:
-    """(forward graph with the input `image`, score kind, CAM layer -> role) of a loaded model.
-
-    :param layers: `auto`, TENSOR, or `penultimate=TENSOR` and `last=TENSOR`, which give the tensor that role.
-    """
+def prepare(path: Path, model: ir.Model, preprocessing: Preprocessing) -> tuple[ir.Value, str]:
+    """Make `image` the graph's input and free its batch; (logits, score kind)."""
     _free_batch(model.graph)
     _prepend(path, model.graph, preprocessing)
     passes.infer_shapes(model)
     logits, score_kind = cut_final_activation(model.graph)
     logits = squeeze_head(model.graph, logits)
     passes.infer_shapes(model)
-    asked = [_role_and_tensor(layer) for layer in layers]
-    names = [_tensor(model, logits, tensor) for _, tensor in asked]
-    roles = _roles(names, [role for role, _ in asked])
-    forward = Forward(model, str(logits.name), {name: name for name in names})
+    return logits, score_kind
+
+
+def forward_graph(
+    path: Path, model: ir.Model, layers: Sequence[str], preprocessing: Preprocessing, grid: Grid | None = None
+) -> tuple[Forward, str, dict[str, str]]:
+    """(forward graph with the input `image`, score kind, CAM layer -> role) of a loaded model.
+
+    :param layers: `auto`, TENSOR, or `penultimate=TENSOR` and `last=TENSOR`, which give the tensor that role.
+    :param grid: (h, w) of the map that a layer's tokens are; found from the shapes where it is None.
+    """
+    logits, score_kind = prepare(path, model, preprocessing)
+    chosen, roles = choose(model, logits, layers, grid)
+    passes.infer_shapes(model)
+    forward = Forward(model, str(logits.name), chosen)
     check_forward(forward)
     model.graph.outputs[:] = [logits, *forward.layers.values()]  # pinned: no pass folds them away
     return forward, score_kind, roles
-
-
-def candidates(model: ir.Model, logits: ir.Value) -> dict[str, tuple[int | None, ...]]:
-    """Tensors that can be explained: 4-d with a map larger than 1x1, on the way to the score. Later ones last."""
-    inputs = list(model.graph.inputs)
-    found: dict[str, tuple[int | None, ...]] = {}
-    for node in active_path(model.graph, model.opset_imports[""], logits, inputs):
-        for value in node.outputs[:1]:
-            sizes = dimensions(value) if value.shape is not None else ()
-            if is_real(value) and len(sizes) == 4 and (sizes[2] or 0) * (sizes[3] or 0) > 1:
-                found[str(value.name)] = sizes
-    return found
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -254,42 +248,3 @@ def _geometry(path: Path, image: ir.Value, layout: str) -> tuple[int, int, int]:
             f"{path}: its input {sizes} has {channels} channels as {layout}; expected 1 or 3 (see --layout)"
         )
     return channels, height, width
-
-
-def _role_and_tensor(layer: str) -> tuple[str | None, str]:
-    """What `--layer` names: `auto` is the last map, any other tensor has a role only where one is given."""
-    role, given, tensor = layer.partition("=")
-    if given and role in ROLES:
-        return role, tensor
-    return ("last" if layer == "auto" else None), layer
-
-
-def _roles(names: Sequence[str], roles: Sequence[str | None]) -> dict[str, str]:
-    """CAM layer -> role; a role belongs to one layer, and a layer has one role."""
-    found: dict[str, str] = {}
-    for name, role in zip(names, roles, strict=True):
-        if role is None or found.get(name) == role:
-            continue
-        if role in found.values():
-            raise InputError(f"--layer gives the role {role!r} to more than one tensor; give it to one")
-        if name in found:
-            raise InputError(f"--layer gives tensor {name!r} the roles {found[name]!r} and {role!r}; give it one")
-        found[name] = role
-    return found
-
-
-def _tensor(model: ir.Model, logits: ir.Value, layer: str) -> str:
-    """The name of the tensor that a layer means; `auto` is the last map on the way to the score."""
-    known = candidates(model, logits)
-    if not known:
-        raise InputError("the model has no spatial map on the way to its score; class activation maps need one")
-    if layer == "auto":
-        return list(known)[-1]
-    if layer not in known:
-        near = difflib.get_close_matches(layer, known, n=3) or list(known)[-5:]
-        shapes = ", ".join(f"{name} {known[name][1:]}" for name in near)
-        raise InputError(
-            f"the model has no spatial tensor {layer!r}; nearest (C, h, w): {shapes}; "
-            "a role is given as penultimate=TENSOR or last=TENSOR"
-        )
-    return layer
