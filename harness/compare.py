@@ -14,7 +14,7 @@ with the number of images, and any part can be computed alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -28,7 +28,7 @@ from harness.dataset import UNLABELLED, Records, Sample
 from harness.model import GraphMetadata
 from harness.store import Store
 from harness.study import Checkpoint, Pair, Plan, Selection
-from kernels.chance import derangements, mean_over_draws, partner_metrics, sampled
+from kernels.chance import SAMPLE, derangements, mean_over_draws, partner_metrics, sampled
 from kernels.metrics import METRICS, pair_metrics
 from kernels.scoring import PairScores
 
@@ -186,13 +186,6 @@ class Comparer:
         """The numbers of the parts that hold a task's scores."""
         return store.parts_of(task, len(self.collected.samples))
 
-    def write(self, number: int, task: Task, progress: Callable[[int], None]) -> None:
-        """Compute and write the parts of one task that are not there yet."""
-        for block, part in enumerate(self.numbers(number)):
-            if not self.store.has("scores", part):
-                self.store.write("scores", part, list(self.score(task, block)))
-                progress(1)
-
     def score(self, task: Task, block: int) -> Iterator[pa.Table]:
         """The tables of one part, one per reference; they depend on nothing but plan, predictions and maps."""
         within = self.collected.records.within(block * store.BLOCK, (block + 1) * store.BLOCK)
@@ -292,7 +285,7 @@ class Comparer:
             images = [samples[image] for image in records.images[rows]]
             return [image.name for image in images], records.classes[rows], [image.group for image in images]
 
-        drawn = chosen[sampled(*described(chosen), options.seed)]
+        drawn = chosen[sampled(*described(chosen), options.seed, SAMPLE)]
         return Unrelated(drawn, derangements(*described(drawn), options.chance, options.seed))
 
     def _partners_of(self, task: Task) -> Maps:

@@ -1,0 +1,259 @@
+"""Studies that do not fit into memory: chance on a sample, scores a few metrics at a time, sums over patients."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import store
+from harness.compare import STABILITY, Comparer, read_collected, tasks
+from harness.gate import judge
+from harness.plans import read_stored, restore
+from harness.policy import parse_policy
+from harness.results import Evaluation
+from harness.summary import groups_of
+from kernels.chance import derangements, sampled
+from kernels.metrics import pair_metrics
+from tests import made_results, tiny_graphs
+from tests.tiny_graphs import evaluate, maps_of, metric, read_rows
+
+PATIENTS, EACH = 66, 2
+LIMIT = 60  # of 132 records
+OPTIONS = ["--map-size", 16, "--chance", 3, "--jitter", 1, "--method", "layercam", "--method", "gradcam"]
+HEADLINE = "iou_top20"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_brief() -> Iterator[None]:
+    with tiny_graphs.in_brief():
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair of graphs, and 132 images of three classes of which one is rare."""
+    folder = tmp_path_factory.mktemp("outofcore")
+    for name, nudge in (("before", 0.0), ("after", 0.3)):
+        tiny_graphs.write_graph(folder / f"{name}.onnx", 0, nudge=nudge, balanced=True)
+    manifest = tiny_graphs.write_images(folder / "images", PATIENTS, EACH, exposure=0.6)
+    rare = [tiny_graphs.CLASSES[2 if n % 12 == 0 else n % 5 // 3] for n in range(PATIENTS * EACH)]
+    tiny_graphs.relabel(manifest, rare)
+    return folder
+
+
+def asked(place: Path, manifest: str = "manifest.csv") -> list[object]:
+    graphs = ["--before", place / "before.onnx", "--after", place / "after.onnx"]
+    return [*graphs, "--data", place / "images" / manifest, "--select", "all", *OPTIONS]
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    """Chance on all records."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    return evaluate(out, *asked(place)), out
+
+
+@pytest.fixture(scope="module")
+def part(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    """Chance on a sample, in parts of 20 images."""
+    out = tmp_path_factory.mktemp("part") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.compare.SAMPLE", LIMIT)
+        patch.setattr("harness.store.BLOCK", 20)
+        return evaluate(out, *asked(place)), out
+
+
+def scores(out: Path, reference: str, name: str = HEADLINE, method: str = "layercam") -> dict[str, float]:
+    rows = read_rows(out, "scores", reference=reference, metric=name, method=method)
+    return {row["image"]: row["value"] for row in rows}
+
+
+def described(out: Path) -> dict[str, tuple[str, str]]:
+    """Image -> (class, patient), in the order of the manifest."""
+    rows = read_rows(out, "scores", reference="observed", metric=HEADLINE, method="layercam")
+    return {row["image"]: (row["class"], row["group"]) for row in rows}
+
+
+# Chance on a sample
+
+
+def test_only_the_sample_has_chance_rows(part: tuple[Evaluation, Path]) -> None:
+    _, out = part
+    images = described(out)
+    classes, patients = zip(*images.values(), strict=True)
+    codes = [tiny_graphs.CLASSES.index(name) for name in classes]
+    expected = {list(images)[row] for row in sampled(list(images), codes, patients, 0, LIMIT)}
+    assert set(scores(out, "chance")) == expected
+    assert len(expected) == LIMIT - 1  # 24, 24 and all 11 of the rare class
+    assert len(scores(out, "observed")) == PATIENTS * EACH
+
+
+def test_chance_of_the_sample_is_that_of_derangements_within_it(part: tuple[Evaluation, Path]) -> None:
+    """Witness: the stored maps, one derangement after the other."""
+    _, out = part
+    own = {name: described(out)[name] for name in scores(out, "chance")}
+    names = list(own)
+    classes, patients = zip(*own.values(), strict=True)
+    partners = derangements(names, [tiny_graphs.CLASSES.index(name) for name in classes], patients, 3)
+    before, after = (
+        {image: one for (image, _), one in maps_of(out, checkpoint=key, method="layercam", draw=0).items()}
+        for key in ("before", "after")
+    )
+    draws = [
+        pair_metrics(
+            np.stack([before[name] for name in names]), np.stack([after[names[j]] for j in draw]), size=(16, 16)
+        ).column("soft_iou")[0]
+        for draw in partners
+    ]
+    found = scores(out, "chance", "soft_iou")
+    expected = [
+        np.mean(values[np.isfinite(values)]) if np.isfinite(values).any() else np.nan for values in np.transpose(draws)
+    ]
+    np.testing.assert_allclose([found[name] for name in names], expected, rtol=1e-6)
+
+
+def test_sample_and_scores_depend_neither_on_blocks_nor_on_the_order_of_the_images(
+    place: Path, part: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, out = part
+    header, *rows = (place / "images" / "manifest.csv").read_text().splitlines()
+    turned = place / "images" / "turned.csv"
+    turned.write_text("\n".join([header, *rows[::-1]]))
+    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
+    again = evaluate(tmp_path / "out", *asked(place, "turned.csv"))
+    for reference in ("observed", "chance"):
+        for name in STABILITY:
+            np.testing.assert_equal(scores(tmp_path / "out", reference, name), scores(out, reference, name))
+    assert metric(again, HEADLINE).index.value == pytest.approx(metric(result, HEADLINE).index.value)
+
+
+def test_a_part_can_be_computed_alone(part: tuple[Evaluation, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out = part
+    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.store.BLOCK", 20)
+    stored, samples = restore(read_stored(out), out)
+    folder = store.Store(out)
+    for number, task in enumerate(tasks(stored.plan)):
+        collected = read_collected(folder, stored.plan, samples, 2)
+        comparer = Comparer(stored.plan, collected, stored.select, folder, 1)
+        for block in (4, 1):
+            tables = list(comparer.score(task, block))
+            rows = [row for table in tables for row in table.to_pylist()]
+            assert repr(rows) == repr(folder.read("scores", [comparer.numbers(number)[block]]).to_pylist())
+
+
+def test_a_sampled_mean_weighs_the_classes_as_all_compared_images_do(part: tuple[Evaluation, Path]) -> None:
+    """Witness: one image at a time. Two large classes are drawn from, the rare one is whole."""
+    result, out = part
+    classes = {image: name for image, (name, _) in described(out).items()}
+    chance, observed, floor = scores(out, "chance"), scores(out, "observed"), floor_of(out)
+    compared, drawn = Counter(classes.values()), Counter(classes[image] for image in chance)
+    weights = {image: compared[classes[image]] / drawn[classes[image]] for image in chance}
+    assert sorted(drawn.values()) == [11, 24, 24]
+    for scope in ("all", *drawn):
+        own = [image for image in chance if scope in ("all", classes[image])]
+        found = metric(result, HEADLINE, scope=scope)
+        np.testing.assert_allclose(np.float64(found.chance.mean), weighted(own, chance, weights), rtol=1e-9)
+        complete = [image for image in own if np.isfinite([of[image] for of in (observed, chance, floor)]).all()]
+        means = [weighted(complete, of, weights) for of in (observed, chance, floor)]
+        indexed = [found.index.observed, found.index.chance, found.index.floor]
+        np.testing.assert_allclose(np.array(indexed, float), means, rtol=1e-9)
+        assert found.index.n == len(complete)
+        assert found.index.sampled == (None if drawn[scope] == compared[scope] != 0 else len(own))
+    unweighted = weighted(list(chance), chance, dict.fromkeys(chance, 1.0))
+    assert metric(result, HEADLINE).chance.mean != pytest.approx(unweighted, rel=1e-3)  # the check can fail
+
+
+def weighted(images: list[str], values: dict[str, float], weights: dict[str, float]) -> float:
+    defined = [image for image in images if np.isfinite(values[image])]
+    total = sum(weights[image] for image in defined)
+    return sum(weights[image] * values[image] for image in defined) / total if total else np.nan
+
+
+def floor_of(out: Path) -> dict[str, float]:
+    rows = read_rows(out, "scores", reference="jitter", metric=HEADLINE, method="layercam")
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        found[row["image"]] += [row["value"]] if np.isfinite(row["value"]) else []
+    return {image: float(np.mean(values)) if values else np.nan for image, values in found.items()}
+
+
+def test_sampled_chance_is_near_the_chance_of_all(
+    whole: tuple[Evaluation, Path], part: tuple[Evaluation, Path]
+) -> None:
+    for name in ("iou_top20", "soft_iou", "pearson", "js_divergence"):
+        one, other = (metric(result, name) for result, _ in (whole, part))
+        spread = np.nanstd(list(scores(whole[1], "chance", name).values()))
+        assert other.chance.mean == pytest.approx(one.chance.mean, abs=4 * spread / np.sqrt(LIMIT))
+        assert other.estimate == one.estimate
+        assert other.floor == one.floor
+        assert one.index.sampled is None
+
+
+@pytest.mark.parametrize(("n", "sampled", "code"), [(4090, 4096, 0), (3900, 4096, 3), (4090, None, 3)])
+def test_a_gate_counts_what_the_sample_lost_and_not_what_was_not_drawn(n: int, sampled: int | None, code: int) -> None:
+    """At most 1 % may be undefined: 6 of 4,096 drawn images are, 196 are too many, and so are 5,910 of 10,000."""
+    index = made_results.summary().index.model_copy(update={"n": n, "sampled": sampled})
+    result = made_results.evaluation([made_results.summary(n=10_000, index=index)])
+    text = (
+        f'format = 1\n[[rule]]\nmetric = "{HEADLINE}"\nmethod = "{made_results.METHOD}"\n'
+        f'layer = "{made_results.LAYER}"\nstatistic = "index"\nmin = 0.1\n'
+    )
+    assert judge(result, parse_policy(text, "policy.toml")).exit_code == code
+
+
+# A few metrics at a time
+
+
+def test_reading_some_metrics_at_a_time_changes_no_number(
+    part: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the last digit of bootstrap draws, whose matrix product is of another width."""
+    result, out = part
+    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.store.BLOCK", 20)
+    for name in ("summary", "across"):
+        monkeypatch.setattr(f"harness.{name}.HELD", 5 * PATIENTS * EACH)
+    again = evaluate(tmp_path, "--from", out)
+    assert list(groups_of(range(7), PATIENTS * EACH)) == [(0, 1, 2, 3, 4), (5, 6)]
+    one, other = (json.loads(of.model_dump_json(include={"pairs", "study", "checkpoints"})) for of in (result, again))
+    for found in (one, other):
+        for checkpoint in found["checkpoints"]:
+            del checkpoint["file"]
+    require_close(one, other)
+
+
+def require_close(one: object, other: object, where: str = "") -> None:
+    """The same keys, texts and, but for the last digits, numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            require_close(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list) and isinstance(other, list):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            require_close(*pair, f"{where}[{number}]")
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-9, abs=1e-12), where
+    else:
+        assert one == other, where
+
+
+def test_scores_of_some_metrics_are_columns_of_those_of_all(part: tuple[Evaluation, Path]) -> None:
+    _, out = part
+    stored, samples = restore(read_stored(out), out)
+    collected = read_collected(store.Store(out), stored.plan, samples, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.store.BLOCK", 20)
+        comparer = Comparer(stored.plan, collected, stored.select, store.Store(out), 1)
+        number = next(n for n, task in enumerate(tasks(stored.plan)) if task.kind == "pair")
+        for reference in ("observed", "chance"):
+            every, some = comparer.read(number, reference), comparer.read(number, reference, ["ssim", "peak_shift"])
+            places = [every.names.index(name) for name in some.names]
+            np.testing.assert_array_equal(some.values, every.values[:, places])
+            np.testing.assert_array_equal(some.codes, every.codes[:, places])
