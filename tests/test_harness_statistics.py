@@ -15,11 +15,14 @@ from harness.errors import InputError
 from harness.statistics import (
     FLIPS,
     Interval,
+    PatientSums,
     Resampling,
+    _Ascending,
     _product,
     equivalence,
     holm,
     interval,
+    mean,
     patient_codes,
     sign_flip,
     stability_index,
@@ -157,6 +160,65 @@ def test_a_draw_without_a_value_is_nan_and_the_interval_leaves_it_out() -> None:
     assert np.isnan(means).mean() == pytest.approx((19 / 20) ** 20, abs=0.06)
     assert set(means[~np.isnan(means)]) == {0.5}
     assert (interval(means, 20).low, interval(means, 20).high) == (0.5, 0.5)
+
+
+def test_some_of_the_images_have_the_means_of_all_with_the_others_undefined() -> None:
+    values, groups = clustered(30, seed=2)
+    rows = np.flatnonzero(np.random.default_rng(0).random(len(groups)) < 0.4)
+    others = np.where(np.isin(np.arange(len(groups)), rows)[:, None], values, np.nan)
+    whole = Resampling(groups, seed=5, resamples=200)
+    some = whole.of(rows)
+    np.testing.assert_array_equal(some.means(values[rows]), whole.means(others))
+    np.testing.assert_array_equal(some.quantiles(values[rows], (0.5,)), whole.quantiles(others, (0.5,)))
+    assert some.n_patients(values[rows]) == whole.n_patients(others)
+    assert np.isnan(whole.of(rows[:0]).means(values[:0])).all()
+
+
+def test_an_image_of_weight_two_counts_like_two_images() -> None:
+    values, groups = clustered(25, seed=4)
+    values = np.hstack([values, np.where(values > 0, values, np.nan)])
+    times = np.random.default_rng(1).integers(1, 4, len(groups))
+    twice = np.repeat(np.arange(len(groups)), times)
+    resampling = Resampling(groups, seed=5, resamples=200)
+    weighted, repeated = resampling.of(np.arange(len(groups)), times.astype(float)), resampling.of(twice)
+    np.testing.assert_allclose(weighted.means(values), repeated.means(values[twice]), rtol=1e-12)
+    assert weighted.n_patients(values).tolist() == repeated.n_patients(values[twice]).tolist()
+    for column in values.T:
+        assert mean(column, weighted.weights) == pytest.approx(mean(column[twice]))
+
+
+def test_index_of_weighted_images_is_that_of_repeated_ones() -> None:
+    chance, floor, observed = three_references(60, seed=8)
+    chance[3] = np.nan
+    times = np.random.default_rng(1).integers(1, 4, 60)
+    twice = np.repeat(np.arange(60), times)
+    resampling = Resampling(np.arange(60), seed=0, resamples=500)
+    found = stability_index(resampling.of(np.arange(60), times.astype(float)), observed, chance, floor, [1])[0]
+    expected = stability_index(resampling.of(twice), observed[twice], chance[twice], floor[twice], [1])[0]
+    ends = [
+        (index.value, index.low, index.high, index.observed, index.chance, index.floor) for index in (found, expected)
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-12)
+    assert (found.n, expected.n) == (59, len(twice) - times[3])
+
+
+def test_sums_over_patients_add_up_and_stand_side_by_side() -> None:
+    """Streamed in stretches and in groups of columns they are the sums of all that is held at once."""
+    values, groups = clustered(30, seed=2)
+    values = np.hstack([values, values**2, np.where(values > 0, values, np.nan)])
+    resampling = Resampling(groups, seed=5, resamples=100)
+    whole = resampling.sums(values)
+    beside = PatientSums.beside([resampling.sums(values[:, :1]), resampling.sums(values[:, 1:])])
+    np.testing.assert_array_equal(beside.sums, whole.sums)
+    np.testing.assert_array_equal(beside.counts[:, beside.pattern], whole.counts[:, whole.pattern])
+    complete = values[:, :2]
+    first, second = (rows := np.arange(len(groups)))[:50], rows[50:]
+    added = resampling.of(first).sums(complete[first]) + resampling.of(second).sums(complete[second])
+    np.testing.assert_allclose(added.sums, whole.sums[:, :2], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(resampling.means_of([added, whole])[0], resampling.means(complete), rtol=1e-12)
+    np.testing.assert_array_equal(resampling.means_of([added, whole])[1], resampling.means(values))
+    literal = [[np.nansum(values[groups == patient, c]) for c in range(3)] for patient in range(30)]
+    np.testing.assert_allclose(whole.sums, literal, rtol=1e-12, atol=1e-14)
 
 
 def test_no_columns_give_no_means() -> None:
@@ -489,20 +551,42 @@ def test_memory_is_bounded(patients: int) -> None:
     assert peak < 64 * 2**20
 
 
-def test_quantiles_equal_those_of_the_drawn_images() -> None:
-    """Draw by draw: the images of the drawn patients written out, and their inverted empirical distribution."""
+@pytest.mark.parametrize("reach", [0, 0.5, 8])
+def test_quantiles_equal_those_of_the_drawn_images(monkeypatch: pytest.MonkeyPatch, reach: float) -> None:
+    """Witness: the images of the drawn patients written out. The window holds none, some or all quantiles."""
+    monkeypatch.setattr("harness.statistics._REACH", reach)
     values, groups = clustered(25, seed=3)
-    values = np.hstack([values, np.where(values > 0, values, np.nan)])
+    values = np.hstack([values, np.where(values > 0, values, np.nan), np.round(values)])
     resampling = Resampling(groups, seed=5, resamples=40)
     found = resampling.quantiles(values, (0.05, 0.5, 0.95), draws=30)
-    assert found.shape == (30, 2, 3)
+    assert found.shape == (30, 3, 3)
     weights = np.concatenate([part for _, part in resampling.image_weights()])
     for draw in range(30):
-        for column in range(2):
+        for column in range(3):
             defined = np.isfinite(values[:, column])
             drawn = np.repeat(values[defined, column], weights[draw, defined].astype(int))
             expected = np.quantile(drawn, [0.05, 0.5, 0.95], method="inverted_cdf")
             assert found[draw, column] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize("each", [1, 40])
+def test_windows_hold_the_quantiles_of_all_draws(share: float, each: int) -> None:
+    """Of independent images and of patients whose images are alike; a tenth of the reach does not do for all."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(500), each)
+    values = rng.normal(size=500)[groups] + 0.01 * rng.normal(size=len(groups))
+    resampling = Resampling(groups, seed=1, resamples=500)
+    drawn = np.concatenate([counts for _, counts in resampling._counts()])
+    column = _Ascending.of(values, resampling.patient, 500, [share])
+    total, below = (drawn @ column.table).T
+    window = column.windows[0]
+    assert np.isfinite(column._first(drawn, window, below, share * total)).all()
+    assert window.stop - window.start < len(values)
+    middle, reach = (window.start + window.stop) // 2, (window.stop - window.start) // 20
+    narrow = slice(middle - reach, middle + reach)
+    below = drawn @ np.bincount(column.patient[: narrow.start], minlength=500)
+    assert np.isnan(column._first(drawn, narrow, below, share * total)).any()
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
