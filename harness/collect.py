@@ -6,8 +6,8 @@ an image does not depend on its neighbours, on the batch size or on the number o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 import numpy as np
@@ -55,7 +55,7 @@ class Block:
     images: np.ndarray  # (r,) image of each record, counted within the block
     classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
     records: np.ndarray  # (r,)
-    deadly: frozenset[int] = frozenset()  # images, by their place, whose decoding ends the process
+    unreadable: Mapping[int, str] = field(default_factory=dict)  # images known as such, by their place, and why
 
 
 @dataclass
@@ -68,14 +68,19 @@ class _Step:
     targets: np.ndarray  # (n,)
 
 
-def blocks(samples: Sequence[Sample], records: Records) -> list[Block]:
-    """The images cut into parts, with their records."""
+def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str, str]) -> list[Block]:
+    """The images cut into parts, with their records.
+
+    :param unreadable: image -> why, of those that need not be tried: an earlier checkpoint could not read them.
+    """
     found = []
     for start in range(0, len(samples), store.BLOCK):
         stop = min(start + store.BLOCK, len(samples))
         rows = records.within(start, stop)
         places = np.arange(len(records))[rows]
-        found.append(Block(samples[start:stop], records.images[rows] - start, records.classes[rows], places))
+        some = samples[start:stop]
+        known = {n: unreadable[sample.name] for n, sample in enumerate(some) if sample.name in unreadable}
+        found.append(Block(some, records.images[rows] - start, records.classes[rows], places, known))
     return found
 
 
@@ -184,10 +189,9 @@ def _load(
 
 
 def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
-    path = block.samples[image].path
-    if image in block.deadly:
-        raise InputError(f"{path}: its decoding ended the process; remove it, or save it anew")
-    return load_grey(path, size)
+    if image in block.unreadable:
+        raise InputError(block.unreadable[image])
+    return load_grey(block.samples[image].path, size)
 
 
 def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:

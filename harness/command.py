@@ -157,11 +157,12 @@ def _collect(
     stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
 ) -> None:
     """Write the parts of predictions and maps that are not there yet."""
-    plan, records, engine = stored.plan, Records.of(samples), execution.engine
+    plan, engine = stored.plan, execution.engine
+    records, unreadable = Records.of(samples), dict[str, str]()
     total = len(samples) * len(plan.checkpoints)
     with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
         for number in range(len(plan.checkpoints)):
-            parts = dict(zip(store.parts_of(number, len(samples)), blocks(samples, records), strict=True))
+            parts = dict(zip(store.parts_of(number, len(samples)), blocks(samples, records, unreadable), strict=True))
             todo = [(part, parts[part]) for part in folder.missing("predictions", parts)]
             bar.update(len(samples) - sum(len(block.samples) for _, block in todo))
             if todo:
@@ -169,7 +170,8 @@ def _collect(
                 for seconds in engine.run(todo, bar.update):
                     clock.add("onnxruntime", seconds)
             if number == 0:  # the classes of images without labels are what the first checkpoint says
-                records = read_collected(folder, plan, samples, 1).records
+                collected = read_collected(folder, plan, samples, 1)
+                records, unreadable = collected.records, collected.errors
 
 
 def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock) -> Evaluation:

@@ -19,16 +19,16 @@ from harness.images import read_grey
 from harness.places import Place, place
 
 
-def deadly(paths: Sequence[Place]) -> frozenset[int]:
-    """Which of the images, by their place, end the process that decodes them."""
-    found: set[int] = set()
+def deadly(paths: Sequence[Place]) -> dict[int, str]:
+    """The images that end the process which decodes them: their places, and a sentence about each."""
+    found: dict[int, str] = {}
     start = 0
     while start < len(paths):
         start += _decoded(paths[start:])
         if start < len(paths):
-            found.add(start)
+            found[start] = f"{paths[start]}: its decoding ended the process; remove it, or save it anew"
             start += 1
-    return frozenset(found)
+    return found
 
 
 def _decoded(paths: Sequence[Place]) -> int:

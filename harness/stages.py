@@ -77,7 +77,8 @@ class Explaining:
         before = model.seconds
         with self.folder.begun("predictions", part) as deaths:
             if deaths:  # an image may have ended the process that decoded it
-                block = replace(block, deadly=deadly([sample.path for sample in block.samples]))
+                unreadable = {**block.unreadable, **deadly([sample.path for sample in block.samples])}
+                block = replace(block, unreadable=unreadable)
             predictions, maps = collect_block(self.checkpoint.key, model, block, self.wanted, self.running, progress)
             self.folder.write("maps", part, maps)
             self.folder.write("predictions", part, [predictions])  # last: the part is whole where it is there

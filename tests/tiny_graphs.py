@@ -45,6 +45,7 @@ def forward(
     balanced: bool = False,
     head: float | None = None,
     bias: float | None = None,
+    work: int = 0,
 ) -> assemble.Forward:
     """image -> 4x4 tiles -> convolution, relu (`early`) -> convolution, relu (`late`) -> pooling (`pooled`) -> logits.
 
@@ -54,13 +55,18 @@ def forward(
     :param balanced: a picture of medium grey has logits near 0, so that pictures are given to different classes.
     :param head: weights of the logits, all alike; a negative one leaves LayerCAM at `late` nothing but zeros.
     :param bias: biases of the logits, all alike.
+    :param work: channels of two convolutions 3 x 3 over the whole picture, 0 for none: 110,592 multiplications each.
     """
     weights = _Weights(np.random.default_rng(seed), np.random.default_rng([seed, 1]), nudge, scale)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="tiny")
     image = ir.val("image", ir.DataType.FLOAT, ["N", 3, SIZE, SIZE])
     graph.inputs.append(image)
     op = Emitter(graph, "weights")
-    tiles = op.AveragePool(op.Mul(image, op.constant(np.float32(1 / 255))), kernel_shape=[4, 4], strides=[4, 4])
+    scaled = op.Mul(image, op.constant(np.float32(1 / 255)))
+    for inside, outside in ((3, work), (work, 3)) if work else ():
+        kernel = weights.draw(outside, inside, 3, 3, sd=(9 * inside) ** -0.5)
+        scaled = op.Relu(op.Conv(scaled, op.constant(kernel), pads=[1, 1, 1, 1]))
+    tiles = op.AveragePool(scaled, kernel_shape=[4, 4], strides=[4, 4])
     first, second = weights.convolution(3, 6), weights.convolution(6, 4)
     early = op.Relu(op.Conv(tiles, *map(op.constant, first)))
     late = op.Relu(op.Conv(early, *map(op.constant, second)))
@@ -130,6 +136,7 @@ def write_graph(
     head: float | None = None,
     bias: float | None = None,
     methods: Sequence[str] = (),
+    work: int = 0,
     **changed: Any,
 ) -> Path:
     """An exported graph with metadata; `changed` replaces fields of it, `roles` gives CAM layers their role.
@@ -155,7 +162,7 @@ def write_graph(
         "git_commit": None,
     }
     classes = len(changed.get("classes", fields["classes"]))
-    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias)
+    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias, work)
     outputs = assemble.output_names(made.layer_names, methods)
     layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
     model = assemble.add_backward(made, kind, methods)

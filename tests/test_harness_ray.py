@@ -1,0 +1,352 @@
+"""The Ray engine: what it refuses, and that neither it nor what dies under it changes a row."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from harness import engines, store
+from harness.engines import Pool
+from harness.errors import CannotEvaluateError, InputError
+from harness.places import Place, place
+from harness.quarantine import deadly
+from tests import tiny_graphs
+from tests.object_store import serving, uploaded
+from tests.tiny_graphs import read_rows
+
+ray_engine = pytest.importorskip("harness.ray_engine")
+
+IMAGES = 1400  # six parts per checkpoint
+ASKED = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--select", "all", "--quiet"]
+RAY = ["--engine", "ray", "--workers", 2]
+# Numpy as it is, but for the end of the process that reads a file which ends so.
+KILLER = """
+import os, signal, numpy
+whole = numpy.frombuffer
+def frombuffer(data, *rest, **named):
+    if isinstance(data, bytes) and data.endswith(b"deadly"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(data, *rest, **named)
+numpy.frombuffer = frombuffer
+"""
+
+
+def write_many(folder: Path, count: int) -> Path:
+    """A manifest of images of 32 px, a hundred different ones."""
+    (folder / "files").mkdir(parents=True)
+    drawn = np.random.default_rng(0)
+    for number in range(min(100, count)):
+        coarse = drawn.uniform(0, 255, (5, 5)).astype(np.float32)
+        assert cv2.imwrite(str(folder / "files" / f"{number}.png"), cv2.resize(coarse, (32, 32)).astype(np.uint8))
+    rows = []
+    for number in range(count):
+        (folder / f"{number}.png").hardlink_to(folder / "files" / f"{number % 100}.png")
+        rows.append({"file": f"{number}.png", "class": tiny_graphs.CLASSES[number % 2], "group": f"p{number // 3}"})
+    return tiny_graphs.write_manifest(folder / "manifest.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two graphs and 1,400 images, one of which cannot be read."""
+    folder = tmp_path_factory.mktemp("ray")
+    tiny_graphs.write_graph(folder / "before.onnx", 0, balanced=True)
+    tiny_graphs.write_graph(folder / "after.onnx", 0, nudge=0.3, balanced=True, phase="finetune")
+    write_many(folder / "images", IMAGES)
+    (folder / "images" / "7.png").unlink()
+    (folder / "images" / "7.png").write_bytes(b"no picture")
+    return folder
+
+
+def asked(where: Place) -> list[object]:
+    graphs = ["--before", where / "before.onnx", "--after", where / "after.onnx"]
+    return [*graphs, "--data", where / "images" / "manifest.csv", *ASKED]
+
+
+@pytest.fixture(scope="module")
+def local(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of it."""
+    folder = tmp_path_factory.mktemp("local")
+    require_done(tiny_graphs.run(folder, "evaluate", *asked(here)))
+    return folder / "drift"
+
+
+def require_done(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+
+
+def require_same_rows(out: Place, local: Path) -> None:
+    for kind in store.SCHEMAS:
+        names = [sorted(path.name for path in (folder / kind).iterdir()) for folder in (out, local)]
+        assert names[0] == names[1]
+        assert repr(read_rows(out, kind)) == repr(read_rows(local, kind)), kind
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--workers", 2], "--workers belongs to --engine ray; add that, or leave it out"),
+        (["--address", "auto"], "--address belongs to --engine ray"),
+        (["--gpus-per-worker", 0.5], "--gpus-per-worker belongs to --engine ray"),
+        (["--engine", "ray", "--address", "nowhere"], "--address nowhere: give HOST:PORT"),
+        (
+            ["--engine", "ray", "--address", "127.0.0.1:9"],
+            r"127\.0\.0\.1:9: nothing answers there \(Connection refused",
+        ),
+    ],
+)
+def test_options_that_are_refused(here: Path, tmp_path: Path, extra: list[object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        tiny_graphs.evaluate(tmp_path / "out", *asked(here), *extra)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "harness.ray_engine", None)
+    with (
+        pytest.raises(InputError, match=r"Ray is not installed; pip install 'evidence-drift\[ray\]'"),
+        engines.opened(Pool()),
+    ):
+        pass
+
+
+def test_nothing_imports_ray_for_the_local_engine() -> None:
+    code = "import sys, harness.cli, harness.command; sys.exit('ray' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=tiny_graphs.process_environment(), check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("pool", "nodes", "size"),
+    [
+        (Pool(), [{"CPU": 2.0}], 2),
+        (Pool(threads=2), [{"CPU": 5.0}, {"CPU": 3.0}], 3),
+        (Pool(workers=2), [{"CPU": 8.0}], 2),
+        (Pool(gpus=1.0, threads=4), [{"CPU": 64.0, "GPU": 8.0}], 8),
+        (Pool(gpus=0.1), [{"CPU": 64.0, "GPU": 1.0}, {"CPU": 64.0}], 10),
+    ],
+)
+def test_how_many_workers_a_cluster_holds(pool: Pool, nodes: list[dict[str, float]], size: int) -> None:
+    assert ray_engine._room(pool, nodes) == size
+
+
+@pytest.mark.parametrize(
+    ("pool", "sentence"),
+    [
+        (
+            Pool(workers=3),
+            "3 workers of 1 CPUs each do not fit: the cluster of 2 nodes has 3 CPUs and 0 GPUs and holds 2",
+        ),
+        (
+            Pool(threads=3),
+            "1 workers of 3 CPUs each do not fit: .* holds 0; a larger pool would starve its own readers",
+        ),
+        (Pool(gpus=1.0), "1 workers of 1 CPUs and 1 GPU each do not fit: .* give fewer --workers, --threads"),
+    ],
+)
+def test_a_pool_that_would_starve_or_wait_for_ever(pool: Pool, sentence: str) -> None:
+    """Two nodes of 1.5 CPUs hold two workers of one, and none of three."""
+    with pytest.raises(InputError, match=sentence):
+        ray_engine._room(pool, [{"CPU": 1.5}, {"CPU": 1.5}])
+
+
+def test_a_node_with_other_packages() -> None:
+    same = {"numpy": "2.4.6", "onnxruntime-gpu": "1.31.1"}
+    ray_engine._require_same("10.0.0.2", same, same)
+    with pytest.raises(InputError, match=r"node 10\.0\.0\.2 has numpy 2\.0, here it is 2\.4\.6; install the same"):
+        ray_engine._require_same("10.0.0.2", {**same, "numpy": "2.0"}, same)
+    with pytest.raises(InputError, match=r"has onnxruntime-gpu not at all, here it is 1\.31\.1"):
+        ray_engine._require_same("10.0.0.2", {"numpy": "2.4.6"}, same)
+
+
+def test_a_block_over_which_workers_end_again_and_again() -> None:
+    ray_engine._require_hope(ray_engine.DEATHS - 1)
+    with pytest.raises(CannotEvaluateError, match=r"5 workers ended over the same block.*smaller --batch.*--resume"):
+        ray_engine._require_hope(ray_engine.DEATHS)
+
+
+# Images that end the process
+
+
+@pytest.fixture
+def killing(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that ends when it reads a deadly image; so do the processes that it starts."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KILLER)
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{tiny_graphs.ROOT}"}
+
+
+def make_deadly(image: Path) -> None:
+    content = image.read_bytes()
+    image.unlink()  # a hard link of others
+    image.write_bytes(content + b"deadly")
+
+
+def test_deadly_images_are_told_apart(tmp_path: Path, killing: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_graphs.write_images(tmp_path / "images", patients=6, each=1)
+    paths: list[Place] = [*sorted((tmp_path / "images").glob("*.png"))]
+    assert deadly(paths) == {}
+    for number in (1, 2, 5):
+        make_deadly(tmp_path / "images" / f"image-{number:03d}.png")
+    (tmp_path / "images" / "image-003.png").write_bytes(b"no picture")
+    monkeypatch.syspath_prepend(killing["PYTHONPATH"].split(os.pathsep)[0])
+    assert deadly([*paths, tmp_path / "not there.png"]).keys() == {1, 2, 5}
+    assert deadly([]) == {}
+
+
+def test_one_process_that_an_image_ends_goes_on_without_it(here: Path, tmp_path: Path, killing: dict[str, str]) -> None:
+    manifest = tiny_graphs.write_images(tmp_path / "images", patients=24, each=1, exposure=0.6)
+    make_deadly(tmp_path / "images" / "image-004.png")
+    line = ["evaluate", *asked(here)[:4], "--data", manifest, *ASKED, "--out", tmp_path / "out"]
+    assert tiny_graphs.run(tmp_path, *line, **killing).returncode == -signal.SIGKILL
+    require_done(tiny_graphs.run(tmp_path, *line, "--resume", **killing))
+    unread = [(row["image"], row["error"]) for row in read_rows(tmp_path / "out", "predictions") if row["error"]]
+    path = tmp_path / "images" / "image-004.png"
+    assert unread == [("image-004.png", f"{path}: its decoding ended the process; remove it, or save it anew")] * 2
+    assert not list((tmp_path / "out").rglob("*.begun"))
+
+
+# On a real cluster
+
+
+@pytest.mark.slow
+def test_two_workers_write_the_rows_of_one_process(here: Path, local: Path, tmp_path: Path) -> None:
+    done = tiny_graphs.run(tmp_path, "evaluate", *asked(here), *RAY)
+    require_done(done)
+    require_same_rows(tmp_path / "drift", local)
+    assert done.stderr == ""
+    assert "ray" not in done.stdout.lower()
+
+
+@pytest.mark.slow
+def test_two_workers_on_an_object_store(here: Path, local: Path, tmp_path: Path) -> None:
+    with serving("archive") as bucket:
+        there = uploaded(here, f"{bucket}/data")
+        out = place(f"{bucket}/run")
+        require_done(tiny_graphs.run(tmp_path, "evaluate", *asked(there), *RAY, "--out", out))
+        for kind in store.SCHEMAS:
+            assert repr(read_rows(out, kind)) == repr(read_rows(local, kind)).replace(str(here), str(there)), kind
+
+
+@contextmanager
+def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a cluster of two nodes on loopback with one CPU each, and how to kill the second."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tiny_graphs.process_environment(RAY_USAGE_STATS_ENABLED="0").items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            second = cluster.add_node(num_cpus=1)
+            yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
+        finally:
+            cluster.shutdown()
+
+
+def workers() -> list[int]:
+    """Processes of our pool."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if line.startswith(b"ray::_Worker"):
+            found.append(int(folder.name))
+    return found
+
+
+def parts(out: Path, kind: str) -> int:
+    return len(list((out / kind).glob("part-*.parquet")))
+
+
+def disturbed(folder: Path, line: list[object], kind: str, count: int, disturb: Callable[[], None]) -> None:
+    """Run an evaluation, and disturb it once there are so many parts of a kind."""
+    process = subprocess.Popen(
+        tiny_graphs.command_line("evaluate", *line), cwd=folder, env=tiny_graphs.process_environment(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and parts(folder / "drift", kind) < count:
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()[1]
+    disturb()
+    assert process.communicate(timeout=120)[1] == ""
+    assert process.returncode == 0
+
+
+def kill_one_worker() -> None:
+    os.kill(workers()[0], signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "count"), [("predictions", 2), ("scores", 3)])
+def test_a_killed_worker_changes_nothing(here: Path, local: Path, tmp_path: Path, kind: str, count: int) -> None:
+    disturbed(tmp_path, [*asked(here), *RAY], kind, count, kill_one_worker)
+    require_same_rows(tmp_path / "drift", local)
+    assert not list((tmp_path / "drift").rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_two_nodes_and_one_that_is_killed_change_nothing(here: Path, local: Path, tmp_path: Path) -> None:
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    with two_nodes() as (address, kill):
+        line = [*asked(here), "--engine", "ray", "--address", address]
+        require_done(tiny_graphs.run(tmp_path / "whole", "evaluate", *line))
+        refused = tiny_graphs.run(tmp_path, "evaluate", *line, "--workers", 3)
+        disturbed(tmp_path / "killed", line, "predictions", 2, kill)
+    require_same_rows(tmp_path / "whole" / "drift", local)
+    require_same_rows(tmp_path / "killed" / "drift", local)
+    assert refused.returncode == 2
+    assert "3 workers of 1 CPUs each do not fit: the cluster of 2 nodes has 2 CPUs" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_is_resumed(here: Path, local: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        tiny_graphs.command_line("evaluate", *asked(here), *RAY), cwd=tmp_path, env=tiny_graphs.process_environment()
+    )
+    while process.poll() is None and parts(tmp_path / "drift", "predictions") < 3:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    require_done(tiny_graphs.run(tmp_path, "evaluate", *asked(here), *RAY, "--resume"))
+    require_same_rows(tmp_path / "drift", local)
+
+
+@pytest.mark.slow
+def test_an_image_that_ends_workers_is_reported_and_the_rest_goes_on(
+    here: Path, tmp_path: Path, killing: dict[str, str]
+) -> None:
+    manifest = tiny_graphs.write_images(tmp_path / "images", patients=24, each=1, exposure=0.6)
+    make_deadly(tmp_path / "images" / "image-004.png")
+    line = ["evaluate", *asked(here)[:4], "--data", manifest, *ASKED, *RAY]
+    require_done(tiny_graphs.run(tmp_path, *line, **killing))
+    rows = read_rows(tmp_path / "drift", "predictions")
+    assert [row["image"] for row in rows if row["error"]] == ["image-004.png"] * 2
+    assert len(rows) == 48
+
+
+@pytest.mark.slow
+def test_what_a_node_does_not_see_is_refused() -> None:
+    """A folder of this process alone is there for no other one."""
+    mine = Path(f"/proc/self/task/{os.getpid()}")
+    with ray_engine.cluster(Pool(workers=1)) as engine:
+        engine.require_visible([Path("/tmp"), place("s3://bucket/x")])
+        with pytest.raises(InputError, match=rf"{mine}: node 127\.0\.0\.1 of the cluster does not see it; put it on"):
+            engine.require_visible([mine])
