@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -91,7 +92,7 @@ def hostile(folder: Path) -> Path:
 def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int = 4) -> Path:
     """A made-up result of so many pairs: every part, every number, two layers, five methods."""
     classes = [f"class_{number}" for number in range(5)]
-    plan = _plan(folder, architectures, classes, jitter)
+    plan = made_plan(folder, architectures, classes, jitter)
     stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
     parts = store.begin(folder, identity_of(stored), stored.details(), resume=False)
     parts.keep_scores_of(stored.statistics())
@@ -100,7 +101,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     blocks = [range(start, min(start + store.BLOCK, images)) for start in range(0, images, store.BLOCK)]
     for checkpoint, item in enumerate(plan.checkpoints):
         for number, block in enumerate(blocks, checkpoint * len(blocks)):
-            parts.write("predictions", number, [_predictions(item.key, names, block, classes, rng)])
+            parts.write("predictions", number, [prediction_table(item.key, names, block, classes, rng)])
             parts.write("maps", number, _maps(item.key, names, block, jitter, rng))
     for place, comparison in enumerate(tasks(plan)):
         for number, block in enumerate(blocks, place * len(blocks)):
@@ -109,7 +110,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     return folder
 
 
-def _plan(folder: Path, architectures: int, classes: list[str], jitter: int) -> Plan:
+def made_plan(folder: Path, architectures: int, classes: list[str], jitter: int) -> Plan:
     metadata = {
         "format": 1, "architecture": "Made", "phase": "transfer", "classes": classes, "preprocessing": "none",
         "image_rule": RULE, "input_size": (224, 224), "input_range": (0, 255), "score_kind": "softmax",
@@ -128,7 +129,9 @@ def _plan(folder: Path, architectures: int, classes: list[str], jitter: int) -> 
     return Plan(checkpoints, pairs, Data(folder), Options(METHODS, jitter=jitter, select="all"), PLACES)
 
 
-def _predictions(key: str, names: list[str], block: range, classes: list[str], rng: np.random.Generator) -> pa.Table:
+def prediction_table(
+    key: str, names: list[str], block: range, classes: list[str], rng: np.random.Generator
+) -> pa.Table:
     count = len(block)
     columns = {
         "checkpoint": store.text(key, count),
@@ -162,24 +165,29 @@ def _maps(key: str, names: list[str], block: range, jitter: int, rng: np.random.
 
 
 def _scores(pair: str, names: list[str], block: range, rng: np.random.Generator) -> list[pa.Table]:
-    tables = []
-    for reference, metrics in (("observed", COLUMNS), ("chance", STABILITY)):
-        width, count = len(metrics), len(block) * len(metrics)
-        columns: dict[str, Any] = {
-            "record": np.repeat(np.arange(block.start, block.stop, dtype=np.int32), width),
-            "image": store.coded(np.repeat(np.arange(len(block)), width), [names[n] for n in block]),
-            **{name: store.text("x", count) for name in ("group", "class", "architecture", "phase", "layer", "method")},
-            "pair": store.text(pair, count),
-            "replicate": np.zeros(count, np.int32),
-            "reference": store.text(reference, count),
-            "metric": store.coded(np.tile(np.arange(width), len(block)), list(metrics)),
-            "value": rng.random(count),
-            "reason": store.reasons(np.zeros(count, np.uint8)),
-        }
-        tables.append(
-            pa.table({name: columns[name] for name in store.SCHEMAS["scores"].names}, store.SCHEMAS["scores"])
-        )
-    return tables
+    return [
+        score_table(pair, reference, metrics, names, np.array(block), rng.random((len(block), len(metrics))))
+        for reference, metrics in (("observed", COLUMNS), ("chance", STABILITY))
+    ]
+
+
+def score_table(
+    pair: str, reference: str, metrics: Sequence[str], names: list[str], records: np.ndarray, values: np.ndarray
+) -> pa.Table:
+    """Values (n, metrics) of some records."""
+    width, count = len(metrics), values.size
+    columns: dict[str, Any] = {
+        "record": np.repeat(records.astype(np.int32), width),
+        "image": store.coded(np.repeat(np.arange(len(records)), width), [names[n] for n in records]),
+        **{name: store.text("x", count) for name in ("group", "class", "architecture", "phase", "layer", "method")},
+        "pair": store.text(pair, count),
+        "replicate": np.zeros(count, np.int32),
+        "reference": store.text(reference, count),
+        "metric": store.coded(np.tile(np.arange(width), len(records)), list(metrics)),
+        "value": values.ravel(),
+        "reason": store.reasons(np.zeros(count, np.uint8)),
+    }
+    return pa.table({name: columns[name] for name in store.SCHEMAS["scores"].names}, store.SCHEMAS["scores"])
 
 
 def _evaluation(plan: Plan, images: int) -> Evaluation:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from harness import store
-from harness.compare import STABILITY, Comparer, read_collected, tasks
+from harness.compare import COLUMNS, STABILITY, Comparer, read_collected, tasks
 from harness.gate import judge
 from harness.plans import read_stored, restore
 from harness.policy import parse_policy
-from harness.results import Evaluation
+from harness.results import Evaluation, MetricSummary, PairResult
 from harness.summary import groups_of
 from kernels.chance import derangements, sampled
 from kernels.metrics import pair_metrics
-from tests import made_results, tiny_graphs
+from tests import made_results, tiny_graphs, vast_studies
+from tests.conftest import ROOT
 from tests.tiny_graphs import evaluate, maps_of, metric, read_rows
 
 PATIENTS, EACH = 66, 2
@@ -257,3 +262,60 @@ def test_scores_of_some_metrics_are_columns_of_those_of_all(part: tuple[Evaluati
             places = [every.names.index(name) for name in some.names]
             np.testing.assert_array_equal(some.values, every.values[:, places])
             np.testing.assert_array_equal(some.codes, every.codes[:, places])
+
+
+# Ten million rows
+
+VAST = 84_001  # images: 26 numbers observed and 34 of the floor for each of two methods
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_ten_million_rows_are_summarised_within_two_gigabytes(tmp_path: Path) -> None:
+    """0.7 GB were measured. Every number that has a closed form, or can be taken from the sample, is the right one."""
+    vast_studies.write(tmp_path, VAST)
+    parts = (tmp_path / "scores").iterdir()
+    assert sum(pq.read_metadata(part).num_rows for part in parts) > 10_000_000
+    line = [sys.executable, "-m", "tests.vast_studies", str(tmp_path), str(VAST), "300"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads(done.stdout)
+    print(f"{found['peak'] / 1e6:.2f} GB")
+    assert 1e5 < found["peak"] < 2e6  # KiB
+    pair = PairResult.model_validate(found["pair"])
+    for method in ("layercam", "gradcam++"):
+        for name in ("iou_top20", "centroid_shift", "area50_shift"):
+            require_vast(next(i for i in pair.metrics if (i.scope, i.metric, i.method) == ("all", name, method)))
+    compared = {item["metric"]: item["differences"][0] for item in found["study"]["comparisons"]}
+    assert compared["ssim"]["value"] == pytest.approx(0, abs=1e-12)
+    assert compared["ssim"]["low"] < 0 < compared["ssim"]["high"]
+    assert compared["ssim"]["n"] == VAST
+
+
+def require_vast(item: MetricSummary) -> None:
+    """Mean, spread and quantiles of an even grid on 0..1, and the interval of the mean of patients' sums."""
+    plan, samples = vast_studies.planned(Path(), VAST)
+    task = next(task for task in tasks(plan) if task.kind == "pair" and task.method == item.method)
+    assert (item.n, item.n_patients, item.undefined) == (VAST, VAST // 2 + 1, {})
+    assert item.estimate.mean == pytest.approx(0.5)
+    assert item.sd == pytest.approx(math.sqrt((VAST**2 - 1) / 12) / VAST * math.sqrt(VAST / (VAST - 1)))
+    for share, value in ((0.05, item.q05), (0.25, item.q25), (0.5, item.median), (0.95, item.q95)):
+        assert value == pytest.approx((share * (VAST - 1) + 0.5) / VAST)
+    own = vast_studies.values(np.arange(VAST), VAST, task, "observed")[:, COLUMNS.index(item.metric)]
+    sums = np.add.reduceat(own - 0.5, np.arange(0, VAST, 2))  # of patients
+    error = math.sqrt((sums**2).sum()) / VAST
+    assert (item.estimate.low, item.estimate.high) == pytest.approx((0.5 - 1.96 * error, 0.5 + 1.96 * error), abs=error)
+    assert item.floor.mean == pytest.approx(0.875)
+    drawn = vast_studies.drawn_for_chance(samples)
+    chance = vast_studies.values(drawn, VAST, task, "chance")[:, STABILITY.index(item.metric)]
+    floor = vast_studies.values(drawn, VAST, task, "jitter")[:, STABILITY.index(item.metric)]
+    observed, chance, floor = (by_class(drawn, values) for values in (own[drawn], chance, floor))
+    assert item.chance.mean == pytest.approx(chance)
+    assert item.index.sampled == len(drawn)
+    if item.stable_is == "high":
+        assert item.index.value == pytest.approx((observed - chance) / (floor - chance))
+
+
+def by_class(drawn: np.ndarray, values: np.ndarray) -> float:
+    """The mean over the classes (record modulo 5), each as often as it is among all."""
+    sizes = np.bincount(np.arange(VAST) % 5)
+    return float(sum(sizes[k] * values[drawn % 5 == k].mean() for k in range(5)) / VAST)
