@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import tf2onnx
 from export import passes
 from export.assemble import Forward, check_forward
 from export.emit import dimensions
+from export.grids import Arrangement, as_map
 from export.logs import warnings_of
 from harness.errors import InputError
 
@@ -137,31 +139,56 @@ def _converted(pinned: Any, keys: Sequence[str], size: tuple[int, int]) -> Any:
 
     @tf.function(input_signature=signature)
     def forward(image: Any) -> Any:
-        return dict(zip(keys, pinned(image, training=False), strict=True))
+        with _functions_inlined():
+            return dict(zip(keys, pinned(image, training=False), strict=True))
 
     with warnings_of("tf2onnx", logging.ERROR) as complaints:
-        proto, _ = tf2onnx.convert.from_function(forward, signature, opset=OPSET, inputs_as_nchw=["image"])
+        proto, _ = tf2onnx.convert.from_function(
+            forward, signature, opset=OPSET, inputs_as_nchw=["image"], custom_op_handlers={"Erfc": (_erfc, [])}
+        )
     if complaints:  # tf2onnx logs operators that it does not know, and writes a file all the same
         raise InputError(f"tf2onnx could not convert the model: {complaints[0]}")
     return proto
 
 
+def _erfc(context: Any, node: Any, _name: str, _args: list) -> None:
+    """1 - erf(x), of which Keras makes Gelu and which tf2onnx does not know."""
+    dtypes, shapes = [context.get_dtype(node.output[0])], [context.get_shape(node.output[0])]
+    one = context.make_const(f"{node.name}/one", np.ones((), np.float32))
+    error = context.make_node("Erf", node.input, dtypes=dtypes, shapes=shapes)
+    context.remove_node(node.name)
+    context.make_node("Sub", [one.output[0], error.output[0]], outputs=node.output, dtypes=dtypes, shapes=shapes)
+
+
+@contextmanager
+def _functions_inlined() -> Iterator[None]:
+    """Keras wraps grouped convolutions into functions compiled by XLA, which tf2onnx does not look into."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
 def _as_forward(converted: ir.Model, keys: Sequence[str], layers: Sequence[str]) -> Forward:
     outputs = {value.name: value for value in converted.graph.outputs}
     logits, *maps = (outputs[key] for key in keys)
-    tensors = [_channels_first(value).name for value in maps]
+    tensors = [_channels_first(converted.graph, value).name for value in maps]
+    passes.infer_shapes(converted)
     forward = Forward(converted, str(logits.name), dict(zip(layers, map(str, tensors), strict=True)))
     check_forward(forward)
+    converted.graph.outputs[:] = [logits, *forward.layers.values()]  # pinned: no pass folds them away
     return forward
 
 
-def _channels_first(value: ir.Value) -> ir.Value:
-    """The (N, C, h, w) tensor behind an output that the converter delivers channels last."""
-    producer = value.producer()
+def _channels_first(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """The (N, C, h, w) tensor behind an output that the converter delivers channels last, or one made of it."""
+    source, producer = value, value.producer()
     while producer is not None and producer.op_type in ("Transpose", "Identity"):
-        value = producer.inputs[0]  # type: ignore[assignment]
+        source = producer.inputs[0]  # type: ignore[assignment]
         if producer.op_type == "Transpose":
-            break
-        producer = value.producer()
-    assert len(dimensions(value)) == 4
-    return value
+            return source
+        producer = source.producer()
+    height, width = dimensions(source)[1:3]
+    return as_map(graph, source, Arrangement("nhwc", (height or 0, width or 0)))

@@ -202,6 +202,9 @@ APPLICATIONS = {  # an early, a middle and the last layer
     "VGG16": ("block2_pool", "block4_conv2", "block5_pool"),
     "Xception": ("block3_sepconv1_bn", "block8_sepconv2_bn", "block14_sepconv2_act"),
     "EfficientNetB0": ("block2b_add", "block4c_add", "top_activation"),
+    "EfficientNetV2B0": ("block2b_add", "block5b_add", "top_activation"),
+    "ConvNeXtTiny": tuple(f"convnext_tiny_stage_{place}_identity" for place in ("1_block_1", "2_block_6", "3_block_2")),
+    "MobileNetV3Small": ("expanded_conv_2_add", "expanded_conv_9_add", "activation_17"),
     "NASNetMobile": ("normal_concat_0", "normal_concat_6", "normal_concat_12"),
 }
 DEEP = {
