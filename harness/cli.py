@@ -81,7 +81,7 @@ def cli() -> None:
 @click.option(
     "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Where the work is done."
 )
-@click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else this machine].")
+@click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else one on this machine].")
 @click.option("--workers", type=click.IntRange(1), help="Ray workers [as many as the cluster holds].")
 @click.option(
     "--gpus-per-worker", type=click.FloatRange(0, min_open=True), help="GPUs, or share of one [1 unless on cpu]."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.collect import Progress, Running
@@ -58,7 +61,7 @@ class Local:
 class Pool:
     """The workers to hire in a Ray cluster.
 
-    address: host:port of the cluster, None for the one that RAY_ADDRESS names or else one on this machine
+    address: host:port of the cluster, None for one on this machine that ends with the evaluation
     workers: None for as many as the cluster holds
     threads, gpus: CPUs and (a share of) GPUs of each
     """
@@ -78,9 +81,21 @@ def opened(pool: Pool | None) -> Iterator[Engine]:
     if pool is None:
         yield Local()
         return
+    pool = replace(pool, address=pool.address or os.environ.get("RAY_ADDRESS"))
+    if pool.address is None:
+        _lock()
     try:
         from harness.ray_engine import cluster
     except ImportError:
         raise InputError("--engine ray: Ray is not installed; pip install 'evidence-drift[ray]'") from None
     with cluster(pool) as found:
         yield found
+
+
+def _lock() -> None:
+    """Let a cluster of our own answer to this process only: Ray listens on every network and runs what it is sent.
+
+    Ray reads this when it is imported.
+    """
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)

@@ -37,7 +37,6 @@ from harness.stages import Stage
 
 DEATHS = 5  # of workers over one item, until the evaluation gives up
 PATIENCE = 300.0  # seconds without any worker, until it gives up
-LOOPBACK = "127.0.0.1"
 _SAME = ("evidence-drift", "onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless")  # on every node
 _LOST = (RayActorError, WorkerCrashedError, ObjectLostError)
 
@@ -48,7 +47,7 @@ def cluster(pool: Pool) -> Iterator[Cluster]:
 
     :raises InputError: no cluster at the address, nodes with other packages, or a pool that does not fit into it.
     """
-    _connect(pool.address or os.environ.get("RAY_ADDRESS"))
+    _connect(pool.address)
     try:
         yield Cluster(pool)
     finally:
@@ -204,7 +203,7 @@ def _connect(address: str | None) -> None:
     quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, _node_ip_address=LOOPBACK, **quietly)
+            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quietly)
         else:
             ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError) as error:
