@@ -39,26 +39,23 @@ def infer_shapes(model: ir.Model, check_type: bool = True) -> None:
 
     :raises InputError: the graph contradicts itself (the pass of onnx-ir only logs that).
     """
+    _infer_around_gaps(model)
     with warnings_of("onnx_ir.passes.common.shape_inference") as complaints:
-        infer = common.ShapeInferencePass(check_type=check_type, strict_mode=True, data_prop=True)
-        infer(model)
-        while not complaints and _shape_like_input(model.graph):
-            infer(model)
+        common.ShapeInferencePass(check_type=check_type, strict_mode=True, data_prop=True)(model)
     if complaints:
         raise InputError(f"the graph's shapes contradict each other: {complaints[0]}")
 
 
-def _shape_like_input(graph: ir.Graph) -> bool:
-    """Give the nodes that ONNX does not infer, though they keep the shape, the shape of their input."""
-    found = [
-        (node.inputs[0], node.outputs[0])
-        for node in graph
-        if node.op_type in _KEEP_SHAPE and node.inputs[0] is not None and node.outputs[0].shape is None
-    ]
-    known = [(x, y) for x, y in found if x.shape is not None]
-    for x, y in known:
-        y.shape, y.type = x.shape, x.type
-    return bool(known)
+def _infer_around_gaps(model: ir.Model) -> None:
+    """Give nodes that ONNX does not infer, though they keep the shape, the shape of their input, first to last."""
+    infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    gaps = [node for node in model.graph if node.op_type in _KEEP_SHAPE and node.outputs[0].shape is None]
+    for node in gaps:
+        with warnings_of("onnx_ir.passes.common.shape_inference"):
+            infer(model)
+        source = node.inputs[0]
+        assert source is not None
+        node.outputs[0].shape, node.outputs[0].type = source.shape, source.type
 
 
 def compose_transposes(graph: ir.Graph) -> int:

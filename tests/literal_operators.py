@@ -3,6 +3,7 @@
 ConvTranspose: groups with output_padding fail there. MaxPool: asymmetric padding gives another shape. Pad: negative
 amounts are refused. LRN: wrong by far. Erf, Gelu, GroupNormalization: float32 only. GatherElements: indices of another
 shape are refused. LpNormalization: without absolute values. GlobalLpPool: not there.
+GlobalMaxPool: four axes only. Mean: a first input that is broadcast is refused.
 
 Each stands in for the reference implementation on both sides of a gradient check.
 """
@@ -79,6 +80,13 @@ class MaxPool(OpRun):
         return (y, winners) if len(self.onnx_node.output) > 1 else (y,)
 
 
+class Mean(OpRun):
+    op_domain = ""
+
+    def _run(self, *inputs):
+        return (np.asarray(sum(inputs) / len(inputs)),)
+
+
 class Pad(OpRun):
     op_domain = ""
 
@@ -125,6 +133,13 @@ class GlobalLpPool(OpRun):
         return ((np.abs(x) ** p).sum(axis=axes, keepdims=True) ** (1 / p),)
 
 
+class GlobalMaxPool(OpRun):
+    op_domain = ""
+
+    def _run(self, x):
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class GroupNormalization(OpRun):
     op_domain = ""
 
@@ -148,10 +163,12 @@ LITERAL = [
     GatherElements,
     Gelu,
     GlobalLpPool,
+    GlobalMaxPool,
     GroupNormalization,
     LRN,
     LpNormalization,
     MaxPool,
+    Mean,
     Pad,
 ]
 

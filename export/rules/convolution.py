@@ -79,15 +79,25 @@ def _transposed_convolution(s: Step, window: Window) -> ir.Value:
 def _transposed_input(s: Step) -> ir.Value:
     """y = transposed convolution of x with W (C, M/g, k...): x' is the plain convolution of g with that W."""
     kernel = _sizes(s, s.b)[2:]
+    pads = _transposed_pads(s, kernel)
     return s.op.Conv(
-        s.g,
+        _without_unreached(s, pads),
         s.b,
         kernel_shape=kernel,
         strides=s.attribute("strides", [1] * len(kernel)),
         dilations=s.attribute("dilations", [1] * len(kernel)),
-        pads=_transposed_pads(s, kernel),
+        pads=[max(pad, 0) for pad in pads],
         group=s.attribute("group", 1),
     )
+
+
+def _without_unreached(s: Step, pads: list[int]) -> ir.Value:
+    """g without the pixels that output_padding adds beyond the reach of x: those where the padding is negative."""
+    crop = [min(pad, 0) for pad in pads]
+    if not any(crop):
+        return s.g
+    half = len(crop) // 2
+    return s.op.Pad(s.g, s.op.integers(0, 0, *crop[:half], 0, 0, *crop[half:]), s.number(0.0))
 
 
 def _transposed_pads(s: Step, kernel: tuple[int, ...]) -> list[int]:

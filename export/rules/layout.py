@@ -20,13 +20,24 @@ def _transposed_back(s: Step) -> ir.Value:
 def _concat(s: Step, active: frozenset[int]) -> list[ir.Value | None]:
     """y = inputs end to end along one axis: each input takes its stretch of g."""
     axis = s.attribute("axis", 0) % len(s.shape(s.y))
-    sizes = [s.shape(s.input(index))[axis] or 0 for index in range(len(s.node.inputs))]
+    count = len(s.node.inputs)
+    sizes = [s.shape(s.input(index))[axis] for index in range(count)]
+    if None in sizes:
+        return _stretches_of_unknown_size(s, axis)
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    stretches: list[ir.Value | None] = [None] * len(sizes)
+    stretches: list[ir.Value | None] = [None] * count
     for index in sorted(active):
         start, stop = s.op.integers(int(starts[index])), s.op.integers(int(starts[index + 1]))
         stretches[index] = s.op.Slice(s.g, start, stop, s.op.integers(axis))
     return stretches
+
+
+def _stretches_of_unknown_size(s: Step, axis: int) -> list[ir.Value | None]:
+    count = len(s.node.inputs)
+    if count == 1:
+        return [s.g]
+    sizes = [s.op.Gather(s.op.Shape(s.input(index)), s.op.integers(axis)) for index in range(count)]
+    return list(s.op.Split(s.g, s.op.Concat(*sizes, axis=0), axis=axis, _outputs=count))
 
 
 def _split(s: Step, active: frozenset[int]) -> list[ir.Value | None]:
