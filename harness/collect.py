@@ -77,7 +77,7 @@ def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str,
     for start in range(0, len(samples), store.BLOCK):
         stop = min(start + store.BLOCK, len(samples))
         rows = records.within(start, stop)
-        places = np.arange(len(records))[rows]
+        places = np.arange(rows.start, rows.stop)
         some = samples[start:stop]
         known = {n: unreadable[sample.name] for n, sample in enumerate(some) if sample.name in unreadable}
         found.append(Block(some, records.images[rows] - start, records.classes[rows], places, known))
