@@ -29,7 +29,9 @@ NAN = float("nan")
 
 _CHUNK = 2**18  # draws (resamples x patients) held at a time: 2 MB as float64, which the processor's cache holds
 _ROWS = 64  # resamples of a chunk at most, so that `_product` has blocks of a useful shape
+_LEAST_ROWS = 16  # resamples of a chunk of many patients, for the same reason: up to 32 MB
 _PRODUCT = 2**19  # multiplications of one matrix product: see `_product`
+_VECTOR = 2**13  # and of one with a vector
 _IMAGE_CHUNK = 2**20  # resamples x images held at a time: 8 MB as float64
 _REACH = 8  # half the width of a window for a bootstrap quantile, in standard errors of its rank
 _KEPT = 2**24  # bytes of draws that are kept for the next use; more are drawn again from the seed
@@ -178,14 +180,16 @@ class Resampling:
         columns = [
             _Ascending.of(column, self.patient, self.patients, shares) for column in _columns(values, self.images).T
         ]
+        table = np.hstack([column.table for column in columns]) if columns else np.empty((self.patients, 0))
         draws = min(draws, self.resamples)
         found = np.empty((draws, len(columns), len(shares)))
         for rows, drawn in self._counts():
             if rows.start >= draws:
                 break
             drawn = drawn[: draws - rows.start]
+            counts = _product(drawn, table).reshape(len(drawn), len(columns), -1)
             for number, column in enumerate(columns):
-                found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn)
+                found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn, counts[:, number])
         return found
 
     def n_patients(self, values: np.ndarray) -> np.ndarray:
@@ -213,12 +217,12 @@ class Resampling:
         if self._kept is None:
             yield from self._draws()
             return
-        for rows in _chunks(self.resamples, self.patients):
+        for rows in _chunks(self.resamples, self.patients, _LEAST_ROWS):
             yield rows, self._kept[rows].astype(np.float64)
 
     def _draws(self) -> Iterator[tuple[slice, np.ndarray]]:
         rng = np.random.default_rng(self._seed)
-        for rows in _chunks(self.resamples, self.patients):
+        for rows in _chunks(self.resamples, self.patients, _LEAST_ROWS):
             drawn = rng.integers(0, self.patients, (rows.stop - rows.start, self.patients), dtype=np.int32)
             counts = np.empty(drawn.shape)
             for row, patients in zip(counts, drawn, strict=True):
@@ -254,9 +258,9 @@ class _Ascending:
         table = np.stack([np.bincount(owners[:end], minlength=patients) for end in ends], axis=1)
         return cls(column[order], owners, shares, windows, table.astype(np.float64))
 
-    def quantiles(self, drawn: np.ndarray) -> np.ndarray:
-        """(r, Q) quantiles in draws (r, patients); NaN in a draw that holds no value."""
-        total, *below = _product(drawn, self.table).T
+    def quantiles(self, drawn: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """(r, Q) quantiles in draws (r, patients), given the product with `table`; NaN in a draw without a value."""
+        total, *below = counts.T
         found = np.full((len(drawn), len(self.shares)), np.nan)
         for place, (share, window) in enumerate(zip(self.shares, self.windows, strict=True)):
             found[:, place] = self._first(drawn, window, below[place], share * total)
@@ -477,11 +481,12 @@ def _per_patient(
 def _product(drawn: np.ndarray, table: np.ndarray) -> np.ndarray:
     """drawn (r, patients) @ table (patients, C), in blocks of patients that are too small for a product with threads.
 
-    OpenBLAS spreads a product of more than about 10^6 multiplications over all cores and then waits for the slowest.
-    Where another process, or another thread of ours, holds a core, that took 10 to 60 times as long as one core.
+    OpenBLAS spreads a product of more than about 10^6 multiplications over all cores, and one with a vector from about
+    10^4 on, and then waits for the slowest. Where another process, or another thread of ours, holds a core, that took
+    10 to 60 times as long as one core.
     """
     total = np.zeros((len(drawn), table.shape[1]))
-    step = max(1, _PRODUCT // max(1, total.size))
+    step = max(1, (_PRODUCT if min(total.shape) > 1 else _VECTOR) // max(1, total.size))
     for start in range(0, len(table), step):
         total += drawn[:, start : start + step] @ table[start : start + step]
     return total
@@ -498,8 +503,11 @@ def _columns(values: np.ndarray, images: int) -> np.ndarray:
     return values
 
 
-def _chunks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of `rows` rows, such that a chunk of rows x width stays small; the same ones every time."""
-    step = min(_ROWS, max(1, _CHUNK // width))
+def _chunks(rows: int, width: int, least: int = 1) -> Iterator[slice]:
+    """Slices of `rows` rows, such that a chunk of rows x width stays small; the same ones every time.
+
+    :param least: number of rows for which a chunk may be so many times as large.
+    """
+    step = min(_ROWS, max(1, _CHUNK // width, min(least, least * _CHUNK // width)))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
