@@ -87,9 +87,14 @@ def _kept_places(s: Step) -> dict[int, list[int]]:
 
 
 def zeros_around(s: Step, value: ir.Value, axis: int, before: int, after: int) -> ir.Value:
-    """The value with zeros before and after it along an axis."""
-    pads = s.op.integers(before, after)
-    return s.op.Pad(value, pads, s.number(0.0), s.op.integers(axis))
+    """The value with zeros before and after it along an axis of x.
+
+    Every axis is spelled out: ONNX Runtime 1.31 moves a Transpose across a Pad as if it had no input `axes`.
+    """
+    others = [0] * len(s.shape(s.a))
+    begin, end = list(others), list(others)
+    begin[axis], end[axis] = before, after
+    return s.op.Pad(value, s.op.integers(*begin, *end), s.number(0.0))
 
 
 def _pad(s: Step) -> ir.Value:
@@ -99,8 +104,10 @@ def _pad(s: Step) -> ir.Value:
     pads = [int(pad) for pad in s.constant(1)]
     mode = s.attribute("mode", "constant")
     if mode == "constant":
-        axes_input = [s.input(3)] if s.has(3) else []
-        return s.op.Pad(s.g, s.op.integers(*(-pad for pad in pads)), s.number(0.0), *axes_input)
+        back = [0] * (2 * rank)
+        for place, pad in enumerate(pads):
+            back[axes[place % len(axes)] + rank * (place // len(axes))] = -pad
+        return s.op.Pad(s.g, s.op.integers(*back), s.number(0.0))
     cotangent = s.g
     for place, axis in enumerate(axes):
         before, after = pads[place], pads[len(axes) + place]
