@@ -4,10 +4,10 @@ Workers are plain Ray actors. Each holds the graph of the current checkpoint in 
 of images after the other, decodes them in its own threads (as many as it has CPUs, ahead of the session, exactly as
 in one process) and writes the parts itself: rows and maps never pass through this process, which sees progress only.
 
-Ray Data's actor pools were measured, too (docs/scale.md): they are not faster, since nothing is left to stream between
-stages, their readers need CPUs beside the workers and hang without, and a block stays with its actor until that comes
-back, which on a node that is lost and not replaced is never. Here whatever a lost worker did goes to whichever worker
-is free, and another worker is hired in its place as soon as the cluster has room for one.
+Ray Data's actor pools were tried, too (docs/scale.md): nothing is left to stream between stages, readers of their own
+need CPUs beside the workers and hang without, and a pool lives for one dataset, so that every checkpoint would start
+its processes anew. Here the workers stay, whatever a lost one did goes to whichever is free, and another is hired in
+its place as soon as the cluster has room for one.
 """
 
 from __future__ import annotations
