@@ -187,7 +187,7 @@ class Resampling:
             if rows.start >= draws:
                 break
             drawn = drawn[: draws - rows.start]
-            counts = _product(drawn, table).reshape(len(drawn), len(columns), -1)
+            counts = _product(drawn, table).reshape(len(drawn), len(columns), 1 + len(shares))
             for number, column in enumerate(columns):
                 found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn, counts[:, number])
         return found

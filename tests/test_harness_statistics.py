@@ -221,8 +221,10 @@ def test_sums_over_patients_add_up_and_stand_side_by_side() -> None:
     np.testing.assert_allclose(whole.sums, literal, rtol=1e-12, atol=1e-14)
 
 
-def test_no_columns_give_no_means() -> None:
-    assert Resampling(np.arange(5), seed=0, resamples=10).means(np.empty((5, 0))).shape == (10, 0)
+def test_no_columns_give_no_means_and_no_quantiles() -> None:
+    resampling = Resampling(np.arange(5), seed=0, resamples=10)
+    assert resampling.means(np.empty((5, 0))).shape == (10, 0)
+    assert resampling.quantiles(np.empty((5, 0)), (0.1, 0.5)).shape == (10, 0, 2)
 
 
 def test_patients_are_counted_where_they_have_a_defined_value() -> None:
