@@ -65,8 +65,8 @@ def compose_transposes(graph: ir.Graph) -> int:
         inner = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] else None
         if inner is None or inner.op_type != "Transpose" or inner.inputs[0] is None:
             continue
-        if inner.outputs[0].is_graph_output():  # a CAM layer stays on the way to the score
-            continue
+        if any(value.is_graph_output() for value in (inner.outputs[0], node.outputs[0])):
+            continue  # a CAM layer stays on the way to the score
         first, second = _order(inner), _order(node)
         combined = [first[axis] for axis in second]
         source = inner.inputs[0]
