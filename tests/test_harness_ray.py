@@ -475,7 +475,7 @@ ROWS = int(os.environ.get("EVIDENCE_DRIFT_ROWS", "10000"))
 def test_memory_of_driver_and_workers_is_flat(tmp_path: Path) -> None:
     """While a checkpoint is at work nothing grows; between two, the driver keeps half a KiB per image of the first.
 
-    EVIDENCE_DRIFT_ROWS=200000 takes ten minutes.
+    EVIDENCE_DRIFT_ROWS=200000 takes five minutes.
     """
     write_many(tmp_path / "images", ROWS)
     planned(tmp_path, tmp_path / "images" / "manifest.csv", work=0)
