@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.study import Plan
 
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
+MAP_SOURCES = ("kernels", "graph")
+PROVIDER_HELP = "cpu, cuda, tensorrt; several in order: tensorrt,cuda. cuda+tf32 allows TF32."
 LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
 ENGINES = ("local", "ray")
@@ -75,9 +77,12 @@ def cli() -> None:
 @click.option(
     "--margin", type=click.FloatRange(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02]."
 )
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images per call.")
+@click.option("--batch", type=click.IntRange(1), help="Images per call [16; on a GPU what is fastest].")
 @click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
+@click.option(
+    "--maps", type=click.Choice(MAP_SOURCES), help="Who makes the maps; graph: nodes that were exported with --fuse."
+)
 @click.option(
     "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Where the work is done."
 )
@@ -143,7 +148,7 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
 @click.option("--out", type=FILE, required=True, help="PNG to write.")
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
 def explain(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
     from harness import explain as explaining
@@ -217,7 +222,7 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Pat
 @click.option(
     "--digest", help="sha256 of the manifest, as `pack` printed it; without it the verdict is unauthenticated."
 )
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda or tensorrt.")
+@click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
 @click.option("--level", type=click.Choice(LEVELS), default="all", show_default=True, help="Graph optimisation.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Tolerances to use [those of the provider].")
@@ -237,13 +242,14 @@ def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: An
 @cli.command()
 @click.option("--warm", is_flag=True, help="Compile the kernels now, so that no evaluation waits for it.")
 def env(warm: bool) -> None:
-    """Show versions, execution providers and where our packages come from."""
-    import onnxruntime as ort
+    """Show versions, what execution providers lack, and where our packages come from."""
     from tabulate import tabulate
 
     from harness.environment import origins, versions
+    from harness.providers import PROVIDERS, gpu_model, state
 
-    rows = [*versions().items(), ("execution providers", ", ".join(ort.get_available_providers()))]
+    rows = [*versions().items(), ("GPU", gpu_model() or "none found")]
+    rows += [(f"provider {name}", state(name)) for name in PROVIDERS]
     rows += [(f"{name} from", folder) for name, folder in origins().items()]
     click.echo(tabulate(rows, tablefmt="plain"))
     if warm:
@@ -287,7 +293,9 @@ def _pool(asked: dict[str, Any]) -> Pool | None:
         if given:
             raise InputError(f"--{given[0].replace('_', '-')} belongs to --engine ray; add that, or leave it out")
         return None
-    gpus = asked["gpus_per_worker"] or (0.0 if asked["provider"] == "cpu" else 1.0)
+    from harness.providers import accelerated
+
+    gpus = asked["gpus_per_worker"] or float(accelerated(asked["provider"]))
     return Pool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
 
 
@@ -319,8 +327,8 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
 
 
-_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "resume", "strict")
-_OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance", "margin")
+_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "resume", "strict", "maps")
+_OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance", "margin", "maps")
 
 
 def _changes(asked: dict[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from harness import store
 from harness.dataset import UNLABELLED, Records, Sample
 from harness.errors import CannotEvaluateError, InputError
 from harness.images import channels_first, load_grey
-from harness.model import Model
+from harness.model import Explanation, Model
 from harness.pipeline import ahead
 from harness.study import Options, Selection
 from kernels.cam import cams
+from kernels.reasons import Reason
 
+BATCH = 16  # images per call on the CPU
 JITTER_SD = 1.0  # grey levels
 # Where each draw of the jitter moves the picture, in pixels (down, right); its map is moved back.
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -31,9 +33,12 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Running:
-    """How the work is cut up. It changes no number."""
+    """How the work is cut up. On the CPU it changes no number.
 
-    batch: int = 16
+    batch: images per call; None: 16 on the CPU, on an accelerator what is fastest there (`best_batch`)
+    """
+
+    batch: int | None = None
     threads: int = 1
     strict: bool = False  # stop at the first unreadable image
 
@@ -58,6 +63,15 @@ class Block:
     unreadable: Mapping[int, str] = field(default_factory=dict)  # images known as such, by their place, and why
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What one ONNX Runtime call found: the draw of the noise (0: none), the records it belongs to."""
+
+    draw: int
+    rows: np.ndarray
+    found: Explanation
+
+
 @dataclass
 class _Step:
     """What one ONNX Runtime call works on: decoded images and the class to explain in each."""
@@ -65,6 +79,7 @@ class _Step:
     rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
     samples: Sequence[Sample]  # (n,)
     greys: np.ndarray  # (n, H, W)
+    noisy: np.ndarray  # (draws, n, H, W)
     targets: np.ndarray  # (n,)
 
 
@@ -142,10 +157,10 @@ def _explained(
     model: Model, block: Block, wanted: Wanted, running: Running, errors: dict[int, str]
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
-    rows = _rows(block)
+    rows, size, batch = _rows(block), model.metadata.input_size, running.batch or BATCH
     decoded = ahead(
-        lambda start: _load(block, rows[start : start + running.batch], model.metadata.input_size, running.strict),
-        range(0, len(rows), running.batch),
+        lambda start: _load(block, rows[start : start + batch], size, wanted.options, running.strict),
+        range(0, len(rows), batch),
         depth=2 * running.threads,
         threads=running.threads,
     )
@@ -169,9 +184,9 @@ def _rows(block: Block) -> list[list[tuple[int, int]]]:
 
 
 def _load(
-    block: Block, batch: Sequence[list[tuple[int, int]]], size: tuple[int, int], strict: bool
+    block: Block, batch: Sequence[list[tuple[int, int]]], size: tuple[int, int], options: Options, strict: bool
 ) -> tuple[_Step, dict[int, str]]:
-    """The decoded images of a batch, and what is wrong with those that cannot be read."""
+    """The decoded images of a batch, with and without noise, and what is wrong with those that cannot be read."""
     greys: dict[int, np.ndarray] = {}
     wrong: dict[int, str] = {}
     for image, _ in (pairs[0] for pairs in batch):
@@ -184,8 +199,18 @@ def _load(
     kept = [pair for pairs in batch for pair in pairs if pair[0] in greys]
     rows = np.array([record for _, record in kept], np.int64)
     targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
+    samples = [block.samples[image] for image, _ in kept]
     pictures = np.stack([greys[image] for image, _ in kept]) if kept else np.zeros((0, *size), np.float32)
-    return _Step(rows, [block.samples[image] for image, _ in kept], pictures, targets), wrong
+    return _Step(rows, samples, pictures, _noisy(pictures, samples, options), targets), wrong
+
+
+def _noisy(pictures: np.ndarray, samples: Sequence[Sample], options: Options) -> np.ndarray:
+    """(draws, n, H, W): made where images are decoded, so that nothing waits for it."""
+    noisy = np.empty((options.jitter, *pictures.shape), np.float32)
+    for draw, made in enumerate(noisy, start=1):
+        for grey, sample, place in zip(pictures, samples, made, strict=True):
+            place[:] = jittered(grey, sample.name, draw, options.seed)
+    return noisy
 
 
 def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
@@ -194,39 +219,49 @@ def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
     return load_grey(block.samples[image].path, size)
 
 
-def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[tuple[int, np.ndarray, dict]]]:
-    """(logits, [(draw, rows, layer -> (A, G))]): the images themselves, then with noise where they may be compared."""
-    clean = model.explain(channels_first(step.greys), step.targets, wanted.layers)
+def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[_Call]]:
+    """(logits, calls): the images themselves, then with noise where they may be compared."""
+    maps = wanted.options.methods if wanted.options.maps == "graph" else ()
+    clean = model.explain(channels_first(step.greys), step.targets, wanted.layers, maps)
     broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
     if len(broken):
         name = step.samples[int(broken[0])].name
         raise CannotEvaluateError(f"{model.graph.path}: its logits for {name!r} are not finite; check the model")
     decided = model.metadata.decisions(clean.logits)
     targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
-    calls = [(0, step.rows, clean.layers)]
+    calls = [_Call(0, step.rows, clean)]
     compared = step.rows >= 0
     if wanted.select == "true-positive":
         compared = compared & decided[np.arange(len(targets)), targets]
-    chosen = np.flatnonzero(compared)
-    for draw in range(1, wanted.options.jitter + 1) if len(chosen) else ():
-        greys = np.stack(
-            [jittered(step.greys[n], step.samples[n].name, draw, wanted.options.seed) for n in chosen.tolist()]
-        )
-        calls.append(
-            (draw, step.rows[chosen], model.explain(channels_first(greys), targets[chosen], wanted.layers).layers)
-        )
+    if compared.any():
+        for draw, greys in enumerate(step.noisy, start=1):
+            found = model.explain(channels_first(greys[compared]), targets[compared], wanted.layers, maps)
+            calls.append(_Call(draw, step.rows[compared], found))
     return clean.logits, calls
 
 
-def _reduce(calls: Sequence[tuple[int, np.ndarray, dict]], methods: Sequence[str], threads: int) -> dict:
+def _reduce(calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
     """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
     found = {}
-    for draw, rows, layers in calls:
-        kept = rows >= 0
-        for layer, (activations, gradients) in layers.items():
+    for call in calls:
+        kept = call.rows >= 0
+        for (layer, method), maps in call.found.maps.items():
+            found[layer, method, call.draw] = (call.rows[kept], *_judged(method, maps[kept]))
+        for layer, (activations, gradients) in call.found.layers.items():
             for method, result in cams(methods, activations[kept], gradients[kept], threads).items():
-                found[layer, method, draw] = (rows[kept], *result)
+                found[layer, method, call.draw] = (call.rows[kept], *result)
     return found
+
+
+def _judged(method: str, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (n, h, w) that a graph made, and why some are undefined: there they are not finite.
+
+    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one.
+    """
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    reason = Reason.SINGULAR_ALPHA if method == "gradcam++" else Reason.NON_FINITE
+    maps = np.where(finite[:, None, None], maps, np.float32(np.nan))
+    return maps, np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)
 
 
 def _prediction_table(

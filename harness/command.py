@@ -25,6 +25,7 @@ from harness.errors import CannotEvaluateError, InputError
 from harness.model import layer_labels
 from harness.places import Place, write_bytes
 from harness.plans import Stored, identity_of, read_stored, restore
+from harness.providers import gpu_model
 from harness.pseudonyms import KEY, names_of, without_home
 from harness.report import write_report
 from harness.results import CheckpointResult, Evaluation
@@ -264,7 +265,13 @@ def _summarise(stored: Stored, collected: Collected, comparer: Comparer, executi
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         study=study,
-        environment={**stamp(), "provider": stored.provider, "provider_options": stored.provider_options},
+        environment={
+            **stamp(),
+            "provider": stored.provider,
+            "provider_options": stored.provider_options,
+            "gpu": gpu_model(),
+            "maps": options.maps,
+        },
         seconds={},
     )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -15,27 +13,14 @@ import onnxruntime as ort
 from pydantic import BaseModel, ValidationError
 from scipy.special import expit, softmax
 
-from harness import images
+from harness import images, providers
 from harness.digests import bytes_digest
-from harness.errors import CannotEvaluateError, InputError, first_line
+from harness.errors import InputError, first_line
 from harness.places import Place, place
 from harness.predictions import decisions
 
 FORMAT = 1
 PREFIX = "evidence_drift."
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
-NO_FOLDER = "/nowhere/weights-lie-outside-the-file"
-LEVELS = {
-    "disabled": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
-PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"cuda": {"use_tf32": "0"}}
 
 
 class LayerOutputs(BaseModel):
@@ -105,7 +90,7 @@ class Graph:
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
         """
         content = read_graph_file(path)
-        session = _session(path, content, "cpu", threads=1, level="disabled")
+        session = providers.session(path, content, "cpu", threads=1, level="disabled")
         return cls(path, _metadata(path, session.get_modelmeta().custom_metadata_map), bytes_digest(content))
 
     @property
@@ -120,22 +105,40 @@ class Graph:
                 return layer
         raise InputError(f"{self.path}: no CAM layer {name!r}; it has: {', '.join(self.layers)}")
 
+    def map_of(self, layer: str, method: str) -> str:
+        """The output that carries the map of a CAM method, made inside the graph; InputError where there is none."""
+        fused = self.layer(layer).maps
+        if method not in fused:
+            raise InputError(
+                f"{self.path}: makes no {method} map of layer {layer!r} itself (it makes: "
+                f"{', '.join(fused) or 'none'}); export it with --fuse, or evaluate without --maps graph"
+            )
+        return fused[method]
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one call returns. `layers` maps a CAM layer, as it was asked for, to (A, G), both (N, C, h, w)."""
+    """What one call returns. `layers` maps a CAM layer, as it was asked for, to (A, G), both (N, C, h, w).
+
+    `maps`: (layer, method) -> map (N, h, w), where the graph was asked for those instead.
+    """
 
     logits: np.ndarray  # (N, K)
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
+    maps: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
 class Model:
-    """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it."""
+    """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it.
 
-    def __init__(self, graph: Graph, session: ort.InferenceSession) -> None:
+    `bound`: calls go through IO binding, so that an accelerator keeps what is not asked for.
+    """
+
+    def __init__(self, graph: Graph, session: ort.InferenceSession, bound: bool = False) -> None:
         self.graph = graph
         self.metadata = graph.metadata
         self.seconds = 0.0
+        self.bound = bound
         self._session = session
 
     @classmethod
@@ -151,31 +154,53 @@ class Model:
     @classmethod
     def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
-        session = _session(path, content, provider, threads, level)
+        session = providers.session(path, content, provider, threads, level)
         metadata = _metadata(path, session.get_modelmeta().custom_metadata_map)
-        return cls(Graph(path, metadata, bytes_digest(content)), session)
+        return cls(Graph(path, metadata, bytes_digest(content)), session, bound=providers.accelerated(provider))
 
     @property
     def providers(self) -> dict[str, Any]:
         """The providers really in use, with their options."""
         return self._session.get_provider_options()
 
-    def explain(self, batch: np.ndarray, target: np.ndarray, layers: Sequence[str]) -> Explanation:
+    def explain(
+        self, batch: np.ndarray, target: np.ndarray, layers: Sequence[str], maps: Sequence[str] = ()
+    ) -> Explanation:
         """One forward and backward pass.
 
         :param batch: (N, 3, H, W) float32, grey levels 0..255.
         :param target: (N,) int64, the class to explain, -1 the predicted one.
         :param layers: CAM layers by role or name.
-        :raises InputError: a target outside -1..K-1, a layer that the graph has not.
+        :param maps: CAM methods whose maps the graph makes itself; then activations and gradients stay where they are.
+        :raises InputError: a target outside -1..K-1, a layer or a map that the graph has not.
         """
         self._check_target(target)
         wanted = {name: self.graph.layer(name) for name in layers}
-        names = ["logits", *(name for layer in wanted.values() for name in (layer.activations, layer.gradients))]
-        started = time.perf_counter()
-        found = dict(zip(names, self._session.run(names, {"image": batch, "target": target}), strict=True))
-        self.seconds += time.perf_counter() - started
+        if maps:
+            names = {(label, method): self.graph.map_of(label, method) for label in layers for method in maps}
+            found = self._run(["logits", *names.values()], batch, target)
+            return Explanation(found["logits"], {}, {key: found[name] for key, name in names.items()})
+        outputs = [name for layer in wanted.values() for name in (layer.activations, layer.gradients)]
+        found = self._run(["logits", *outputs], batch, target)
         pairs = {name: (found[layer.activations], found[layer.gradients]) for name, layer in wanted.items()}
         return Explanation(found["logits"], pairs)
+
+    def _run(self, names: list[str], batch: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
+        feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
+        started = time.perf_counter()
+        if self.bound:
+            binding = self._session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in names:
+                binding.bind_output(name, "cpu")
+            self._session.run_with_iobinding(binding)
+            values = binding.copy_outputs_to_cpu()
+        else:
+            values = self._session.run(names, feeds)
+        self.seconds += time.perf_counter() - started
+        return dict(zip(names, values, strict=True))
 
     def _check_target(self, target: np.ndarray) -> None:
         classes = self.metadata.classes
@@ -189,7 +214,7 @@ def require_comparable(before: Graph, after: Graph, across_networks: bool = Fals
 
     across_networks: two architectures of one study may differ in the size of their input
     """
-    for field, what in (
+    for name, what in (
         ("classes", "classes"),
         ("image_rule", "image rules"),
         ("score_kind", "score kinds"),
@@ -197,8 +222,8 @@ def require_comparable(before: Graph, after: Graph, across_networks: bool = Fals
         ("thresholds", "thresholds"),
         ("input_size", "input sizes"),
     ):
-        a, b = getattr(before.metadata, field), getattr(after.metadata, field)
-        if a != b and not (across_networks and field == "input_size"):
+        a, b = getattr(before.metadata, name), getattr(after.metadata, name)
+        if a != b and not (across_networks and name == "input_size"):
             raise InputError(
                 f"{before.path} and {after.path} have different {what}: {_brief(a)} and {_brief(b)}; "
                 "export both from runs of one configuration"
@@ -234,33 +259,6 @@ def read_graph_file(path: Place) -> bytes:
         return place(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
-
-
-def _session(path: Place, content: bytes, provider: str, threads: int, level: str) -> ort.InferenceSession:
-    name = PROVIDERS.get(provider)
-    if name is None:
-        raise InputError(f"unknown provider {provider!r}; choose one of {', '.join(PROVIDERS)}")
-    if name not in ort.get_available_providers():
-        raise CannotEvaluateError(f"provider {provider!r} was asked for, but this ONNX Runtime has no {name}")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    ort.set_default_logger_severity(4)  # what goes wrong is raised, and said in a sentence of ours
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
-    # Two sessions take turns: threads that spin while waiting for work would slow the other one down.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Weights outside of the file would be under no digest: ONNX Runtime shall find none.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_FOLDER)
-    try:
-        with redirect_stdout(io.StringIO()):  # ONNX Runtime prints there when a provider does not start
-            session = ort.InferenceSession(content, options, providers=[(name, PROVIDER_OPTIONS.get(provider, {}))])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({first_line(error)})") from error
-    if session.get_providers()[0] != name:
-        raise CannotEvaluateError(
-            f"provider {provider!r} was asked for, but ONNX Runtime fell back to {session.get_providers()[0]}"
-        )
-    return session
 
 
 def _metadata(path: Place, properties: Mapping[str, str]) -> GraphMetadata:

@@ -25,7 +25,8 @@ from harness.environment import versions
 from harness.errors import CannotEvaluateError, InputError
 from harness.golden import Explained, as_expected, deviation, run_case, worse
 from harness.images import RULE, load_grey
-from harness.model import LEVELS, PROVIDERS, Model
+from harness.model import Model
+from harness.providers import LEVELS, PROVIDERS
 from harness.rounding import rounded
 from harness.store import write_whole
 from kernels.metrics import METRICS

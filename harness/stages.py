@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from harness.batches import best_batch
 from harness.collect import Block, Progress, Running, Wanted, collect_block
 from harness.compare import Comparer, tasks
 from harness.dataset import Sample, content_digests
 from harness.digests import bytes_digest
 from harness.errors import InputError
 from harness.model import Model, read_graph_file
+from harness.providers import accelerated
 from harness.quarantine import deadly
 from harness.store import Store
 from harness.study import Checkpoint
@@ -87,6 +89,8 @@ class Explaining:
     def _opened(self) -> Model:
         if self._model is None:
             self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, self.running.threads)
+            if self.running.batch is None and accelerated(self.provider):
+                self.running = replace(self.running, batch=best_batch(self._model, self.wanted))
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from harness.places import Address, Place, place
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 Selection = Literal["true-positive", "agree", "all"]
+MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
 SELECTIONS: tuple[Selection, ...] = ("true-positive", "agree", "all")
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
 JITTER_DRAWS = 4
@@ -42,6 +43,7 @@ class Options:
     jitter: int = JITTER_DRAWS  # draws of the noise floor, 0 for none
     chance: int = CHANCE_DRAWS  # derangements of the chance level, 0 for none
     margin: float = 0.02  # two accuracies closer than this count as equal
+    maps: MapSource = "kernels"
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class StudyConfig(_Config):
     jitter: int = Field(default=JITTER_DRAWS, ge=0)
     chance: int = Field(default=CHANCE_DRAWS, ge=0)
     margin: float = Field(default=Options.margin, gt=0, lt=1)
+    maps: MapSource = "kernels"
     architecture: list[ArchitectureConfig] = Field(min_length=1)
 
 
@@ -183,6 +186,7 @@ def read_study(path: Place) -> Plan:
         jitter=config.jitter,
         chance=config.chance,
         margin=config.margin,
+        maps=config.maps,
     )
     root = here / config.root if config.root else None
     return make_plan(
@@ -215,6 +219,8 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     found = tuple(checkpoints.values())
     _require_one_vocabulary(found, pairs)
     layers = common_layers([checkpoint.graph for checkpoint in found], options.layers)
+    if options.maps == "graph":
+        _ = [c.graph.map_of(layer, method) for c in found for layer in layers for method in options.methods]
     return Plan(found, tuple(pairs), data, options, tuple(layers))
 
 

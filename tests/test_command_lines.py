@@ -71,7 +71,7 @@ def test_demonstration_without_arguments(
         ({"--data": "gone.csv"}, 2, "gone.csv: no such manifest or folder"),
         ({"--data": None}, 2, "give --before, --after and --data together"),
         ({"--layer": "middle"}, 2, "no CAM layer 'middle'"),
-        ({"--provider": "abacus"}, 2, "unknown provider 'abacus'; choose one of cpu"),
+        ({"--provider": "abacus"}, 2, "unknown provider 'abacus'; choose from cpu"),
         ({"--provider": "cuda"}, 3, "provider 'cuda' was asked for, but"),
         ({"--method": "scorecam"}, 2, "'scorecam' is not one of"),
         ({"--batch": "0"}, 2, "0 is not in the range x>=1"),

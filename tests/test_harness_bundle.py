@@ -22,7 +22,7 @@ from harness.deidentify import KEPT, pixels_only
 from harness.errors import CannotEvaluateError, InputError
 from harness.golden import deviation, exceeded
 from harness.images import load_grey
-from harness.model import LEVELS
+from harness.providers import LEVELS
 from harness.pack import FLOOR, SAFETY, Wanted, pack, tolerances
 from harness.rounding import rounded
 from harness.verify import Running, Verification, as_json, report, verify
