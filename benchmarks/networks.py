@@ -1,0 +1,91 @@
+"""The networks that are timed: pairs of checkpoints with random weights from fixed seeds, as Keras files and exported.
+
+They are made once and kept in `.benchmarks/networks/`, in a folder whose name changes with whatever they depend on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ("bacterial_pneumonia", "covid19", "normal", "pneumonia_nih", "viral_pneumonia")
+SIZES = {"ResNet50V2": 224, "DenseNet201": 224, "InceptionV3": 299}
+LAYERS = {"ResNet50V2": "conv5_block2_out", "DenseNet201": "conv5_block31_concat", "InceptionV3": "mixed9"}
+PHASES = ("transfer", "finetune")
+NUDGE = 0.05  # by which the weights of the second checkpoint differ, as a share of their standard deviation
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of two checkpoints of one architecture, and the CAM layer that is compared."""
+
+    folder: Path
+    architecture: str
+    layer: str
+
+    def keras(self, phase: str) -> Path:
+        return self.folder / f"{phase}.keras"
+
+    def onnx(self, phase: str) -> Path:
+        return self.folder / f"{phase}.onnx"
+
+    @property
+    def written(self) -> bool:
+        return self.folder.is_dir()
+
+
+def checkpoints(architecture: str) -> Checkpoints:
+    """The pair of `architecture`, made where it is not there yet (a minute or two, parity included)."""
+    found = Checkpoints(ROOT / ".benchmarks" / "networks" / _key() / architecture, architecture, LAYERS[architecture])
+    if not found.written:
+        from tests.keras_models import backbone
+
+        write(found, backbone(architecture, SIZES[architecture], len(CLASSES)), CLASSES)
+    return found
+
+
+def write(into: Checkpoints, model: Any, classes: tuple[str, ...]) -> None:
+    """Save and export `model`, and once more with nudged weights; the folder is there whole or not at all."""
+    partial = Checkpoints(into.folder.with_name(into.folder.name + ".partial"), into.architecture, into.layer)
+    shutil.rmtree(partial.folder, ignore_errors=True)
+    partial.folder.mkdir(parents=True)
+    for phase in PHASES:
+        model.save(partial.keras(phase))
+        _export(partial, phase, classes)
+        _nudge(model)
+    partial.folder.rename(into.folder)
+
+
+def _export(into: Checkpoints, phase: str, classes: tuple[str, ...]) -> None:
+    from export.finish import Request
+    from export.from_keras import export_checkpoint
+    from export.record import CheckpointRecord
+
+    facts = {"architecture": into.architecture, "cam_layers": {"penultimate": into.layer}, "score": "softmax"}
+    record = CheckpointRecord(into.keras(phase), phase, facts)
+    export_checkpoint(record, Request(["penultimate"], into.onnx(phase), classes=classes))
+
+
+def _nudge(model: Any) -> None:
+    rng = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        value = weight.numpy()
+        weight.assign(value + NUDGE * value.std() * rng.standard_normal(value.shape))
+
+
+def _key() -> str:
+    """Changes with the export's sources, with this file's, and with the packages that make the files."""
+    sources = [*(ROOT / "export").rglob("*.py"), ROOT / "tests" / "keras_models.py", Path(__file__)]
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    for package in ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir"):
+        digest.update(f"{package} {version(package)}".encode())
+    return digest.hexdigest()[:12]
