@@ -1,0 +1,1 @@
+"""The study of docs/study, from training to the written page: `python -m scripts.study`."""
