@@ -1,1 +1,1 @@
-"""Speed against the usual libraries, as ratios within one run. `python -m benchmarks --help` prints a table."""
+"""Speed against the usual libraries, as ratios within one run. `python -m benchmarks report` prints them."""

@@ -1,12 +1,18 @@
-"""`python -m benchmarks kernels`: time the kernels beside their rivals and print a Markdown table of ratios."""
+"""`python -m benchmarks report`: time the suites beside their rivals, and judge the ratios by a stored report."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from benchmarks.report import kernel_table, replace_section, run
+from benchmarks import judge, report
+from benchmarks.rows import Report
+from harness.errors import run_command_line
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+ROUNDS = click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Turns of each contender.")
 
 
 @click.group()
@@ -14,31 +20,54 @@ def main() -> None:
     """Benchmarks, as ratios within one run."""
 
 
-@main.command()
+@main.command("report")
+@click.option("--suite", "suites", multiple=True, type=click.Choice(list(report.SUITES)), help="Repeatable [all].")
+@ROUNDS
+@click.option("--out", type=FILE, help="Write the report as Markdown, too.")
+@click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
+@click.option("--compare", type=FILE, help="Exit with 1 where a ratio is worse than in this JSON.")
 @click.option(
-    "--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Replace the table in FILE."
-)
-def kernels(write: Path | None) -> None:
-    """The map kernels against numpy, SciPy, scikit-image and OpenCV, on one thread."""
-    table = kernel_table(run("benchmarks/test_kernels_speed.py"))
-    click.echo(table)
-    if write:
-        write.write_text(
-            replace_section(write.read_text(encoding="utf-8"), "kernels-benchmark", table), encoding="utf-8"
-        )
+    "--tolerance", default=0.8, show_default=True, type=click.FloatRange(0, 1, min_open=True),
+    help="Worse: below this share of the stored ratio.",
+)  # fmt: skip
+def write_report(
+    suites: tuple[str, ...], rounds: int, out: Path | None, json_file: Path | None, compare: Path | None,
+    tolerance: float,
+) -> int:  # fmt: skip
+    """Every suite beside its rivals, as Markdown."""
+    chosen = suites or tuple(report.SUITES)
+    stored = _stored(compare)
+    found = report.measure(chosen, rounds, sys.argv[1:])
+    text = report.markdown(found)
+    click.echo(text)
+    for path, content in ((out, text), (json_file, found.model_dump_json(indent=1) + "\n")):
+        if path:
+            path.write_text(content, encoding="utf-8")
+    return _judged(stored, found, tolerance, chosen) if stored else 0
 
 
 @main.command()
-@click.option("--rounds", default=15, show_default=True, type=click.IntRange(3))
+@ROUNDS
 def engine(rounds: int) -> None:
     """Exported graphs against the forward pass alone and TensorFlow's compiled GradientTape, on two threads."""
-    import tensorflow as tf
+    click.echo(report.table(report.measure(["engine"], rounds, sys.argv[1:]).rows))
 
-    tf.config.threading.set_intra_op_parallelism_threads(2)
-    from benchmarks.engine_report import engine_table
 
-    click.echo(engine_table(rounds))
+def _stored(path: Path | None) -> Report | None:
+    """The stored report, looked at before a run of many minutes."""
+    if path is None:
+        return None
+    found = Report.read(path)
+    judge.require_same_machine(found, report.machine())
+    return found
+
+
+def _judged(stored: Report, found: Report, tolerance: float, suites: tuple[str, ...]) -> int:
+    judgement = judge.judge(stored, found, tolerance, suites)
+    for line in judgement.lines():
+        click.echo(line, err=True)
+    return 1 if judgement.worse else 0
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m benchmarks")
+    run_command_line(main, "python -m benchmarks")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+import tensorflow as tf
 
+from benchmarks.timing import THREADS
 from export import assemble, keras_source
 
 BATCH = 8
-THREADS = 2
 SIZES = {"ResNet50V2": 224, "DenseNet201": 224, "InceptionV3": 299}
 LAYERS = {  # architecture -> (last, penultimate, deep)
     "ResNet50V2": ("post_relu", "conv5_block2_out", "conv4_block6_out"),
@@ -62,3 +64,24 @@ def session(content: bytes) -> ort.InferenceSession:
 def feeds(size: int) -> dict[str, np.ndarray]:
     grey = np.random.default_rng(0).uniform(0, 255, (BATCH, 1, size, size)).astype(np.float32)
     return {"image": grey.repeat(3, axis=1), "target": np.arange(BATCH) % 5}
+
+
+def onnx_run(content: bytes, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    """One call of an exported graph."""
+    opened = session(content)
+    return lambda: opened.run(None, dict(feeds))
+
+
+def tape_run(model: Any, layer: str, feeds: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    """TensorFlow's compiled gradient of the same outputs."""
+    pinned = keras.Model(model.inputs, [model.output, model.get_layer(layer).output])
+    image, target = tf.constant(feeds["image"].transpose(0, 2, 3, 1)), tf.constant(feeds["target"])
+
+    @tf.function
+    def explained() -> Any:
+        with tf.GradientTape() as tape:
+            logits, activations = pinned(image, training=False)
+            score = tf.reduce_sum(tf.gather(logits, target, batch_dims=1))
+        return logits, activations, tape.gradient(score, activations)
+
+    return lambda: [value.numpy() for value in explained()]

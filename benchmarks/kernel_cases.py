@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kernel_rivals as rivals
-from benchmarks.report import OURS
+from benchmarks.timing import OURS
 from kernels.cam import METHODS, cams
 from kernels.metrics import METRICS, pair_metrics
 from kernels.resize import upsample

@@ -1,60 +1,132 @@
-"""From a run of pytest-benchmark to a Markdown table of ratios."""
+"""Run the suites, each in a process of its own, and write what they found."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
+import jinja2
 from tabulate import tabulate
 
-OURS = "ours"
-HEADERS = ("kernel", "ours, ms", "best rival", "its ms", "times faster", "wanted")
+from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
+from harness.environment import cpu_model, git_commit
+
+HERE = Path(__file__).parent
+HEADERS = ("what", "ours, ms", "rival", "its ms", "times faster", "wanted")
+ALIGN = ("left", "right", "left", "right", "right", "right")
+PARTS = ("onnxruntime", "collect", "compare", "summarise", "draw", "total")
+PACKAGES = (
+    "numpy", "scipy", "numba", "onnxruntime-gpu", "onnxruntime", "opencv-python-headless", "scikit-image",
+    "tensorflow", "keras", "tf-keras-vis", "torch", "torchvision", "grad-cam", "pytest-benchmark",
+)  # fmt: skip
 
 
-def run(path: str) -> dict[str, Any]:
-    """Run the benchmarks of `path` in one process; its JSON result."""
+@dataclass(frozen=True)
+class Suite:
+    """`benchmarks/test_NAME_speed.py`: its title, and the threads of array libraries while it runs."""
+
+    title: str
+    threads: int
+
+
+SUITES = {
+    "evaluate": Suite("End to end: `evaluate`, two checkpoints, two methods, every metric", 2),
+    "cam": Suite("The CAM pass: a batch of images to logits and maps by two methods", 2),
+    "engine": Suite("The differentiation engine: what the backward part costs", 2),
+    "kernels": Suite("Map kernels", 1),
+    "start": Suite("Start-up", 1),
+}
+
+
+def measure(suites: Sequence[str], rounds: int, words: Sequence[str]) -> Report:
+    """Run the suites one after the other.
+
+    :param rounds: turns of every contender in the suites on networks; a third of them end to end.
+    :param words: the command line, to be noted.
+    """
+    started, before = time.monotonic(), os.getloadavg()[0]
+    results = {name: run(name, rounds) for name in suites}
+    return Report(
+        machine=machine(),
+        versions=versions(),
+        git_commit=git_commit(),
+        command=shlex.join(["python", "-m", "benchmarks", *words]),
+        load=(round(before, 2), round(os.getloadavg()[0], 2)),
+        minutes=round((time.monotonic() - started) / 60, 1),
+        rows=[row for name, result in results.items() for row in rows_of(name, result)],
+        parts={case: parts for result in results.values() for case, parts in parts_of(result).items()},
+    )
+
+
+def run(suite: str, rounds: int) -> dict[str, Any]:
+    """Run one suite; pytest-benchmark's JSON result."""
+    environment = os.environ | {"BENCHMARK_THREADS": str(SUITES[suite].threads), "BENCHMARK_TURNS": str(rounds)}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "pytest", path, f"--benchmark-json={result}", "--benchmark-quiet"]
-        root = Path(__file__).parent.parent
-        finished = subprocess.run(command, cwd=root, stdout=sys.stderr, check=False)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", f"benchmarks/test_{suite}_speed.py"]
+        more = [f"--benchmark-json={result}", "--benchmark-quiet", "-p", "no:cacheprovider"]
+        finished = subprocess.run([*command, *more], cwd=HERE.parent, stdout=sys.stderr, check=False, env=environment)
         if finished.returncode:
-            raise click.ClickException("the benchmarks failed; see the output above")
+            raise click.ClickException(f"the suite {suite!r} failed; see the output above")
         return json.loads(result.read_text())
 
 
-def kernel_table(result: dict[str, Any]) -> str:
-    """One row per kernel: the fastest round of ours and of the fastest rival, per item, and their ratio."""
-    groups: dict[str, dict[str, Any]] = defaultdict(dict)
-    for entry in result["benchmarks"]:
-        groups[entry["group"]][entry["extra_info"]["contender"]] = entry
-    rows = [_row(name, contenders) for name, contenders in groups.items()]
-    machine = result["machine_info"]["cpu"].get("brand_raw", "an unnamed CPU")
-    note = f"CPU time on {machine}, one thread (for two: wall time), fastest round of one run, per map, pair or set."
-    return f"{tabulate(rows, HEADERS, 'pipe', disable_numparse=True, colalign=_ALIGN)}\n\n{note}"
+def machine() -> Machine:
+    """This machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Machine(cpu=cpu_model(), cores=len(os.sched_getaffinity(0)), memory=round(memory, 1))
 
 
-_ALIGN = ("left", "right", "left", "right", "right", "right")
+def versions() -> dict[str, str]:
+    """Package -> version, of those that are installed and timed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
-def _row(name: str, contenders: dict[str, Any]) -> tuple[str, ...]:
-    per_item = {who: 1e3 * e["stats"]["min"] / e["extra_info"]["items"] for who, e in contenders.items()}
-    ours = per_item.pop(OURS)
-    rival = min(per_item, key=lambda who: per_item[who])
-    wanted = contenders[OURS]["extra_info"]["wanted"]
-    return name, f"{ours:.3f}", rival, f"{per_item[rival]:.3f}", f"{per_item[rival] / ours:.1f}", f"{wanted}"
+def markdown(report: Report) -> str:
+    """The report for people."""
+    loader = jinja2.FileSystemLoader(HERE / "templates")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    tables = {name: table([row for row in report.rows if row.suite == name]) for name in SUITES}
+    return environment.get_template("benchmarks.md").render(
+        report=report, suites=SUITES, tables={name: text for name, text in tables.items() if text}, parts=parts(report)
+    )
 
 
-def replace_section(text: str, name: str, content: str) -> str:
-    """`text` with what stands between `<!-- name -->` and `<!-- /name -->` replaced by `content`."""
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise click.ClickException(f"the file needs the lines {start} and {end}, once each, around the table")
-    before, rest = text.split(start)
-    return f"{before}{start}\n\n{content}\n\n{end}{rest.split(end)[1]}"
+def table(rows: Sequence[Row]) -> str:
+    """The rows of one suite; nothing where there are none."""
+    cells = [(row.what, _ms(row.ours), row.rival, _ms(row.theirs), f"{row.ratio:.2f}", _wanted(row)) for row in rows]
+    return tabulate(cells, HEADERS, "pipe", disable_numparse=True, colalign=ALIGN) if cells else ""
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
+
+
+def _wanted(row: Row) -> str:
+    if row.wanted is None:
+        return ""
+    return f"{row.wanted:.2f}" + (" **(short)**" if row.is_short else "")
+
+
+def parts(report: Report) -> str:
+    """Where the seconds of `evaluate` go, one row per network."""
+    cells = [(case, *(f"{seconds.get(part, 0):.1f}" for part in PARTS)) for case, seconds in report.parts.items()]
+    return tabulate(cells, ("network", *(f"{part}, s" for part in PARTS)), "pipe", disable_numparse=True)

@@ -34,7 +34,7 @@ class Compared:
     The columns are those of `kernels.metrics.pair_metrics`, in its order; a pair with an empty map has NaN.
     """
 
-    accuracies: tuple[float, float]
+    accuracies: list[float]
     maps: dict[str, tuple[np.ndarray, np.ndarray]]
     metrics: dict[str, np.ndarray]
 
@@ -49,7 +49,7 @@ def compare(
         batch = classes[start : start + BATCH]
         found.append((before(greys, batch), after(greys, batch)))
     sides = [_joined(side) for side in zip(*found, strict=True)]
-    accuracies = tuple(float((side.logits.argmax(axis=1) == classes).mean()) for side in sides)
+    accuracies = [float((side.logits.argmax(axis=1) == classes).mean()) for side in sides]
     maps = {method: (sides[0].maps[method], sides[1].maps[method]) for method in sides[0].maps}
     return Compared(accuracies, maps, {method: scores(*pair) for method, pair in maps.items()})
 
