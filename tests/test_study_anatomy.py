@@ -150,11 +150,13 @@ def test_reading_tells_a_rise_and_uses_images_defined_on_both_sides() -> None:
     assert row["change"]["mean"] == pytest.approx((37 * 0.3 + 0.4) / 38)
     assert row["change"]["low"] > 0.29
     assert row["area"]["mean"] == pytest.approx(0.25)
-    assert row["p_holm"] < 0.001
+    assert row["beyond"]["mean"] == pytest.approx(row["after"]["mean"] - 0.25)
+    assert row["p_change"] < 0.001
+    assert row["p_area"] < 0.001
 
 
 def test_reading_of_few_patients_has_no_interval() -> None:
     values = {(key, "last", "gradcam"): np.linspace(0.1, 0.4, 8) for key in ("before", "after")}
     (row,) = anatomy.reading(values, "before", ["after"], np.full(8, 0.2), [f"p{i}" for i in range(8)])
     assert np.isnan(row["change"]["low"])
-    assert row["p_holm"] == pytest.approx(1)  # no image changed: every pattern of signs is as extreme
+    assert row["p_change"] == pytest.approx(1)  # no image changed: every pattern of signs is as extreme

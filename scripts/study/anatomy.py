@@ -23,6 +23,7 @@ from harness.statistics import Resampling, holm, interval, mean_of_defined, sign
 from kernels.resize import upsample
 
 SIDE = 256  # pixels of the side of the pictures that boxes are measured in
+MEANS = ("before", "after", "change", "area", "beyond")  # change = after - before, beyond = after - area
 Key = tuple[str, str, str]  # checkpoint, layer, method
 
 
@@ -118,13 +119,15 @@ def reading(
     """One row per layer and method: mean share before and after, its change, and p of no change.
 
     `after` names replicates; an image's share after is the mean over those in which it is defined. All means of a
-    row run over the images whose share is defined on both sides; p flips whole patients and is adjusted by Holm over
-    the rows.
+    row run over the images whose share is defined on both sides. `p_change` tests after = before, `p_area` after =
+    area: both flip whole patients and are adjusted by Holm over the rows.
     """
     cells = [key[1:] for key in values if key[0] == before]
     rows = [_row(values, cell, before, after, areas, groups) for cell in cells]
-    adjusted = holm(np.array([row.pop("p") for row in rows]))
-    return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    for name in ("p_change", "p_area"):
+        for row, p in zip(rows, holm(np.array([row[name] for row in rows])), strict=True):
+            row[name] = float(p)
+    return rows
 
 
 def _row(
@@ -137,20 +140,15 @@ def _row(
 ) -> dict[str, Any]:
     old = values[before, *cell]
     new = mean_of_defined(np.stack([values[key, *cell] for key in after]))
-    table = np.stack([old, new, new - old, areas], axis=1)  # (n, 4)
+    table = np.stack([old, new, new - old, areas, new - areas], axis=1)  # (n, 5)
     table[~np.isfinite(table).all(axis=1)] = np.nan
     draws = Resampling(groups, seed=0)
     patients = draws.n_patients(table)
     spread = [interval(draw, int(patients[0])) for draw in draws.means(table).T]
     estimates = {
         name: {"mean": float(mean), "low": ends.low, "high": ends.high}
-        for name, mean, ends in zip(("before", "after", "change", "area"), mean_of_defined(table), spread, strict=True)
+        for name, mean, ends in zip(MEANS, mean_of_defined(table), spread, strict=True)
     }
     counts = {"n": int(np.isfinite(table[:, 0]).sum()), "patients": int(patients[0])}
-    return {
-        "layer": cell[0],
-        "method": cell[1],
-        **counts,
-        **estimates,
-        "p": sign_flip(table[:, 2:3], groups, seed=0)[0],
-    }
+    p = dict(zip(("p_change", "p_area"), sign_flip(table[:, [2, 4]], groups, seed=0), strict=True))
+    return {"layer": cell[0], "method": cell[1], **counts, **estimates, **p}

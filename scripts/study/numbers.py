@@ -272,7 +272,9 @@ def anatomical(folder: Path, result: Evaluation, regions: dict[str, np.ndarray])
     groups = [known[image]["group"] for image in images]
     areas = np.array([regions[image].mean() for image in images])
     before, after = result.pairs[0].before, [pair.after for pair in result.pairs]
-    rows = anatomy.reading(values, before, after, areas, groups)
+    order = [(before, layer, method) for layer in result.layers for method in result.methods]
+    ordered = {key: values[key] for key in order} | values
+    rows = anatomy.reading(ordered, before, after, areas, groups)
     return {"images": len(images), "patients": len(set(groups)), "area": float(areas.mean()), "rows": rows}
 
 
