@@ -95,6 +95,31 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(PAGES) <= seen
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_tests_in_the_text_exist(page: str) -> None:
+    gone = [span for span in documents.inline_code(page) if is_gone(span)]
+    assert not gone, f"{page} names what is not there: {', '.join(gone)}"
+
+
+def is_gone(span: str) -> bool:
+    """Whether a span is the path of a source file of ours, or `test_x.py::test_y`, and there is none."""
+    folders = "kernels|harness|export|training|tests|scripts|benchmarks|docs"
+    found = re.fullmatch(rf"((?:(?:{folders})/)[\w./*-]+|test_\w+\.py)(?:::(\w+))?", span)
+    if not found:
+        return False
+    path = found[1] if "/" in found[1] else f"tests/{found[1]}"
+    files = list(ROOT.glob(path))
+    return not files or (found[2] is not None and f"def {found[2]}(" not in files[0].read_text(encoding="utf-8"))
+
+
+def test_the_checker_of_files_catches() -> None:
+    assert is_gone("harness/gone.py")
+    assert is_gone("test_documentation.py::test_gone")
+    assert not is_gone("harness/gate.py")
+    assert not is_gone("test_documentation.py::test_the_checker_of_files_catches")
+    assert not is_gone("scores/part-00001.parquet")
+
+
 # Code blocks
 
 

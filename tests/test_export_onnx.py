@@ -18,11 +18,12 @@ from export.from_onnx import export_onnx
 from export.onnx_source import Preprocessing
 from harness.errors import InputError
 from harness.model import Model
+from kernels.cam import METHODS as REGISTERED
 from kernels.cam import cam
 from kernels.reasons import Reason
 from tests import light_models, tiny_graphs
 
-METHODS = ["gradcam", "gradcam++", "layercam", "hirescam", "xgradcam"]
+METHODS = list(REGISTERED)
 PLAIN = Preprocessing(1 / 255)
 
 
