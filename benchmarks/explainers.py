@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kernel_rivals as rivals
+from benchmarks.networks import CLASSES
 from benchmarks.timing import THREADS
 from harness.images import channels_first, channels_last
 
 METHODS = ("layercam", "gradcam++")
+BATCH = 8
 NORMALISED = "gradcam++ with alphas that sum to 1"
 # torchvision's network of the family, and its module whose map has the size of our CAM layer's
 TORCH = {
@@ -145,6 +147,12 @@ def pytorch_grad_cam(architecture: str) -> Explainer:
         return Explained(methods["layercam"].outputs.detach().numpy(), maps)
 
     return explain
+
+
+def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey levels (BATCH, size, size) and classes (BATCH,) to time a pass on."""
+    greys = np.random.default_rng(0).uniform(0, 255, (BATCH, size, size)).astype(np.float32)
+    return greys, np.arange(BATCH) % len(CLASSES)
 
 
 def enlarged(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -42,13 +44,24 @@ class Checkpoints:
 
 
 def checkpoints(architecture: str) -> Checkpoints:
-    """The pair of `architecture`, made where it is not there yet (a minute or two, parity included)."""
-    found = Checkpoints(ROOT / ".benchmarks" / "networks" / _key() / architecture, architecture, LAYERS[architecture])
-    if not found.written:
-        from tests.keras_models import backbone
+    """The pair of `architecture`, made where it is not there yet (a minute or two, parity included).
 
-        write(found, backbone(architecture, SIZES[architecture], len(CLASSES)), CLASSES)
+    TensorFlow works in a process of its own, and leaves neither threads nor memory behind in this one.
+    """
+    found = _place(architecture)
+    if not found.written:
+        subprocess.run([sys.executable, "-m", "benchmarks.networks", architecture], cwd=ROOT, check=True)
     return found
+
+
+def _place(architecture: str) -> Checkpoints:
+    return Checkpoints(ROOT / ".benchmarks" / "networks" / _key() / architecture, architecture, LAYERS[architecture])
+
+
+def _make(architecture: str) -> None:
+    from tests.keras_models import backbone
+
+    write(_place(architecture), backbone(architecture, SIZES[architecture], len(CLASSES)), CLASSES)
 
 
 def write(into: Checkpoints, model: Any, classes: tuple[str, ...]) -> None:
@@ -89,3 +102,7 @@ def _key() -> str:
     for package in ("tensorflow", "keras", "tf2onnx", "onnx", "onnx-ir"):
         digest.update(f"{package} {version(package)}".encode())
     return digest.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    _make(sys.argv[1])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tabulate import tabulate
 
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
 from harness.environment import cpu_model, git_commit
+from harness.errors import InputError
 
 HERE = Path(__file__).parent
 HEADERS = ("what", "ours, ms", "rival", "its ms", "times faster", "wanted")
@@ -32,18 +34,27 @@ PACKAGES = (
     "tensorflow", "keras", "tf-keras-vis", "torch", "torchvision", "grad-cam", "pytest-benchmark",
 )  # fmt: skip
 
+# Where a test fails before anything is timed, its own error shall be the one that is shown.
+QUIET = ("-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning")
+
 
 @dataclass(frozen=True)
 class Suite:
-    """`benchmarks/test_NAME_speed.py`: its title, and the threads of array libraries while it runs."""
+    """`benchmarks/test_NAME_speed.py`: its title, the threads of array libraries while it runs, and what it needs."""
 
     title: str
     threads: int
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_possible(self) -> bool:
+        return all(find_spec(package) for package in self.needs)
 
 
 SUITES = {
     "evaluate": Suite("End to end: `evaluate`, two checkpoints, two methods, every metric", 2),
     "cam": Suite("The CAM pass: a batch of images to logits and maps by two methods", 2),
+    "torch": Suite("The CAM pass, beside PyTorch", 2, ("torch", "torchvision", "pytorch_grad_cam")),
     "engine": Suite("The differentiation engine: what the backward part costs", 2),
     "kernels": Suite("Map kernels", 1),
     "start": Suite("Start-up", 1),
@@ -71,12 +82,18 @@ def measure(suites: Sequence[str], rounds: int, words: Sequence[str]) -> Report:
 
 
 def run(suite: str, rounds: int) -> dict[str, Any]:
-    """Run one suite; pytest-benchmark's JSON result."""
+    """Run one suite; pytest-benchmark's JSON result.
+
+    :raises InputError: a package that it needs is not installed.
+    """
+    if not SUITES[suite].is_possible:
+        packages = "', '".join(SUITES[suite].needs)
+        raise InputError(f"--suite {suite}: needs '{packages}'; pip install 'evidence-drift[torch]' grad-cam")
     environment = os.environ | {"BENCHMARK_THREADS": str(SUITES[suite].threads), "BENCHMARK_TURNS": str(rounds)}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "pytest", "-x", "-q", f"benchmarks/test_{suite}_speed.py"]
-        more = [f"--benchmark-json={result}", "--benchmark-quiet", "-p", "no:cacheprovider"]
+        more = [f"--benchmark-json={result}", "--benchmark-quiet", "-p", "no:cacheprovider", *QUIET]
         finished = subprocess.run([*command, *more], cwd=HERE.parent, stdout=sys.stderr, check=False, env=environment)
         if finished.returncode:
             raise click.ClickException(f"the suite {suite!r} failed; see the output above")

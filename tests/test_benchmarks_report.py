@@ -174,6 +174,13 @@ def test_report_is_written_where_it_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "a.md").read_text() == report.markdown(made(row()))
 
 
+def test_a_suite_that_cannot_run_here_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "pytorch_grad_cam" else object())
+    found = call("--suite", "torch")
+    assert isinstance(found.exception, InputError)
+    assert "--suite torch: needs 'torch', 'torchvision', 'pytorch_grad_cam'; pip install" in str(found.exception)
+
+
 @pytest.mark.usefixtures("measured")
 def test_another_machine_is_refused_before_anything_runs(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(report, "measure", lambda *_: pytest.fail("ran"))
