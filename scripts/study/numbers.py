@@ -297,7 +297,8 @@ def _within(rows: list[Row], known: dict[str, Row], source: str, classes: Sequen
     hits = {(row["checkpoint"], row["image"]): hit(row, classes, places) for row in own}
     before, after = result.pairs[0].before, [pair.after for pair in result.pairs]
     table = np.array([[hits[key, image] for key in (before, *after)] for image, _ in images], float)
-    columns = np.stack([table[:, 0], table[:, 1:].mean(axis=1)], axis=1)
+    old, new = table[:, 0], table[:, 1:].mean(axis=1)
+    columns = np.stack([old, new, new - old], axis=1)
     draws = Resampling([group for _, group in images], seed=0)
     spread = [interval(draw, draws.patients) for draw in draws.means(columns).T]
     labels = [row["labels"][0] for row in own if row["checkpoint"] == before]
@@ -306,7 +307,7 @@ def _within(rows: list[Row], known: dict[str, Row], source: str, classes: Sequen
         "majority": max(labels.count(name) for name in classes) / len(labels),
         **{
             name: {"mean": float(mean), "low": ends.low, "high": ends.high}
-            for name, mean, ends in zip(("before", "after"), mean_of_defined(columns), spread, strict=True)
+            for name, mean, ends in zip(("before", "after", "change"), mean_of_defined(columns), spread, strict=True)
         },
     }
 
