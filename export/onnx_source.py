@@ -22,6 +22,7 @@ from export.engine import OPSETS
 from export.grids import Grid
 from export.layers import choose
 from export.logs import warnings_of
+from export.metadata import PREFIX
 from harness.errors import CannotEvaluateError, InputError, first_line
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
@@ -123,6 +124,10 @@ def _refuse_distant_data(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _refuse(path: Path, proto: onnx.ModelProto) -> None:
+    if any(entry.key.startswith(PREFIX) for entry in proto.metadata_props):
+        raise InputError(
+            f"{path}: is an exported graph already; use it as it is, or export the model that it came from"
+        )
     used = {node.op_type for node in proto.graph.node}
     for what, operators in (("control flow", CONTROL_FLOW), ("recurrent operators", RECURRENT)):
         if found := sorted(used & operators):

@@ -45,6 +45,7 @@ LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and r
 
 
 @click.group()
+@click.version_option(package_name="evidence-drift", prog_name="evidence-drift")
 def cli() -> None:
     """Measure how far a classifier's visual evidence drifts between two checkpoints.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,11 @@ def test_debug_lets_the_traceback_through(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "argv", ["program", "onnx", str(tmp_path / "x"), "--out", "y", "--debug"])
     with pytest.raises(Exception, match="no such file"):
         export.cli.main()
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = outcome(harness.cli.main, ["--version"], monkeypatch, capsys)
+    assert (code, printed) == (0, f"evidence-drift, version {version('evidence-drift')}\n")
 
 
 def test_choices_are_the_registered_methods() -> None:

@@ -199,6 +199,13 @@ def test_target_out_of_range_gives_nan_in_maps_too(tmp_path: Path) -> None:
         assert np.isnan(found[1]).all()
 
 
+def test_an_exported_graph_is_not_exported_again(tmp_path: Path) -> None:
+    export_onnx(foreign(tmp_path / "m.onnx"), Request(["auto"], tmp_path / "once.onnx"), PLAIN)
+    with pytest.raises(InputError, match=r"once\.onnx: is an exported graph already; use it as it is"):
+        export_onnx(tmp_path / "once.onnx", Request(["auto"], tmp_path / "twice.onnx"), PLAIN)
+    assert not (tmp_path / "twice.onnx").exists()
+
+
 def test_our_own_graph_equals_itself_when_exported_again(tmp_path: Path) -> None:
     tiny = tiny_graphs.forward()
     tiny.graph.outputs[:] = [tiny.logits]
