@@ -66,8 +66,8 @@ def test_the_first_epoch_is_compared_with_phase_one_on_both_sides() -> None:
 
 
 def test_numbers_are_rounded_and_nan_becomes_null() -> None:
-    found = numbers.rounded({"a": [0.123456, float("nan")], "b": (1, "x", None, True), "c": -0.00001})
-    assert found == {"a": [0.1235, None], "b": [1, "x", None, True], "c": 0.0}
+    found = numbers.rounded({"a": [0.12345678, float("nan")], "b": (1, "x", None, True), "c": -1e-9})
+    assert found == {"a": [0.123457, None], "b": [1, "x", None, True], "c": 0.0}
     assert str(found["c"]) == "0.0"
 
 
