@@ -25,6 +25,7 @@ import pyarrow as pa
 from harness import store
 from harness.collect import shift_of
 from harness.dataset import UNLABELLED, Records, Sample
+from harness.errors import InputError
 from harness.model import GraphMetadata
 from harness.store import Store
 from harness.study import Checkpoint, Pair, Plan, Selection
@@ -100,7 +101,7 @@ class Collected:
 
     samples: Sequence[Sample]
     records: Records  # with the classes that are explained
-    logits: Sequence[np.ndarray]  # per checkpoint (images, K), NaN where the image could not be read
+    logits: Sequence[np.ndarray]  # per checkpoint (images, K), NaN where any checkpoint could not read the image
     errors: dict[str, str]  # image -> what is wrong with it
 
     @property
@@ -226,6 +227,7 @@ class Comparer:
         """(reference, records, scores) of a pair of checkpoints."""
         chosen = rows[self.selections[task.name][rows]]
         before, after = (self.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
+        self._require_maps(chosen, before, after)
         reasons = {"before_reasons": before.codes, "after_reasons": after.codes}
         scores = pair_metrics(before.raw, after.raw, self.threads, **reasons, size=self.plan.options.map_size)
         observed = with_shifts(scores)
@@ -235,6 +237,13 @@ class Comparer:
         yield "observed", chosen, observed
         if self.plan.options.chance:
             yield self._chance(task, chosen, before)
+
+    def _require_maps(self, chosen: np.ndarray, *sides: Maps) -> None:
+        """Refuse maps that lack a record which is to be compared."""
+        lost = np.flatnonzero(np.any([side.codes == NOT_COMPARED for side in sides], axis=0))
+        if len(lost):
+            name = self.collected.samples[self.collected.records.images[chosen[lost[0]]]].name
+            raise InputError(f"{self.store.folder}: its maps hold none of {name!r}, which was read; evaluate anew")
 
     def _chance(self, task: Task, chosen: np.ndarray, before: Maps) -> tuple[Reference, np.ndarray, PairScores]:
         """What those of the records that are in the sample score against unrelated ones."""
@@ -256,6 +265,7 @@ class Comparer:
         """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
         place = task.before, task.layer, task.method
         draws = range(1, self.plan.options.jitter + 1)
+        rows = rows[self.collected.readable[self.collected.records.images[rows]]]
         noisy = [self.maps(*place, rows, draw) for draw in draws]
         inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
         clean = self.maps(*place, rows[inside])
@@ -342,13 +352,28 @@ def _raw(rows: pa.Table) -> np.ndarray:
 
 
 def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:
-    """Logits and errors of the first `count` checkpoints; the classes of unlabelled images are what the first says."""
+    """Logits and errors of the first `count` checkpoints; the classes of unlabelled images are what the first says.
+
+    An image that one of them could not read has no logits in any: all numbers are of the same images.
+    """
     tables = [folder.read("predictions", store.parts_of(n, len(samples))) for n in range(count)]
     width = 1 if plan.score_kind == "binary" else len(plan.classes)
     logits = [_logits(table, width) for table in tables]
-    rows = zip(tables[0]["image"].to_pylist(), tables[0]["error"].to_pylist(), strict=True)
     records = _with_classes(Records.of(samples), plan.checkpoints[0].graph.metadata, logits[0])
-    return Collected(samples, records, logits, {image: error for image, error in rows if error is not None})
+    errors = _errors(tables)
+    unread = [number for number, sample in enumerate(samples) if sample.name in errors]
+    for values in logits:
+        values[unread] = np.nan
+    return Collected(samples, records, logits, errors)
+
+
+def _errors(tables: Sequence[pa.Table]) -> dict[str, str]:
+    """Image -> the first sentence about it in tables of predictions."""
+    found: dict[str, str] = {}
+    for table in tables:
+        for row in table.filter(table["error"].is_valid()).select(["image", "error"]).to_pylist():
+            found.setdefault(row["image"], row["error"])
+    return found
 
 
 def _logits(table: pa.Table, width: int) -> np.ndarray:

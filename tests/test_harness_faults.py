@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import subprocess
@@ -16,12 +17,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import harness.cli
-from harness import pictures, store
+from harness import collect, pictures, store
 from harness.compare import STABILITY
 from harness.errors import CannotEvaluateError, InputError
+from harness.images import load_grey
 from harness.results import SCHEMA, Evaluation
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, metric, read_rows
@@ -340,6 +344,48 @@ def test_unreadable_images_among_readable_ones_have_no_numbers(place: Path, tmp_
         assert (row["logits"] is None) == (row["error"] is not None) == (row["image"] in result.unreadable)
     assert not {row["image"] for row in read_rows(tmp_path / "out", "scores")} & set(result.unreadable)
     require_reasons(tmp_path / "out")
+
+
+def unread_from(checkpoint: int, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From then on, the checkpoints cannot read the image."""
+    looks = itertools.count()
+
+    def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+        if path.name == image and next(looks) >= checkpoint:
+            raise InputError(f"{path}: vanished")
+        return load_grey(path, size)
+
+    monkeypatch.setattr(collect, "load_grey", read)
+
+
+@pytest.mark.usefixtures("_in_brief")
+@pytest.mark.parametrize(
+    ("select", "image"),
+    [("all", "image-004.png"), ("true-positive", "image-001.png"), ("true-positive", "image-002.png")],
+)
+def test_an_image_that_only_the_second_checkpoint_could_not_read_has_no_numbers_at_all(
+    place: Path, tmp_path: Path, select: str, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for checkpoint in (0, 1):
+        unread_from(checkpoint, image, monkeypatch)
+        results.append(evaluate(tmp_path / str(checkpoint), *asked(place), *BRIEF[:-1], select))
+    throughout, later = results
+    assert list(later.unreadable) == [image] == list(throughout.unreadable)
+    assert later.pairs == throughout.pairs
+    assert [item.quality for item in later.checkpoints] == [item.quality for item in throughout.checkpoints]
+    assert repr(read_rows(tmp_path / "1", "scores")) == repr(read_rows(tmp_path / "0", "scores"))
+
+
+@pytest.mark.usefixtures("_in_brief")
+def test_maps_that_lost_an_image_are_refused(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(out, *asked(place), *BRIEF)
+    part = out / "maps" / "part-00001.parquet"
+    table = pq.read_table(part, schema=store.SCHEMAS["maps"])
+    pq.write_table(table.filter(pc.not_equal(table["record"], 4)), part)
+    with pytest.raises(InputError, match=r"out: its maps hold none of 'image-004.png', which was read; evaluate anew"):
+        evaluate(out, "--from", out, "--seed", 7)
 
 
 def test_no_readable_image_at_all(
