@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.errors import InputError
 from harness.images import SUFFIXES
-from harness.places import Place
+from harness.places import LASTING, Place, patiently
 
 SEPARATOR = "|"  # between the classes of an image that has several
 UNLABELLED = -1
@@ -102,16 +102,22 @@ def data_digest(samples: Sequence[Sample], contents: Iterable[bytes] | None = No
 
 
 def content_digests(samples: Sequence[Sample]) -> list[bytes]:
-    """sha256 of each file; empty where it cannot be read: the image will be reported as unreadable."""
+    """sha256 of each file; empty where it is missing or forbidden: the image will be reported as unreadable.
+
+    :raises CannotEvaluateError: the storage fails.
+    """
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
         return list(pool.map(_content_digest, samples))
 
 
 def _content_digest(sample: Sample) -> bytes:
-    try:
+    def digest() -> bytes:
         with sample.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
-    except OSError:
+
+    try:
+        return patiently(sample.path, digest)
+    except LASTING:
         return b""
 
 

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from harness.errors import InputError
-from harness.places import Place, place
+from harness.places import LASTING, Place, patiently, place
 
 RULE = "grey-squash/1"
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -40,7 +40,8 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 def load_grey(path: str | Place, size: tuple[int, int]) -> np.ndarray:
     """Read `path` as grey levels 0..255, float32 of shape `size` = (H, W), by the rule of this module.
 
-    Raises InputError, naming the file, where it is missing, truncated or no image.
+    Raises InputError, naming the file, where it is missing, forbidden, truncated or no image, and CannotEvaluateError
+    where the storage fails, which says nothing about the image.
     """
     return squash(read_grey(path), size)
 
@@ -86,10 +87,10 @@ def channels_last(greys: np.ndarray) -> np.ndarray:
 
 def _read_bytes(path: Place) -> bytes:
     try:
-        return path.read_bytes()
+        return patiently(path, path.read_bytes)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except OSError as error:
+    except LASTING as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 

@@ -17,18 +17,21 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from harness.errors import InputError, first_line
+from harness.errors import CannotEvaluateError, InputError, first_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 PARTIAL = ".partial"
+WAITS = (0.5, 2.0, 8.0)  # seconds between attempts to read
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
 
 
@@ -154,6 +157,7 @@ class Address:
 
 
 Place = Path | Address
+Found = TypeVar("Found")
 
 
 def place(where: str | os.PathLike[str] | Address) -> Place:
@@ -175,6 +179,28 @@ def place(where: str | os.PathLike[str] | Address) -> Place:
     if not authority:
         raise InputError(f"{where}: names no bucket; write {scheme}://BUCKET/FOLDER")
     return Address(f"{scheme}://{authority}", path.strip("/"), query or "")
+
+
+def patiently(where: Place, read: Callable[[], Found]) -> Found:
+    """What `read` finds; where the store fails for a moment, it is asked again after each of WAITS.
+
+    :raises OSError: of LASTING, which say that the file is missing or forbidden: asking again is no use.
+    :raises CannotEvaluateError: any other failure that does not pass. It says nothing about the file.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return read()
+        except LASTING:
+            raise
+        except OSError as error:
+            if wait is None:
+                raise CannotEvaluateError(
+                    f"{where}: could not be read in {len(WAITS) + 1} attempts ({error.strerror or first_line(error)}); "
+                    "when the storage answers again, run the same command with --resume (without, if it did not get "
+                    "as far as explaining images)"
+                ) from error
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
 
 
 _writer = ""

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from harness.errors import InputError
+from harness.errors import EvidenceDriftError
 from harness.images import read_grey
 from harness.places import Place, place
 
@@ -51,7 +51,7 @@ def main() -> None:
     """Decode the images that stdin names; one line once it is ready and one for each that is done."""
     print("ready", flush=True)
     for name in json.load(sys.stdin):
-        with suppress(InputError, OSError):  # unreadable is not deadly
+        with suppress(EvidenceDriftError, OSError):  # unreadable is not deadly
             read_grey(place(name))
         print("done", flush=True)
 

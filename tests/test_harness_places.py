@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from harness import places, store
 from harness.cli import cli
-from harness.errors import InputError
+from harness.errors import CannotEvaluateError, InputError
 from harness.images import read_grey
 from harness.places import Address, Place, place
 from harness.results import Evaluation
@@ -215,6 +216,60 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
         judged.append((code, capsys.readouterr().out))
     assert judged[0] == judged[1]
     assert {path.name for path in out.iterdir()} >= {"names.key", "report.md", "scores.json"}
+
+
+class Hiccups:
+    """The n-th reads of a file behind an address fail, as those of a busy store do."""
+
+    def __init__(self, name: str, fails: Container[int], patch: pytest.MonkeyPatch) -> None:
+        self.name, self.fails, self.reads, self.whole = name, fails, 0, Address.read_bytes
+        patch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+        patch.setattr(Address, "read_bytes", lambda address: self.read(address))
+
+    def read(self, address: Address) -> bytes:
+        self.reads += address.name == self.name
+        if address.name == self.name and self.reads in self.fails:
+            raise OSError(errno.EIO, "AWS Error SLOW_DOWN during GetObject", str(address))
+        return self.whole(address)
+
+
+def test_a_store_that_fails_for_a_moment_changes_nothing(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read of the digest and those of each checkpoint fail in turn; three failures are borne in a row."""
+    there = uploaded(here, "memory://hiccups")
+    with tiny_graphs.in_brief():
+        whole = evaluate(tmp_path / "whole", *asked(there))
+        hiccups = Hiccups("image-004.png", {1, 3, 5, 6, 7}, monkeypatch)
+        again = evaluate(tmp_path / "again", *asked(there))
+    assert hiccups.reads >= 8
+    assert numbers(again) == numbers(whole)
+    assert list(again.unreadable) == ["image-007.png"]
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_store_that_stops_answering_ends_the_run_and_resume_goes_on(here: Path, tmp_path: Path, first: int) -> None:
+    """While digests are computed (1), for the first checkpoint (2), for the second (3)."""
+    there = uploaded(here, "memory://silent")
+    with tiny_graphs.in_brief():
+        whole = evaluate(tmp_path / "whole", *asked(there))
+        with pytest.MonkeyPatch.context() as patch:
+            hiccups = Hiccups("image-004.png", range(first, 1000), patch)
+            sentence = r"image-004\.png: could not be read in 4 attempts \(AWS Error SLOW_DOWN.*\); .* with --resume"
+            with pytest.raises(CannotEvaluateError, match=sentence):
+                evaluate(tmp_path / "out", *asked(there))
+        assert hiccups.reads == first + 3
+        resumed = evaluate(tmp_path / "out", *asked(there), *(["--resume"] if first > 1 else []))
+    assert numbers(resumed) == numbers(whole)
+
+
+def test_a_forbidden_file_is_unreadable_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(InputError, match=r"a\.png: cannot be read \(Permission denied\)"):
+        read_grey(tmp_path / "a.png")
 
 
 def test_a_study_names_addresses(here: Path, bucket: str, tmp_path: Path) -> None:
