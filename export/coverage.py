@@ -41,7 +41,7 @@ def count() -> Count:
 
     The specification marks, per input and output, what is differentiable; an operator counts where both have one.
     """
-    known = {rule.operator for rule in all_rules()}
+    known = {rule.operator for rule in all_rules() if rule.vjp is not None}
     found = sorted(schema.name for schema in _schemas() if _differentiable(schema))
     return Count(found, [name for name in found if name not in known])
 

@@ -34,7 +34,8 @@ def export_checkpoint(record: CheckpointRecord, request: Request) -> list[parity
     metadata = _metadata(record, request, model, score_kind, digest)
     greys = _greys(record, request, keras_source.input_size(model))
     roles = {name: role for role, name in record.cam_layers.items()}
-    roles |= {name: "last" for asked, name in zip(request.layers, layers, strict=True) if asked == "auto"}
+    if "last" not in roles.values():
+        roles |= {name: "last" for asked, name in zip(request.layers, layers, strict=True) if asked == "auto"}
     return finish(forward, metadata, request, lambda content: _compare(content, model, forward, request, greys), roles)
 
 

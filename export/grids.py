@@ -14,6 +14,8 @@ import onnx_ir as ir
 from export.emit import Emitter
 
 Grid = tuple[int, int]  # (h, w)
+MISSED = 1.0  # places by which rounded strides may miss the image's proportions
+MOST_EXTRA = 8  # tokens before those of a given grid
 EXTRA = (0, 1, 2, 5)  # tokens before those of the map: none, class, class and distillation, class and four registers
 
 
@@ -29,34 +31,38 @@ class Arrangement:
 def arrangement_of(sizes: Sequence[int | None], image: Grid, grid: Grid | None = None) -> Arrangement | None:
     """How a tensor of these sizes holds a map of an image (H, W), None where it holds none.
 
-    Without `grid` a map has the image's proportions: h / w = H / W. Four axes of no such map are read as (N, C, h, w).
+    Without `grid` a map has the image's proportions, but for the rounding of strides. Of two readings the one that
+    comes closer to them counts, (N, C, h, w) where both come equally close.
     """
     rest = [size for size in sizes[1:] if size is not None]
     if len(rest) < len(sizes) - 1:
         return None
-    if len(rest) == 3:
-        first, last = (rest[0], rest[1]), (rest[1], rest[2])
-        channels_last = last != grid and (first == grid or (_alike(first, image) and not _alike(last, image)))
-        found = Arrangement("nhwc", first) if channels_last else Arrangement("nchw", last)
-        large = min(found.grid) > 0 and max(found.grid) > 1
-        return found if large and grid in (None, found.grid) else None
-    return _tokens(rest[0], image, grid) if len(rest) == 2 else None
+    if len(rest) == 2:
+        return _tokens(rest[0], image, grid)
+    if len(rest) != 3:
+        return None
+    readings = [Arrangement("nchw", (rest[1], rest[2])), Arrangement("nhwc", (rest[0], rest[1]))]
+    fitting = [found for found in readings if min(found.grid) > 1 and _fits(found.grid, image, grid, MISSED)]
+    return min(fitting, key=lambda found: _missed(found.grid, image), default=None)
 
 
 def _tokens(count: int, image: Grid, grid: Grid | None) -> Arrangement | None:
-    if grid:
-        extra = count - grid[0] * grid[1]
-        return Arrangement("tokens", grid, extra) if extra >= 0 else None
-    for extra in EXTRA:
-        for height in range(1, count - extra + 1):
+    for extra in range(MOST_EXTRA + 1) if grid else EXTRA:
+        for height in range(2, count - extra):
             width = (count - extra) // height
-            if height * width == count - extra and width > 1 and _alike((height, width), image):
+            if height * width == count - extra and width > 1 and _fits((height, width), image, grid, MISSED / 2):
                 return Arrangement("tokens", (height, width), extra)
     return None
 
 
-def _alike(size: Grid, image: Grid) -> bool:
-    return size[0] * image[1] == size[1] * image[0] and size[0] > 0
+def _fits(size: Grid, image: Grid, grid: Grid | None, tolerance: float) -> bool:
+    return size == grid if grid else _missed(size, image) <= tolerance
+
+
+def _missed(size: Grid, image: Grid) -> float:
+    """By how many places one side misses the image's proportions, given the other."""
+    (height, width), (whole, wide) = size, image
+    return min(abs(width - wide * height / whole), abs(height - whole * width / wide))
 
 
 def as_map(graph: ir.Graph, value: ir.Value, found: Arrangement) -> ir.Value:

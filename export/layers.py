@@ -41,7 +41,7 @@ def choose(
 def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> Candidates:
     """Tensors that can be explained: those on the way to the score that hold a map larger than 1x1. Later ones last.
 
-    Tokens count where they read each other, which only attention does.
+    Tokens count in networks with attention; the rows of other networks are rarely places in the image.
     """
     image = dimensions(model.graph.inputs[0])
     assert image[2] is not None
@@ -120,6 +120,8 @@ def _tensor(model: ir.Model, logits: ir.Value, known: Candidates, layer: str, gr
 def _role_and_tensor(layer: str) -> tuple[str | None, str]:
     """What `--layer` names: `auto` is the last map, any other tensor has a role only where one is given."""
     role, given, tensor = layer.partition("=")
+    if layer == "penultimate=auto":
+        raise InputError("--layer penultimate=auto: auto is the last map; name the tensor that is the penultimate one")
     if given and role in ROLES:
         return role, tensor
     return ("last" if layer == "auto" else None), layer

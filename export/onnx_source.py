@@ -102,6 +102,7 @@ def _read(path: Path) -> onnx.ModelProto:
         proto = onnx.load(path, load_external_data=False)
         _refuse_distant_data(path, proto)
         onnx.load_external_data_for_model(proto, str(path.parent))
+        _name_the_domain_as_usual(proto)
         onnx.checker.check_model(proto)
     except InputError:
         raise
@@ -110,6 +111,13 @@ def _read(path: Path) -> onnx.ModelProto:
     if proto.ByteSize() > MAX_BYTES:
         raise InputError(f"{path}: holds more than 2 GB of weights; larger models are not supported")
     return proto
+
+
+def _name_the_domain_as_usual(proto: onnx.ModelProto) -> None:
+    """`ai.onnx` is the long name of the domain that most files leave empty."""
+    for item in (*proto.opset_import, *proto.graph.node):
+        if item.domain == "ai.onnx":
+            item.domain = ""
 
 
 def _refuse_distant_data(path: Path, proto: onnx.ModelProto) -> None:
@@ -141,6 +149,12 @@ def _refuse(path: Path, proto: onnx.ModelProto) -> None:
     if len(proto.graph.output) != 1:
         outputs = ", ".join(value.name for value in proto.graph.output)
         raise InputError(f"{path}: has the outputs {outputs}; expected one row of class scores")
+    if any(
+        tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16) for tensor in proto.graph.initializer
+    ):
+        raise InputError(
+            f"{path}: computes in half precision; export it in float32, and halve it with `export compress`"
+        )
     if proto.graph.input[0].type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, 0):
         raise InputError(f"{path}: its input is not float32; convert the model to float32 first")
 
@@ -206,13 +220,19 @@ def _free_batch(graph: ir.Graph) -> None:
     fixed = image.shape[0]
     image.shape = ir.Shape(["N", *image.shape[1:]])
     op = Emitter(graph, "batch")
+    shapes = {value: value.shape for node in graph for value in node.inputs if value is not None}
     for node in graph:
         shape = (
             ir.convenience.get_const_tensor(node.inputs[1]) if node.op_type == "Reshape" and node.inputs[1] else None
         )
         if shape is not None and isinstance(fixed, int):
             sizes = shape.numpy().tolist()
-            if sizes and sizes[0] == fixed and node.inputs[0] is not None and _starts_with(node.inputs[0], fixed):
+            if (
+                sizes
+                and sizes[0] == fixed
+                and node.inputs[0] is not None
+                and _starts_with(shapes[node.inputs[0]], fixed)
+            ):
                 node.replace_input_with(1, op.integers(0, *sizes[1:]))
         for value in node.outputs:
             value.shape = None
@@ -220,8 +240,8 @@ def _free_batch(graph: ir.Graph) -> None:
         value.shape = None
 
 
-def _starts_with(value: ir.Value, size: int) -> bool:
-    return value.shape is None or (len(value.shape) > 0 and value.shape[0] == size)
+def _starts_with(shape: ir.Shape | None, size: int) -> bool:
+    return shape is None or (len(shape) > 0 and shape[0] == size)
 
 
 def _prepend(path: Path, graph: ir.Graph, preprocessing: Preprocessing) -> None:

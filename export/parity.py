@@ -5,7 +5,8 @@ within rounding of zero may switch, and moves single gradient elements by their 
 still pass with a cosine of at least 0.9999, and the elements that differ are counted.
 
 Where the source has no gradients (a foreign ONNX file), slopes along seeded directions stand in for them: central
-differences of the part of the graph behind the CAM layer. In float32, across kinks, they agree to a cosine of 0.99.
+differences of the part of the graph behind the CAM layer. In float32, across kinks, they agree to a relative L2 error
+of 0.2, which no wrong rule has come near.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from harness.errors import CannotEvaluateError
 FORWARD_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 COSINE = 0.9999
-SLOPE_COSINE = 0.99
+SLOPES = 0.2  # relative L2 error of slopes; right gradients had up to 0.04, across the kinks of ResNet18 from layer1
 DIRECTIONS = 16
-STEP = 3e-3  # of the central differences, relative to the activations' standard deviation
+STEP = 1e-3  # of the central differences, relative to the activations' standard deviation
+ABOVE_ROUNDING = 30.0  # times the rounding of a score, that its changes must have on average
 SWITCHED = 1e-3  # an element has switched where it is off by this share of the largest gradient
 
 LEVELS = {
@@ -47,7 +49,7 @@ class Difference:
     @property
     def passes(self) -> bool:
         if self.output.startswith("slopes"):
-            return self.cosine >= SLOPE_COSINE
+            return self.relative_l2 <= SLOPES
         if not self.output.startswith("gradients"):
             return self.relative_l2 <= FORWARD_TOLERANCE
         return self.relative_l2 <= GRADIENT_TOLERANCE or self.cosine >= COSINE
@@ -65,26 +67,38 @@ def compare(model: bytes, feeds: Mapping[str, np.ndarray], expected: Mapping[str
 def compare_slopes(
     tail: bytes, name: str, a: np.ndarray, g: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
 ) -> Difference:
-    """Gradients g at activations a, both (N, C, h, w), against central differences along seeded directions.
+    """Gradients g at activations a, both (N, C, h, w), against central differences along seeded directions of noise.
 
-    Half of each direction is noise, half the gradient itself, so that the slope stands out from rounding.
+    Where the score hardly varies (a saturated probability), noise alone drowns in rounding. Then the gradient itself is
+    added to each direction, which lets less be seen: that g points uphill, and how steep it is.
 
     :param tail: the part of the graph from tensor `name`, which holds a, to the logits.
     :param score: (N, K) logits to the explained score (N,).
     """
-    rng = np.random.default_rng(0)
-    scale = float(a.std()) or 1.0
     session = open_session(tail, "disabled")
+
+    def scores(moved: np.ndarray) -> np.ndarray:
+        return score(run(session, {name: moved.astype(np.float32)}, ["logits"])["logits"])
+
+    by_gradient, by_differences = _slopes(scores, a, g, along=0.0)
+    rounding = float(np.finfo(np.float32).eps) * float(np.abs(scores(a)).max())
+    if np.abs(by_differences).mean() < ABOVE_ROUNDING * rounding:
+        by_gradient, by_differences = _slopes(scores, a, g, along=1.0)
+    return difference("disabled", f"slopes:{name}", by_gradient, by_differences)
+
+
+def _slopes(
+    scores: Callable[[np.ndarray], np.ndarray], a: np.ndarray, g: np.ndarray, along: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(DIRECTIONS, N) changes of the score over half a step, by the gradient and by central differences."""
+    rng = np.random.default_rng(0)
+    scale, steepness = float(a.std()) or 1.0, float(g.std()) or 1.0
     by_gradient, by_differences = [], []
     for _ in range(DIRECTIONS):
-        direction = rng.normal(size=a.shape) + g / (float(g.std()) or 1.0)
-        step = STEP * scale * direction
-        high, low = (
-            score(run(session, {name: (a + sign * step).astype(np.float32)}, ["logits"])["logits"]) for sign in (1, -1)
-        )
+        step = STEP * scale * (rng.normal(size=a.shape) + along * g / steepness)
         by_gradient.append((g.astype(np.float64) * step).sum(axis=(1, 2, 3)))
-        by_differences.append((high - low) / 2)
-    return difference("disabled", f"slopes:{name}", np.array(by_gradient), np.array(by_differences))
+        by_differences.append((scores(a + step) - scores(a - step)) / 2)
+    return np.array(by_gradient), np.array(by_differences)
 
 
 def difference(level: str, output: str, found: np.ndarray, expected: np.ndarray) -> Difference:

@@ -82,6 +82,11 @@ def _exit_code(command: click.Command, prog_name: str, arguments: list[str], deb
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}", 2)
+    except Exception as error:  # 1 would say that a gate failed
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {first_line(error)}"
+        return _complain(f"a fault of this program, or something it did not expect ({what}); see it with --debug", 3)
 
 
 def _complain(sentence: str, exit_code: int) -> int:

@@ -60,6 +60,8 @@ def parse(asked: str) -> list[tuple[str, bool]]:
         found.append((name, text.strip().endswith(TF32)))
     if len({name for name, _ in found}) < len(found):
         raise InputError(f"--provider {asked} names a provider twice; name it once")
+    if len({tf32 for name, tf32 in found if name != "cpu"}) > 1:
+        raise InputError(f"--provider {asked} allows TF32 to one accelerator only; give {TF32} to all of them or none")
     return found
 
 
@@ -84,6 +86,10 @@ def session(path: Place, content: bytes, asked: str, threads: int, level: str) -
         with redirect_stdout(io.StringIO()):  # ONNX Runtime prints there when a provider does not start
             made = ort.InferenceSession(content, _settings(threads, level), providers=listed)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
+        if accelerated(asked):  # the CPU has read the file before
+            raise CannotEvaluateError(
+                f"{path}: provider {wanted[0][0]!r} cannot load it: {first_line(error)}"
+            ) from error
         raise InputError(f"{path}: not an ONNX file that ONNX Runtime can run ({first_line(error)})") from error
     if made.get_providers()[0] != listed[0][0]:
         raise _refusal(wanted[0][0], f"ONNX Runtime fell back to {made.get_providers()[0]}")
@@ -112,7 +118,7 @@ def _require(name: str) -> None:
 
 
 def _refusal(name: str, what: str) -> CannotEvaluateError:
-    reasons = "; ".join(missing(name)) or "its log, with --debug, may say why"
+    reasons = "; ".join(missing(name)) or "nothing that is known to be needed is missing"
     return CannotEvaluateError(f"provider {name!r} was asked for, but {what}: {reasons} (see `evidence-drift env`)")
 
 
@@ -137,8 +143,10 @@ def _settings(threads: int, level: str) -> ort.SessionOptions:
 
 def _load_libraries(allow_tf32: bool) -> None:
     """Find CUDA and cuDNN in NVIDIA's pip packages, too. TensorRT has no option against TF32, the environment has."""
-    if not allow_tf32:
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    if allow_tf32:
+        os.environ.pop("NVIDIA_TF32_OVERRIDE", None)
+    else:
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         ort.preload_dlls()
 

@@ -310,6 +310,7 @@ INDEXING = [
         )
     ),
     Case("Gather", [values(5), ints(4, 0, 0)], label="a vector"),
+    Case("Gather", [values(5), np.array([1, 3], np.int32)], label="narrow indices"),
     Case("Gather", [values(5), np.int64(3)], label="a vector, one element"),
     *(
         Case("GatherElements", [values(2, 3), UNSORTED], {"axis": axis}) for axis in (1, -1)
@@ -391,6 +392,7 @@ ATTENTION = [
     _attention(_QKV, values(3, 5, seed=3)),
     _attention(_QKV, values(2, 1, 3, 5, seed=3) > 0),
     _attention(_QKV, is_causal=1),
+    _attention(_QKV, np.array([[True] * 5, [False] * 5, [True, False, True, False, False]])),
     _attention(_SHARED),
     _attention([(2, 3, 8), (2, 5, 8), (2, 5, 6)], q_num_heads=2, kv_num_heads=2),
     _attention([(2, 3, 8), (2, 5, 4), (2, 5, 6)], q_num_heads=4, kv_num_heads=2, is_causal=1),

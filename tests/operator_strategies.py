@@ -1,4 +1,4 @@
-"""Any operator of the registry with any legal attributes: a Hypothesis strategy of cases for each."""
+"""Any operator of the registry with attributes over most of what is legal: a Hypothesis strategy of cases each."""
 
 from __future__ import annotations
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from export import engine
 from export.cli import cli
 from export.finish import Request
 from export.from_onnx import export_onnx, list_layers
 from export.grids import Arrangement, arrangement_of
 from export.onnx_source import Preprocessing
-from harness.errors import InputError
+from harness.errors import CannotEvaluateError, InputError
 from harness.model import Model
 
 WIDTH, PATCH, IMAGE = 6, 4, (16, 12)
@@ -237,6 +241,9 @@ def test_layers_are_listed_with_their_modules(tmp_path: Path) -> None:
         ((None, 48, 8), None, None),
         ((None, 48, 8), (6, 8), Arrangement("tokens", (6, 8), 0)),
         ((None, 52, 8), (6, 8), Arrangement("tokens", (6, 8), 4)),
+        ((None, 58, 8), (6, 8), None),  # ten tokens in front are none of ours
+        ((None, 12, 197, 64), None, None),  # heads of attention
+        ((None, 1, 7, 7), None, Arrangement("nchw", (7, 7))),
         ((None, 40, 8), (6, 8), None),
         ((None, 6, 8, 5), (6, 8), Arrangement("nhwc", (6, 8))),
         ((None, 5, 6, 8), (6, 8), Arrangement("nchw", (6, 8))),
@@ -247,6 +254,74 @@ def test_layers_are_listed_with_their_modules(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_how_shapes_are_read(sizes: tuple, grid: tuple | None, expected: Arrangement | None) -> None:
     assert arrangement_of(sizes, (224, 224), grid) == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "image", "expected"),
+    [
+        ((None, 13, 10, 6), (50, 38), Arrangement("nhwc", (13, 10))),
+        ((None, 6, 13, 10), (50, 38), Arrangement("nchw", (13, 10))),
+        ((None, 1, 1, 6), (24, 16), None),
+        ((None, 6, 1, 1), (24, 16), None),
+        ((None, 16, 12, 10), (64, 48), Arrangement("nhwc", (16, 12))),
+        ((None, 130, 8), (50, 38), Arrangement("tokens", (13, 10), 0)),
+    ],
+)
+def test_maps_of_pictures_that_are_not_square(sizes: tuple, image: tuple, expected: Arrangement | None) -> None:
+    assert arrangement_of(sizes, image) == expected
+
+
+def test_auto_is_not_penultimate(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="auto is the last map; name the tensor that is the penultimate one"):
+        export_onnx(channels_last(tmp_path / "m.onnx"), Request(["penultimate=auto"], tmp_path / "x.onnx"), PLAIN)
+
+
+def test_the_long_name_of_the_domain_is_understood(tmp_path: Path) -> None:
+    source = squeezed(tmp_path / "m.onnx")
+    model = onnx.load(source)
+    model.opset_import[0].domain = "ai.onnx"
+    onnx.save(model, source)
+    explained(source, ["auto"])
+
+
+def test_half_precision_is_refused(tmp_path: Path) -> None:
+    source = squeezed(tmp_path / "m.onnx")
+    model = onnx.load(source)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "half"))
+    onnx.save(model, source)
+    with pytest.raises(InputError, match="computes in half precision; export it in float32"):
+        export_onnx(source, Request(["auto"], tmp_path / "x.onnx"), PLAIN)
+
+
+def broken(
+    monkeypatch: pytest.MonkeyPatch, operator: str, changed: Callable[[engine.Step, ir.Value], ir.Value]
+) -> None:
+    """Let the rule of an operator give another cotangent than the right one."""
+    (right,) = engine._RULES["", operator]
+    assert right.vjp is not None
+
+    def vjp(step: engine.Step, active: frozenset[int]) -> list:
+        return [None if g is None else changed(step, g) for g in right.vjp(step, active)]
+
+    monkeypatch.setitem(engine._RULES, ("", operator), [dataclasses.replace(right, vjp=vjp)])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda s, g: s.op.Mul(g, s.number(3.0)),
+        lambda s, g: s.op.Mul(g, s.op.Cast(s.op.Greater(s.a, s.number(0.2)), to=ir.DataType.FLOAT)),
+        lambda s, g: s.op.Neg(g),
+    ],
+    ids=["three times", "some dropped", "downhill"],
+)
+def test_a_wrong_gradient_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: Callable) -> None:
+    """The proof against differences is all that stands between a wrong rule and a foreign file."""
+    source = squeezed(tmp_path / "m.onnx")
+    broken(monkeypatch, "GlobalAveragePool", changed)
+    with pytest.raises(CannotEvaluateError, match="the exported graph differs from its source: slopes"):
+        export_onnx(source, Request(["patches"], tmp_path / "x.onnx"), PLAIN)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 @pytest.mark.parametrize("text", ["7", "7x", "axb", "0x7", "1x1", "-7x7"])

@@ -1,4 +1,4 @@
-"""Random graphs over the whole registry: any operators, any legal attributes, against float64 differences."""
+"""Random graphs over the whole registry: any operators, attributes drawn, against float64 differences."""
 
 from __future__ import annotations
 
@@ -89,6 +89,8 @@ def test_engine_equals_differences_on_any_operators(operator: str) -> None:
 
 def test_few_graphs_hide_their_gradient_behind_a_kink() -> None:
     """Runs behind the others: where a kink lies between two points, the differences say nothing."""
+    if not seen["graph"]:
+        pytest.skip("counts what the tests before it drew; run them together")
     assert seen["kink"] <= 0.05 * seen["graph"]
 
 

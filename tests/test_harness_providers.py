@@ -63,6 +63,23 @@ def test_a_provider_is_named_once() -> None:
         providers.parse("cuda,cuda+tf32")
 
 
+def test_tf32_is_allowed_to_all_accelerators_or_none() -> None:
+    with pytest.raises(InputError, match=r"allows TF32 to one accelerator only; give \+tf32 to all of them or none"):
+        providers.parse("tensorrt,cuda+tf32")
+    assert providers.parse("tensorrt+tf32,cuda+tf32,cpu")[2] == ("cpu", False)
+
+
+def test_what_an_accelerator_cannot_load_is_no_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(providers.ort, "InferenceSession", full)
+    monkeypatch.setattr(providers.ort, "get_available_providers", lambda: list(providers.PROVIDERS.values()))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    with pytest.raises(CannotEvaluateError, match="provider 'cuda' cannot load it: CUDA failure 2: out of memory"):
+        providers.session(Path("x.onnx"), b"", "cuda", 1, "all")
+
+
 class Session:
     """Records how ONNX Runtime is called; `starts` says which providers start."""
 
@@ -86,12 +103,11 @@ def opened(monkeypatch: pytest.MonkeyPatch, asked: str, starts: list[str]) -> Se
 
 
 def test_tf32_is_off_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     cuda = "CUDAExecutionProvider"
     asked = opened(monkeypatch, "cuda", [cuda]).asked
     assert asked == [(cuda, {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})]
     assert providers.os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
-    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
     assert opened(monkeypatch, "cuda+tf32", [cuda]).asked[0][1]["use_tf32"] == "1"
     assert "NVIDIA_TF32_OVERRIDE" not in providers.os.environ
 

@@ -43,7 +43,7 @@ def _selu(s: Step) -> ir.Value:
 
     Klambauer et al. 2017, arXiv 1706.02515.
     """
-    alpha, gamma = s.attribute("alpha", 1.6732632423543772), s.attribute("gamma", 1.0507009873554805)
+    alpha, gamma = s.attribute("alpha", 1.67326319217681884765625), s.attribute("gamma", 1.05070102214813232421875)
     slope = s.op.Where(_positive(s), s.number(gamma), s.op.Add(s.y, s.number(gamma * alpha)))
     return s.op.Mul(s.g, slope)
 

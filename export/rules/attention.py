@@ -90,11 +90,20 @@ class _Attention:
             scores = op.Add(scores, self._as_numbers(self.s.input(3)))
         if self.s.attribute("is_causal", 0):
             scores = op.Add(scores, self._future())
-        return op.Softmax(scores, axis=-1)
+        shares = op.Softmax(scores, axis=-1)
+        return op.Mul(shares, self._anything_allowed()) if self._has_boolean_mask() else shares
+
+    def _has_boolean_mask(self) -> bool:
+        return self.s.has(3) and self.s.input(3).dtype == ir.DataType.BOOL
+
+    def _anything_allowed(self) -> ir.Value:
+        """1 for a query that may read some key, 0 for one that may read none: its output does not vary."""
+        allowed = self.op.CastLike(self.s.input(3), self.s.a)
+        return self.op.ReduceMax(allowed, self.op.integers(-1), keepdims=1)
 
     def _as_numbers(self, mask: ir.Value) -> ir.Value:
         """What a mask adds to the scores: a mask of booleans allows where it is true."""
-        if mask.dtype != ir.DataType.BOOL:
+        if not self._has_boolean_mask():
             return mask
         return self.op.Where(mask, self.s.number(0.0), self.s.number(LOWEST))
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from export.engine import Step, define
+from export.engine import Step, define, describe
 from export.windows import Window, window_of
+from harness.errors import InputError
 
 
 def _conv_input(s: Step) -> ir.Value:
@@ -120,6 +121,10 @@ def _transposed_begin(s: Step, total: list[int]) -> list[int]:
     mode = s.attribute("auto_pad", "NOTSET")
     if mode == "NOTSET" and "output_shape" not in s.node.attributes:
         return list(s.attribute("pads", [0] * (2 * len(total))))[: len(total)]
+    if any(s.attribute("output_padding", [0])):
+        raise InputError(
+            f"{describe(s.node)}: has both output_padding and another rule for its size; export it with one"
+        )
     with_output_padding = [t + e for t, e in zip(total, s.attribute("output_padding", [0] * len(total)), strict=True)]
     if mode == "VALID":
         return [0] * len(total)

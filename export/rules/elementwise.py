@@ -73,12 +73,19 @@ def _remainder_dividend(s: Step) -> ir.Value:
     return s.g
 
 
+def _kept(s: Step) -> ir.Value:
+    """y = x: what Dropout is but in training."""
+    if s.has(2) and s.constant(2).any():
+        raise InputError(f"{describe(s.node)}: is in training mode; export the model for inference")
+    return s.g
+
+
 def _squared(s: Step, value: ir.Value) -> ir.Value:
     return s.op.Mul(value, value)
 
 
 define("Identity", lambda s: s.g)
-define("Dropout", lambda s: s.g, note="inference only")
+define("Dropout", _kept, note="inference only")
 define("Cast", lambda s: s.op.CastLike(s.g, s.a), note="between floating-point types")
 define("CastLike", lambda s: s.op.CastLike(s.g, s.a), note="between floating-point types")
 define("Add", lambda s: s.g, lambda s: s.g, broadcast=True)

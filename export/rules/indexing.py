@@ -21,11 +21,15 @@ def _gathered(s: Step) -> ir.Value:
     if known is None or size is None:
         depth = s.op.Gather(s.op.Shape(s.a), s.op.constant(np.int64(axis)))
         off_on = s.op.CastLike(s.op.constant(np.array([0.0, 1.0])), s.g)
-        return along_computed(s, flat, axis, s.op.OneHot(s.op.Reshape(s.b, s.op.integers(-1)), depth, off_on))
+        return along_computed(s, flat, axis, s.op.OneHot(_flat_indices(s), depth, off_on))
     places = (known.reshape(-1) % size).tolist()
     if places and places == list(range(places[0], places[0] + len(places))):
         return zeros_around(s, flat, axis, places[0], size - places[-1] - 1)
     return along(s, flat, axis, np.eye(size)[places])
+
+
+def _flat_indices(s: Step) -> ir.Value:
+    return s.op.Cast(s.op.Reshape(s.b, s.op.integers(-1)), to=ir.DataType.INT64)
 
 
 def _shape_with(s: Step, axis: int) -> ir.Value:

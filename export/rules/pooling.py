@@ -8,8 +8,9 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from export.engine import Step, define
+from export.engine import Step, define, describe
 from export.windows import Window, window_of
+from harness.errors import InputError
 
 
 def _average_pool(s: Step) -> ir.Value:
@@ -85,6 +86,8 @@ def _padded(s: Step, value: ir.Value, begin: list[int], end: list[int]) -> ir.Va
 
 def _max_pool(s: Step) -> ir.Value:
     """y_i = x[argmax of window i]: g_i is added at the position that won."""
+    if s.attribute("storage_order", 0):
+        raise InputError(f"{describe(s.node)}: counts its winners by columns (storage_order=1); export it without")
     window = window_of(s.node)
     if set(window.kernel) == {1} and not any(window.begin + window.end):
         return _spread(s, s.g, window)
@@ -129,6 +132,8 @@ def _times_power(s: Step, value: ir.Value) -> ir.Value:
 def _global_average(s: Step) -> ir.Value:
     """y = mean over the map: x' = g / (h w) everywhere."""
     spatial = [int(size) for size in s.shape(s.a)[2:] if size is not None]
+    if len(spatial) < len(s.shape(s.a)) - 2:
+        raise InputError(f"{describe(s.node)}: pools a map of unknown size; export the model with fixed ones")
     return s.op.Expand(s.op.Mul(s.g, s.number(1.0 / prod(spatial))), s.op.integers(1, 1, *spatial))
 
 

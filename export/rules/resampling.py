@@ -35,7 +35,11 @@ def _resize(s: Step) -> ir.Value:
     _refuse_unusual(s)
     cotangent = s.g
     for axis, (old, new) in enumerate(zip(s.shape(s.a), s.shape(s.y), strict=True)):
-        if old is not None and new is not None and (old != new or _scale(s, axis) != 1.0):
+        if old is None or new is None:
+            if axis == 0:  # the batch, which no exporter resizes
+                continue
+            raise InputError(f"{describe(s.node)}: resizes an axis of unknown size; export the model with fixed ones")
+        if old != new or _scale(s, axis) != 1.0:
             cotangent = along(s, cotangent, axis, _weights(s, old, new, _scale(s, axis)))
     return cotangent
 
@@ -54,8 +58,11 @@ def _scale(s: Step, axis: int) -> float:
 def _weights(s: Step, old: int, new: int, scale: float) -> np.ndarray:
     """(new, old) interpolation weights, rows summing to 1."""
     transform = s.attribute("coordinate_transformation_mode", "half_pixel")
-    places = _PLACES[transform](np.arange(new, dtype=np.float64), old, new, scale)
-    if s.attribute("mode", "nearest") == "nearest":
+    nearest = s.attribute("mode", "nearest") == "nearest"
+    # ONNX Runtime computes positions in float32, where rounding decides which pixel is the nearest.
+    number = np.float32 if nearest else np.float64
+    places = _PLACES[transform](np.arange(new, dtype=number), old, new, float(number(scale)))
+    if nearest:
         chosen = _NEAREST[s.attribute("nearest_mode", "round_prefer_floor")](places)
         return np.eye(old)[np.clip(chosen.astype(int), 0, old - 1)]
     places = np.clip(places, 0, old - 1)
