@@ -213,6 +213,29 @@ def test_deadly_images_are_told_apart(tmp_path: Path, killing: dict[str, str], m
     assert deadly([]) == {}
 
 
+def test_an_image_is_not_blamed_for_what_ends_its_process_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two processes end when they read the second image, for no fault of it; and decoders print."""
+    tiny_graphs.write_images(tmp_path / "images", patients=3, each=1)
+    make_deadly(tmp_path / "images" / "image-001.png")
+    folder = tmp_path / "site"
+    folder.mkdir()
+    count = f"open({str(tmp_path / 'deaths')!r}, 'a+')"
+    unlucky = f"""
+        with {count} as deaths:
+            deaths.seek(0)
+            if len(deaths.read()) < 2:
+                deaths.write("x")
+                deaths.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+    print("a decoder's remark", flush=True)"""
+    (folder / "sitecustomize.py").write_text(KILLER.replace("\n        os.kill(os.getpid(), signal.SIGKILL)", unlucky))
+    monkeypatch.syspath_prepend(folder)
+    assert deadly(sorted((tmp_path / "images").glob("*.png"))) == {}
+    assert (tmp_path / "deaths").read_text() == "xx"
+
+
 def test_one_process_that_an_image_ends_goes_on_without_it(here: Path, tmp_path: Path, killing: dict[str, str]) -> None:
     manifest = tiny_graphs.write_images(tmp_path / "images", patients=24, each=1, exposure=0.6)
     make_deadly(tmp_path / "images" / "image-004.png")
