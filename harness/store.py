@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -130,10 +130,15 @@ class Store:
             self.clear(["scores"])
             write_whole(path, wanted)
 
-    def clear(self, kinds: Iterable[str]) -> None:
+    def clear(self, kinds: Collection[str]) -> None:
         """Remove all parts of some kinds."""
         for kind in kinds:
             remove_folder(self.folder / kind)
+        self.make(kinds)
+
+    def make(self, kinds: Collection[str]) -> None:
+        """Make the folders of some kinds where they are not there."""
+        for kind in kinds:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
 
     def sweep(self) -> None:
@@ -161,6 +166,7 @@ def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any]
     store, plan = Store(folder), folder / PLAN
     if resume:
         _require_same(_read_plan(plan), identity, folder)
+        store.make(SCHEMAS)
         return store
     if plan.exists() and not (folder / RESULT).exists() and not (folder / ENDED).exists():
         raise InputError(
@@ -168,15 +174,23 @@ def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any]
             "another folder), or remove the folder"
         )
     discard(folder)
-    store.clear(SCHEMAS)
+    folder.mkdir(parents=True, exist_ok=True)
     write_whole(plan, json.dumps({**identity, **details}, indent=1))
+    store.make(SCHEMAS)
     return store
 
 
 def discard(folder: Place) -> None:
-    """Remove what an evaluation wrote, where nothing in it is worth keeping."""
-    for name in OURS:
+    """Remove what an evaluation wrote, where nothing in it is worth keeping.
+
+    What says that the folder is ours, and that it may be replaced, goes last: this may be interrupted.
+    """
+    for name in sorted(OURS, key=_when_removed):
         _remove(folder / name)
+
+
+def _when_removed(name: str) -> int:
+    return (ENDED, RESULT, PLAN).index(name) if name in (ENDED, RESULT, PLAN) else -1
 
 
 def end(folder: Place) -> None:

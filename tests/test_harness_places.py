@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import pickle
 from collections.abc import Container, Iterator
 from contextlib import suppress
@@ -151,6 +152,31 @@ def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
     with parts.begun("maps", 3) as deaths:
         assert deaths == 0
     assert parts.missing("maps", [3]) == [3]
+
+
+@pytest.mark.parametrize("step", range(1, len(store.OURS) + 1))
+def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
+    folder: Place, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stops: the next evaluation replaces the folder, or goes on in it."""
+    store.begin(folder, {"format": 1}, {}, False)
+    for name in (store.STATISTICS, store.RESULT):
+        store.write_whole(folder / name, "{}")
+    whole, steps = store._remove, itertools.count(1)
+
+    def interrupted(path: Place) -> None:
+        if next(steps) == step:
+            raise KeyboardInterrupt
+        whole(path)
+
+    monkeypatch.setattr(store, "_remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.begin(folder, {"format": 1}, {}, False)
+    monkeypatch.setattr(store, "_remove", whole)
+    over = (folder / store.RESULT).exists()
+    assert over or step == len(store.OURS)
+    opened = store.begin(folder, {"format": 1}, {}, resume=not over)
+    assert opened.missing("maps", [0]) == [0]
 
 
 # A whole evaluation
