@@ -24,7 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness import places
@@ -38,7 +47,8 @@ from harness.stages import Stage
 DEATHS = 5  # of workers over one item, until the evaluation gives up
 PATIENCE = 300.0  # seconds without any worker, until it gives up
 _SAME = ("evidence-drift", "onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless")  # on every node
-_LOST = (RayActorError, WorkerCrashedError, ObjectLostError)
+_GONE = (TaskUnschedulableError, NodeDiedError)
+_LOST = (RayActorError, WorkerCrashedError, ObjectLostError, OutOfMemoryError, NodeDiedError)
 
 
 @contextmanager
@@ -46,30 +56,40 @@ def cluster(pool: Pool) -> Iterator[Cluster]:
     """Connect, hire the workers, and let them and the connection go in the end.
 
     :raises InputError: no cluster at the address, nodes with other packages, or a pool that does not fit into it.
+    :raises CannotEvaluateError: the cluster fails in a way that no other worker can mend.
     """
     _connect(pool.address)
     try:
         yield Cluster(pool)
+    except RayTaskError:  # a mistake in our own code
+        raise
+    except RayError as error:
+        raise CannotEvaluateError(
+            f"the Ray cluster failed ({first_line(error)}); see to it, then run the same command with --resume"
+        ) from error
     finally:
         ray.shutdown()
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """What a worker is busy with: an item and its number, or getting ready (None)."""
+    """What a worker is busy with: an item and its number, or getting ready (None).
+
+    begun: answered by the worker before it does the item, never by one that was gone when the item was sent.
+    """
 
     worker: Any
     number: int | None = None
     item: Any = None
+    begun: Any = None
 
 
 class Cluster:
     """The engine whose workers are actors of the cluster that this process is connected to."""
 
     def __init__(self, pool: Pool) -> None:
-        self._nodes = [node for node in ray.nodes() if node["Alive"]]
         self._threads, self._gpus = pool.threads, pool.gpus
-        size = _room(pool, [node["Resources"] for node in self._nodes])
+        size = _room(pool, [node["Resources"] for node in _nodes()])
         self.require_visible([])
         self._workers = [self._hired() for _ in range(size)]
         self._stage: Any = None
@@ -87,10 +107,12 @@ class Cluster:
         :raises InputError: naming the path or package, and the node.
         """
         paths = [str(path) for path in where if isinstance(path, Path) and path.exists()]
-        looks = [(node["NodeManagerAddress"], _on(node).remote(str(Path.cwd()), paths)) for node in self._nodes]
+        looks = [(node["NodeManagerAddress"], _on(node).remote(str(Path.cwd()), paths)) for node in _nodes()]
         for name, look in looks:
             try:
                 missing, versions = ray.get(look)
+            except _GONE:  # it was lost since; workers on other nodes go on
+                continue
             except RayTaskError as error:
                 raise InputError(f"node {name}: {_cause(error)}; install the same packages on every node") from None
             if missing:
@@ -126,14 +148,15 @@ class Cluster:
                 continue
             if answer is None:
                 waiting.appendleft((turn.number, turn.item))
-                deaths[turn.number] += 1
-                _require_hope(max(deaths.values()))
+                deaths[turn.number] += _had_begun(turn)
+                _require_hope(deaths[turn.number])
             else:
                 progress(answer[1])
                 yield answer[0]
 
     def _give(self, worker: Any, number: int, item: Any) -> None:
-        self._busy[worker.do.remote(item)] = _Turn(worker, number, item)
+        begun = worker.here.remote()
+        self._busy[worker.do.remote(item)] = _Turn(worker, number, item, begun)
 
     def _get_ready(self, worker: Any) -> None:
         self._busy[worker.begin.remote(self._stage)] = _Turn(worker)
@@ -148,7 +171,7 @@ class Cluster:
             raise _cause(error) from None
         except _LOST as error:
             self._falls += turn.number is None
-            if self._falls > DEATHS:
+            if self._falls > DEATHS * len(self._workers):  # a node may end with all its workers
                 raise CannotEvaluateError(f"the workers end before they are ready: {first_line(error)}") from None
             self._workers = [worker for worker in self._workers if worker is not turn.worker] + [self._hired()]
             self._get_ready(self._workers[-1])
@@ -188,6 +211,9 @@ class _Worker:
         self._stage = stage
         return (stage.prepare(),)
 
+    def here(self) -> None:
+        """Answer before the item that is sent next is done."""
+
     def do(self, item: Any) -> tuple[Any, int]:
         """(result, images or parts done)."""
         assert self._stage is not None
@@ -195,11 +221,26 @@ class _Worker:
         return self._stage.do(item, done.append), sum(done)
 
 
+def _nodes() -> list[dict[str, Any]]:
+    """The nodes that the cluster has now."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _had_begun(turn: _Turn) -> bool:
+    """Whether a worker that is lost had been there for its item, so that the item may be the reason."""
+    try:
+        ray.get(turn.begun)
+    except RayError:
+        return False
+    return True
+
+
 def _connect(address: str | None) -> None:
     if address is not None:
         _require_answer(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
+    _hush()
     quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -208,6 +249,14 @@ def _connect(address: str | None) -> None:
             ray.init(address, **quietly)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from None
+
+
+def _hush() -> None:
+    """Keep Ray from printing on stdout what became of a lost worker, which it does even with `log_to_driver` off."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _require_answer(address: str) -> None:
@@ -226,8 +275,10 @@ def _require_answer(address: str) -> None:
 def _room(pool: Pool, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many workers to hire.
 
-    :raises InputError: more than the nodes hold: those would wait for ever.
+    :raises InputError: more than the nodes hold: those would wait for ever; one GPU and a half for each.
     """
+    if pool.gpus > 1 and not pool.gpus.is_integer():
+        raise InputError(f"--gpus-per-worker {pool.gpus:g}: give a whole number, or a share of one GPU below 1")
     holds = sum(_fitting(node, pool.threads, pool.gpus) for node in nodes)
     if holds and (pool.workers or 1) <= holds:
         return pool.workers or holds
@@ -241,8 +292,11 @@ def _room(pool: Pool, nodes: Sequence[Mapping[str, float]]) -> int:
 
 
 def _fitting(node: Mapping[str, float], threads: int, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0) // threads)
-    return min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-6)) if gpus else by_cpu
+    """How many workers fit on a node; a share of a GPU does not span two of them."""
+    by_cpu, whole = int(node.get("CPU", 0) // threads), int(node.get("GPU", 0))
+    if not gpus:
+        return by_cpu
+    return min(by_cpu, whole * int(1 / gpus + 1e-6) if gpus < 1 else int(whole // gpus))
 
 
 def _on(node: Mapping[str, Any]) -> Any:

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -141,6 +143,8 @@ def test_nothing_imports_ray_for_the_local_engine() -> None:
         (Pool(threads=2), [{"CPU": 5.0}, {"CPU": 3.0}], 3),
         (Pool(workers=2), [{"CPU": 8.0}], 2),
         (Pool(gpus=1.0, threads=4), [{"CPU": 64.0, "GPU": 8.0}], 8),
+        (Pool(gpus=0.6), [{"CPU": 64.0, "GPU": 2.0}], 2),
+        (Pool(gpus=2.0), [{"CPU": 64.0, "GPU": 3.0}, {"CPU": 64.0, "GPU": 1.0}], 1),
         (Pool(gpus=0.1), [{"CPU": 64.0, "GPU": 1.0}, {"CPU": 64.0}], 10),
     ],
 )
@@ -175,6 +179,62 @@ def test_a_node_with_other_packages() -> None:
         ray_engine._require_same("10.0.0.2", {**same, "numpy": "2.0"}, same)
     with pytest.raises(InputError, match=r"has onnxruntime-gpu not at all, here it is 1\.31\.1"):
         ray_engine._require_same("10.0.0.2", {"numpy": "2.4.6"}, same)
+
+
+def test_one_gpu_and_a_half_for_each_worker_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--gpus-per-worker 1\.5: give a whole number, or a share of one GPU below 1"):
+        ray_engine._room(Pool(gpus=1.5), [{"CPU": 64.0, "GPU": 8.0}])
+
+
+@pytest.mark.parametrize("name", ["OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ActorDiedError"])
+def test_what_counts_as_a_lost_worker(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its item is given to another, which is hired in its place."""
+    import ray
+
+    def lost(_: str) -> None:
+        raise getattr(ray.exceptions, name)(*(["killed"] if name.startswith(("Out", "Node")) else []))
+
+    engine = object.__new__(ray_engine.Cluster)
+    turn = ray_engine._Turn("worker", 3, "item")
+    engine._busy, engine._workers, engine._falls = {"answer": turn}, ["worker"], 0
+    monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
+    monkeypatch.setattr(ray, "get", lost)
+    monkeypatch.setattr(engine, "_hired", lambda: "another")
+    monkeypatch.setattr(engine, "_get_ready", lambda _: None)
+    assert engine._next() == (turn, None)
+    assert engine._workers == ["another"]
+
+
+@pytest.mark.parametrize("name", ["RaySystemError", "LocalRayletDiedError"])
+def test_a_cluster_that_fails_is_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray_engine, "_connect", lambda _: None)
+    monkeypatch.setattr(ray_engine, "Cluster", lambda _: None)
+    error = getattr(ray.exceptions, name)(*(["out of order"] if name.startswith("RayS") else []))
+    sentence = r"the Ray cluster failed \(.*\); see to it, then run the same command with --resume"
+    with pytest.raises(CannotEvaluateError, match=sentence), ray_engine.cluster(Pool()):
+        raise error
+
+
+def test_a_node_that_was_lost_is_not_asked_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def gone(_: object) -> None:
+        raise ray.exceptions.TaskUnschedulableError("the node is dead")
+
+    nodes = [{"NodeManagerAddress": "10.0.0.2", "NodeID": "00", "Alive": True}, {"Alive": False}]
+    asked = []
+
+    def on(node: object) -> SimpleNamespace:
+        asked.append(node)
+        return SimpleNamespace(remote=lambda *_: None)
+
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_engine, "_on", on)
+    monkeypatch.setattr(ray, "get", gone)
+    object.__new__(ray_engine.Cluster).require_visible([])
+    assert asked == nodes[:1]
 
 
 def test_a_block_over_which_workers_end_again_and_again() -> None:
@@ -295,16 +355,19 @@ def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
             cluster.shutdown()
 
 
-def workers() -> list[int]:
-    """Processes of our pool."""
-    found = []
+def workers(driver: int | None = None) -> list[int]:
+    """Processes of the pool that a driver, by default this process, has started."""
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if line.startswith(b"ray::_Worker"):
-            found.append(int(folder.name))
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    below, found = [driver or os.getpid()], []
+    while below:
+        process = below.pop()
+        below += children.get(process, [])
+        with suppress(OSError):
+            found += [process] if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::_Worker") else []
     return found
 
 
@@ -316,7 +379,7 @@ def begun(folder: Path, line: list[object]) -> subprocess.Popen[str]:
     """An evaluation that runs in `folder`."""
     return subprocess.Popen(
         tiny_graphs.command_line("evaluate", *line), cwd=folder, env=tiny_graphs.process_environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -328,13 +391,15 @@ def wait_for(process: subprocess.Popen[str], out: Path, kind: str, count: int) -
 
 
 def require_end(process: subprocess.Popen[str]) -> None:
-    """A quiet end."""
-    assert process.communicate(timeout=550)[1] == ""
+    """A quiet end: nothing on stderr, and not a word of Ray's about lost workers on stdout."""
+    printed, complaints = process.communicate(timeout=550)
+    assert complaints == ""
+    assert "raylet" not in printed
     assert process.returncode == 0
 
 
-def kill_one_worker() -> None:
-    os.kill(workers()[0], signal.SIGKILL)
+def kill_one_worker(driver: subprocess.Popen[str]) -> None:
+    os.kill(workers(driver.pid)[0], signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -343,14 +408,14 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(here: Path, local: P
     line, out = [*asked(here), *RAY], tmp_path / "drift"
     first = begun(tmp_path, line)
     wait_for(first, out, "predictions", 2)
-    kill_one_worker()
+    kill_one_worker(first)
     wait_for(first, out, "predictions", 5)
     first.kill()
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     second = begun(tmp_path, [*line, "--resume"])
     wait_for(second, out, "scores", 3)
-    kill_one_worker()
+    kill_one_worker(second)
     require_end(second)
     require_same_rows(out, local)
     assert not [*out.rglob("*.partial"), *out.rglob("*.begun")]
@@ -406,6 +471,54 @@ def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path
         with pytest.raises(CannotEvaluateError, match="provider 'cuda' was asked for"):
             engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cuda", Running()))
     assert not list((tmp_path / "out" / "predictions").iterdir())
+
+
+class Naps:
+    """A stage whose items are seconds."""
+
+    def __init__(self, prepare: float = 0.0) -> None:
+        self.seconds = prepare
+
+    def prepare(self) -> None:
+        time.sleep(self.seconds)
+
+    def do(self, item: float, progress: Callable[[int], None]) -> int:
+        time.sleep(item)
+        progress(1)
+        return os.getpid()
+
+
+def ended(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> None:
+    """More of them than may end over one item, as where a node is lost."""
+    import ray
+
+    size = ray_engine.DEATHS + 1
+    ray.init("local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level=40)
+    try:
+        engine = ray_engine.Cluster(Pool(workers=size))
+        engine.begin(Naps())
+        while len(engine._idle) < size:
+            engine._next()
+        pids = [ray.get(worker.do.remote(0.0))[0] for worker in engine._idle]
+        ended(pids[1:])
+        time.sleep(1.5)
+        assert list(engine.run([0.1], lambda _: None)) == pids[:1]
+        while len(engine._idle) < size:
+            engine._next()
+        pids = [ray.get(worker.do.remote(0.0))[0] for worker in engine._idle]
+        timer = threading.Timer(1.5, ended, [pids])
+        timer.start()
+        engine.begin(Naps(4.0))
+        timer.join()
+        assert not {*engine.run([0.1], lambda _: None)} & {*pids}
+    finally:
+        ray.shutdown()
 
 
 # What it costs
@@ -509,7 +622,7 @@ def test_memory_of_driver_and_workers_is_flat(tmp_path: Path) -> None:
     started = time.monotonic()
     for percent in (20, 60, 95):
         wait_for(process, tmp_path / "drift", "predictions", total * percent // 100)
-        for name, found in (("driver", [process.pid]), ("worker", workers())):
+        for name, found in (("driver", [process.pid]), ("worker", workers(process.pid))):
             held.setdefault(name, {})[percent] = max(map(resident, found))
     rate = 2 * ROWS * 0.95 / (time.monotonic() - started)
     print(f"{ROWS} rows: {held} MiB; about {rate:.0f} images per second")
