@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 WAITS = (0.5, 2.0, 8.0)  # seconds between attempts to read
+REACHED_BY = ("region", "endpoint_override", "scheme")  # what a query may hold
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
 
@@ -163,7 +164,7 @@ Found = TypeVar("Found")
 def place(where: str | os.PathLike[str] | Address) -> Place:
     """What a user calls a file or folder, as a path or an address.
 
-    :raises InputError: an address with a password, or one that names no bucket.
+    :raises InputError: an address with a password, another query than REACHED_BY, or no bucket.
     """
     if isinstance(where, Address):
         return where
@@ -178,7 +179,19 @@ def place(where: str | os.PathLike[str] | Address) -> Place:
                          "environment (AWS_ACCESS_KEY_ID, for example)")  # fmt: skip
     if not authority:
         raise InputError(f"{where}: names no bucket; write {scheme}://BUCKET/FOLDER")
+    _require_no_secret(f"{scheme}://{authority}", query or "")
     return Address(f"{scheme}://{authority}", path.strip("/"), query or "")
+
+
+def _require_no_secret(root: str, query: str) -> None:
+    """Refuse what else may stand in a query, keys and tokens for example, without repeating its value."""
+    for part in filter(None, query[1:].split("&")):
+        name = part.partition("=")[0]
+        if name not in REACHED_BY:
+            raise InputError(
+                f"{root}?{name}=...: an address may hold {', '.join(REACHED_BY)} only, since it is written into "
+                "results; leave the rest to the environment (AWS_SECRET_ACCESS_KEY, for example)"
+            )
 
 
 def patiently(where: Place, read: Callable[[], Found]) -> Found:
