@@ -112,6 +112,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     if execution.out.resolve() != source.resolve():
         folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
         store.copy_parts(source, execution.out)
+    execution.engine.require_visible([execution.out / store.PLAN])
     with store.kept(execution.out):
         return _finish(stored, samples, folder, execution, clock)
 
@@ -241,27 +242,12 @@ def _summarise(stored: Stored, collected: Collected, comparer: Comparer, executi
             bar.update()
         study = Across(plan, comparer, summary).result(threads)
         bar.update()
-    data, options, samples = plan.data, plan.options, collected.samples
     return Evaluation(
-        command=["python", "-m", "harness", *(without_home(word) for word in sys.argv[1:] if word != "--resume")],
-        data=without_home(str(data.source)),
-        root=without_home(str(data.root)) if data.root else None,
-        split=data.split,
-        data_digest=stored.data_digest,
-        images=len(samples),
-        patients=len({sample.group for sample in samples}),
+        **_asked(stored),
+        images=len(collected.samples),
+        patients=len({sample.group for sample in collected.samples}),
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
-        classes=plan.classes,
-        selection=stored.select,
-        methods=list(options.methods),
-        layers=list(plan.layers),
-        map_size=options.map_size,
-        seed=options.seed,
         resamples=execution.resamples,
-        jitter_draws=options.jitter,
-        jitter_seed=stored.jitter_seed,
-        chance_draws=options.chance,
-        margin=options.margin,
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         study=study,
@@ -270,10 +256,32 @@ def _summarise(stored: Stored, collected: Collected, comparer: Comparer, executi
             "provider": stored.provider,
             "provider_options": stored.provider_options,
             "gpu": gpu_model(),
-            "maps": options.maps,
+            "maps": plan.options.maps,
         },
         seconds={},
     )
+
+
+def _asked(stored: Stored) -> dict[str, Any]:
+    """What the plan says about a result."""
+    plan, data, options = stored.plan, stored.plan.data, stored.plan.options
+    return {
+        "command": ["python", "-m", "harness", *(without_home(word) for word in sys.argv[1:] if word != "--resume")],
+        "data": without_home(str(data.source)),
+        "root": without_home(str(data.root)) if data.root else None,
+        "split": data.split,
+        "data_digest": stored.data_digest,
+        "classes": plan.classes,
+        "selection": stored.select,
+        "methods": list(options.methods),
+        "layers": list(plan.layers),
+        "map_size": options.map_size,
+        "seed": options.seed,
+        "jitter_draws": options.jitter,
+        "jitter_seed": stored.jitter_seed,
+        "chance_draws": options.chance,
+        "margin": options.margin,
+    }
 
 
 def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> CheckpointResult:

@@ -12,6 +12,7 @@ from harness.model import Graph, GraphMetadata
 from harness.places import Place, place
 from harness.store import PLAN, STATISTICS, Store, parts_of
 from harness.study import Checkpoint, Data, Options, Pair, Plan, Selection
+from kernels.chance import SAMPLE
 
 FORMAT = 1
 
@@ -57,6 +58,7 @@ class Stored:
             "layers": list(plan.layers),
             "options": {**asdict(plan.options), "layers": None, "select": None},
             "selection": self.select,
+            "chance_sample": SAMPLE,  # at most so many records have a chance level
         }
 
 

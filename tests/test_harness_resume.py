@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import stages, store
+from harness import command, engines, plans, stages, store
 from harness.cli import cli
 from harness.errors import InputError, InterruptedRunError
+from harness.places import Place
 from harness.results import Evaluation
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, read_rows
@@ -445,6 +446,32 @@ def test_from_maps_with_another_seed_draws_anew_but_means_the_same(finished: Pat
     assert qualities[0].low != qualities[1].low
     assert any(one.chance != other.chance for one, other in pairs)
     assert all(one.floor is None or other.floor is None or one.floor.mean == other.floor.mean for one, other in pairs)
+
+
+def test_from_maps_asks_whether_every_worker_sees_the_result(finished: Path, tmp_path: Path) -> None:
+    """Before anything is computed."""
+
+    class Blind(engines.Local):
+        def require_visible(self, where: Sequence[Place]) -> None:
+            assert (tmp_path / "out" / "plan.json").is_file()
+            raise InputError(f"{where[0]}: not seen")
+
+    with pytest.raises(InputError, match=r"out/plan\.json: not seen"):
+        command.evaluate_again(finished, {}, command.Execution(tmp_path / "out", engine=Blind()))
+
+
+def test_a_chance_level_of_another_sample_is_not_resumed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are scores kept that were computed with another limit."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    kept = json.loads((out / "scores.json").read_text())
+    monkeypatch.setattr(plans, "SAMPLE", 7)
+    stored = plans.restore(plans.read_stored(out), out)[0]
+    assert json.loads(json.dumps(stored.statistics())) == {**kept, "chance_sample": 7}
+    with pytest.raises(InputError, match=r"was begun with another chance sample \(4096, now 7\)"):
+        store.begin(out, plans.identity_of(stored), stored.details(), resume=True)
 
 
 def test_from_maps_with_one_of_its_methods(finished: Path, tmp_path: Path) -> None:
