@@ -143,6 +143,18 @@ def partner_metrics(
     moves = [(0.0, 0.0)] * len(partners) if shifts is None else [(float(d), float(e)) for d, e in shifts]
     if len(moves) != len(partners):
         raise ValueError(f"there are {len(partners)} draws and {len(moves)} shifts; give one per draw")
+    return _against_partners(left, right, partners, moves, size, positive_integer(threads, "threads"))
+
+
+def _against_partners(
+    left: Side,
+    right: Side,
+    partners: np.ndarray,
+    moves: list[tuple[float, float]],
+    size: tuple[int, int],
+    threads: int,
+) -> PairScores:
+    """`partner_metrics` of arguments that have been checked; one image at a time per thread."""
     metrics = list(METRICS.values())
     scores = empty_scores(metrics, *partners.shape)
     scores.values[partners == NOBODY] = np.nan
@@ -161,7 +173,7 @@ def partner_metrics(
 
         return compare
 
-    for_each(range(partners.shape[1]), positive_integer(threads, "threads"), worker)
+    for_each(range(partners.shape[1]), threads, worker)
     return scores
 
 
