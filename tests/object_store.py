@@ -20,20 +20,22 @@ def serving(bucket: str) -> Iterator[str]:
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line on stderr for every request
     server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-            ("AWS_ACCESS_KEY_ID", "somebody"),
-            ("AWS_SECRET_ACCESS_KEY", "nothing"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_EC2_METADATA_DISABLED", "true"),
-        ):
-            patch.setenv(name, value)
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
-        places._opened.cache_clear()  # another server may have had the bucket's name
-        yield f"s3://{bucket}"
-    server.stop()
+    try:
+        host, port = server.get_host_and_port()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (
+                ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+                ("AWS_ACCESS_KEY_ID", "somebody"),
+                ("AWS_SECRET_ACCESS_KEY", "nothing"),
+                ("AWS_REGION", "us-east-1"),
+                ("AWS_EC2_METADATA_DISABLED", "true"),
+            ):
+                patch.setenv(name, value)
+            boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+            places._opened.cache_clear()  # another server may have had the bucket's name
+            yield f"s3://{bucket}"
+    finally:
+        server.stop()
 
 
 def uploaded(folder: Path, where: str) -> Address:
