@@ -22,8 +22,8 @@ from harness.deidentify import KEPT, pixels_only
 from harness.errors import CannotEvaluateError, InputError
 from harness.golden import deviation, exceeded
 from harness.images import load_grey
-from harness.providers import LEVELS
 from harness.pack import FLOOR, SAFETY, Wanted, pack, tolerances
+from harness.providers import LEVELS
 from harness.rounding import rounded
 from harness.verify import Running, Verification, as_json, report, verify
 from tests import tiny_graphs
