@@ -31,19 +31,20 @@ def main() -> None:
 @ROUNDS
 @click.option("--out", type=FILE, help="Write the report as Markdown, too.")
 @click.option("--json", "json_file", type=FILE, help="Write the report as JSON.")
+@click.option("--note", default="", help="A sentence for the head of the report.")
 @click.option("--compare", type=FILE, help="Exit with 1 where a ratio is worse than in this JSON.")
 @click.option(
     "--tolerance", default=0.8, show_default=True, type=click.FloatRange(0, 1, min_open=True),
     help="Worse: below this share of the stored ratio.",
 )  # fmt: skip
 def write_report(
-    suites: tuple[str, ...], rounds: int, out: Path | None, json_file: Path | None, compare: Path | None,
-    tolerance: float,
+    suites: tuple[str, ...], rounds: int, out: Path | None, json_file: Path | None, note: str,
+    compare: Path | None, tolerance: float,
 ) -> int:  # fmt: skip
     """Every suite beside its rivals, as Markdown."""
     chosen = suites or tuple(name for name, suite in report.SUITES.items() if suite.is_possible)
     stored = _stored(compare)
-    found = report.measure(chosen, rounds, sys.argv[1:])
+    found = report.measure(chosen, rounds, sys.argv[1:], note)
     text = report.markdown(found)
     click.echo(text)
     for path, content in ((out, text), (json_file, found.model_dump_json(indent=1) + "\n")):

@@ -9,11 +9,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import click
 import jinja2
 from tabulate import tabulate
 
+from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
 from harness.environment import cpu_model, git_commit
 from harness.errors import InputError
@@ -61,21 +62,29 @@ SUITES = {
 }
 
 
-def measure(suites: Sequence[str], rounds: int, words: Sequence[str]) -> Report:
+def measure(suites: Sequence[str], rounds: int, words: Sequence[str], note: str = "") -> Report:
     """Run the suites one after the other.
 
     :param rounds: turns of every contender in the suites on networks; a third of them end to end.
     :param words: the command line, to be noted.
     """
-    started, before = time.monotonic(), os.getloadavg()[0]
-    results = {name: run(name, rounds) for name in suites}
+    before, here = os.getloadavg()[0], machine()
+    results, moments = {}, [Moment.now()]
+    for name in suites:
+        results[name] = run(name, rounds)
+        moments.append(Moment.now())
     return Report(
-        machine=machine(),
+        machine=here,
         versions=versions(),
         git_commit=git_commit(),
         command=shlex.join(["python", "-m", "benchmarks", *words]),
         load=(round(before, 2), round(os.getloadavg()[0], 2)),
-        minutes=round((time.monotonic() - started) / 60, 1),
+        minutes=round((moments[-1].clock - moments[0].clock) / 60, 1),
+        elsewhere={
+            name: elsewhere(start, end, here.cores)
+            for name, (start, end) in zip(suites, pairwise(moments), strict=True)
+        },
+        note=note,
         rows=[row for name, result in results.items() for row in rows_of(name, result)],
         parts={case: parts for result in results.values() for case, parts in parts_of(result).items()},
     )
@@ -122,8 +131,14 @@ def markdown(report: Report) -> str:
     loader = jinja2.FileSystemLoader(HERE / "templates")
     environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     tables = {name: table([row for row in report.rows if row.suite == name]) for name in SUITES}
+    shown = {name: text for name, text in tables.items() if text}
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in report.elsewhere.items() if share is not None)
     return environment.get_template("benchmarks.md").render(
-        report=report, suites=SUITES, tables={name: text for name, text in tables.items() if text}, parts=parts(report)
+        report=report,
+        busy=busy,
+        suites=SUITES,
+        tables={name: text for name, text in tables.items() if text},
+        parts=parts(report),
     )
 
 

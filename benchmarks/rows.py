@@ -63,7 +63,13 @@ class Machine(_Record):
 
 
 class Report(_Record):
-    """A report. load: the machine's load average (one minute) before the first and after the last suite."""
+    """A report.
+
+    load: the machine's load average (one minute) before the first and after the last suite
+    elsewhere: per suite, the share 0..1 of the processors' time that other programs took, where the system tells
+    note: a sentence by whoever made the report
+    parts: of `evaluate`, per network: seconds by part
+    """
 
     format: Literal[1] = 1
     machine: Machine
@@ -73,7 +79,9 @@ class Report(_Record):
     load: tuple[float, float]
     minutes: float
     rows: list[Row]
-    parts: dict[str, dict[str, float]] = {}  # of `evaluate`, per network: seconds by part
+    elsewhere: dict[str, float | None] = {}
+    note: str = ""
+    parts: dict[str, dict[str, float]] = {}
 
     @classmethod
     def read(cls, path: Path) -> Report:

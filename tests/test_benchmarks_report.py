@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import judge, report
+from benchmarks import judge, processors, report
 from benchmarks.__main__ import main
+from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
 from benchmarks.timing import in_turns
 from harness.errors import InputError
@@ -29,7 +33,8 @@ def row(what: str = "ssim", ratio: float = 10.0, suite: str = "kernels", wanted:
 def made(*rows: Row, machine: Machine = MACHINE) -> Report:
     return Report(
         machine=machine, versions={"numpy": "2"}, git_commit="c" * 40, command="python -m benchmarks report",
-        load=(0.1, 1.9), minutes=9.5, rows=list(rows), parts={"ResNet50V2": {"onnxruntime": 9.0, "total": 10.0}},
+        load=(0.1, 1.9), minutes=9.5, rows=list(rows), elsewhere={"kernels": 0.25, "cam": None},
+        note="Made beside other work.", parts={"ResNet50V2": {"onnxruntime": 9.0, "total": 10.0}},
     )  # fmt: skip
 
 
@@ -57,7 +62,7 @@ def test_ratio_is_taken_within_each_turn() -> None:
 @pytest.mark.parametrize(("ratio", "wanted", "short"), [(8, 8, False), (7.9, 8, True), (1, None, False)])
 def test_short_is_what_falls_short_of_the_claim(ratio: float, wanted: float | None, short: bool) -> None:
     assert row(ratio=ratio, wanted=wanted).is_short == short
-    assert ("(short)" in report.markdown(made(row(ratio=ratio, wanted=wanted)))) == short
+    assert ("8.00 **(short)** |" in report.markdown(made(row(ratio=ratio, wanted=wanted)))) == short
 
 
 def test_parts_of_an_evaluation_are_kept() -> None:
@@ -77,8 +82,10 @@ def test_contenders_take_turns() -> None:
 def test_markdown_says_how_it_was_made_and_shows_the_suites_that_ran() -> None:
     text = report.markdown(made(row("ssim", 7.2), row("ResNet50V2", 12.5, "evaluate")))
     assert "python -m benchmarks report\n" in text
-    assert "A CPU, 2 cores, 8.0 GiB of memory, in 9.5 minutes" in text
-    assert "Load average before and after: 0.1 and 1.9" in text
+    assert "Made beside other work.\n" in text
+    assert "A CPU, 2 cores, 8.0 GiB of memory; 9.5 minutes; commit cccccccccccc.\n" in text
+    assert "Load average before and after: 0.1 and 1.9. Share of the processors that other programs took:\n" in text
+    assert "  kernels 25%.\n- Versions: numpy 2.\n" in text
     assert "| ssim   |          1 | skimage |      7.2 |           7.20 | 8.00 **(short)** |" in text
     assert "| ResNet50V2 | 9.0" in text
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
@@ -103,6 +110,37 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
 def test_report_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.json: cannot be read \(No such file or directory\)"):
         Report.read(tmp_path / "gone.json")
+
+
+# Other programs
+
+
+def test_what_others_took_is_what_was_busy_and_not_ours() -> None:
+    start, end = Moment(clock=100, busy=40, ours=7), Moment(clock=110, busy=55, ours=17)
+    assert elsewhere(start, end, cores=2) == pytest.approx(0.25)  # 15 s busy, 10 s of them ours, 20 s there were
+    assert elsewhere(start, replace(end, busy=49), cores=2) == 0  # rounding of the clocks
+    assert elsewhere(start, replace(end, busy=None), cores=2) is None
+
+
+def test_a_child_counts_as_ours() -> None:
+    before = Moment.now()
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    assert Moment.now().ours > before.ours
+
+
+@pytest.mark.parametrize("content", ["", "cpu one two"])
+def test_a_system_that_does_not_tell_is_no_error(tmp_path: Path, monkeypatch, content: str) -> None:
+    monkeypatch.setattr(processors, "STAT", tmp_path / "stat")
+    assert Moment.now().busy is None
+    (tmp_path / "stat").write_text(content)
+    assert Moment.now().busy is None
+
+
+def test_waiting_is_not_busy(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(processors, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(processors.os, "sysconf", lambda _: 100)
+    (tmp_path / "stat").write_text("cpu 100 20 30 9000 800 5 6 7 0 0\ncpu0 1\n")
+    assert Moment.now().busy == pytest.approx(1.68)
 
 
 # Judging
