@@ -134,11 +134,7 @@ def markdown(report: Report) -> str:
     shown = {name: text for name, text in tables.items() if text}
     busy = ", ".join(f"{name} {share:.0%}" for name, share in report.elsewhere.items() if share is not None)
     return environment.get_template("benchmarks.md").render(
-        report=report,
-        busy=busy,
-        suites=SUITES,
-        tables={name: text for name, text in tables.items() if text},
-        parts=parts(report),
+        report=report, busy=busy, suites=SUITES, tables=shown, parts=parts(report)
     )
 
 
