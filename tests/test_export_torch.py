@@ -1,4 +1,7 @@
-"""Real PyTorch models through torch.onnx, against autograd; and the code blocks of docs/pytorch.md."""
+"""Real PyTorch models through torch.onnx, against autograd; and the code blocks of docs/pytorch.md.
+
+They want a process of their own: Triton, which PyTorch loads, crashes beside TensorFlow's LLVM.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def torch() -> Any:
+    if "tensorflow" in sys.modules:
+        pytest.fail("PyTorch crashes where TensorFlow is loaded: run these tests by themselves, `pytest -m torch tests/test_export_torch.py`")
     if os.environ.get("EVIDENCE_DRIFT_REQUIRE_TORCH") != "1":
         pytest.importorskip("torchvision", reason="PyTorch is not installed: pip install 'evidence-drift[torch]'")
     import torch
