@@ -28,7 +28,7 @@ UNDEFINED = "undefined"
 NAN = float("nan")
 
 _CHUNK = 2**18  # draws (resamples x patients) held at a time: 2 MB as float64, which the processor's cache holds
-_ROWS = 64  # resamples of a chunk at most, so that `_product` has blocks of a useful shape
+_ROWS = 256  # resamples of a chunk at most, so that `_product` has blocks of a useful shape
 _LEAST_ROWS = 16  # resamples of a chunk of many patients, for the same reason: up to 32 MB
 _PRODUCT = 2**19  # multiplications of one matrix product: see `_product`
 _VECTOR = 2**13  # and of one with a vector
@@ -188,6 +188,7 @@ class Resampling:
                 break
             drawn = drawn[: draws - rows.start]
             counts = _product(drawn, table).reshape(len(drawn), len(columns), 1 + len(shares))
+            drawn = drawn.astype(np.int32)
             for number, column in enumerate(columns):
                 found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn, counts[:, number])
         return found
@@ -259,28 +260,31 @@ class _Ascending:
         return cls(column[order], owners, shares, windows, table.astype(np.float64))
 
     def quantiles(self, drawn: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """(r, Q) quantiles in draws (r, patients), given the product with `table`; NaN in a draw without a value."""
+        """(r, Q) quantiles in draws int32 (r, patients), given the product with `table`; NaN in one without a value."""
         total, *below = counts.T
         found = np.full((len(drawn), len(self.shares)), np.nan)
         for place, (share, window) in enumerate(zip(self.shares, self.windows, strict=True)):
-            found[:, place] = self._first(drawn, window, below[place], share * total)
+            target = np.ceil(share * total)
+            found[:, place] = self._first(drawn, window, target - below[place])
             for row in np.flatnonzero(np.isnan(found[:, place]) & (total > 0)):  # outside of the window
                 only = slice(row, row + 1)
-                everywhere = slice(0, len(self.values))
-                found[only, place] = self._first(drawn[only], everywhere, np.zeros(1), share * total[only])
+                found[only, place] = self._first(drawn[only], slice(0, len(self.values)), target[only])
         return np.where(total[:, None] > 0, found, np.nan)
 
-    def _first(self, drawn: np.ndarray, window: slice, below: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """(r,) the first value in the window up to which a draw weighs `target` or more; NaN where there is none."""
+    def _first(self, drawn: np.ndarray, window: slice, needed: np.ndarray) -> np.ndarray:
+        """(r,) the first value in the window up to which a draw weighs `needed` or more; NaN where there is none.
+
+        Whole numbers add up at a processor's full speed, floating-point ones at a quarter of it.
+        """
         found = np.full(len(drawn), np.nan)
         values, owners = self.values[window], self.patient[window]
+        needed = needed.astype(np.int32)
         step = max(1, _IMAGE_CHUNK // max(1, len(values)))
         for start in range(0, len(drawn) if len(values) else 0, step):
             rows = slice(start, start + step)
-            upto = np.cumsum(drawn[rows][:, owners], axis=1)  # (r, m)
-            upto += below[rows, None]
-            reached = upto >= target[rows, None]
-            inside = reached[:, -1] & ((below[rows] < target[rows]) | (window.start == 0))
+            upto = np.cumsum(drawn[rows].take(owners, axis=1), axis=1, dtype=np.int32)  # (r, m)
+            reached = upto >= needed[rows, None]
+            inside = reached[:, -1] & ((needed[rows] > 0) | (window.start == 0))
             found[rows] = np.where(inside, values[reached.argmax(axis=1)], np.nan)
         return found
 

@@ -579,16 +579,16 @@ def test_windows_hold_the_quantiles_of_all_draws(share: float, each: int) -> Non
     groups = np.repeat(np.arange(500), each)
     values = rng.normal(size=500)[groups] + 0.01 * rng.normal(size=len(groups))
     resampling = Resampling(groups, seed=1, resamples=500)
-    drawn = np.concatenate([counts for _, counts in resampling._counts()])
+    drawn = np.concatenate([counts for _, counts in resampling._counts()]).astype(np.int32)
     column = _Ascending.of(values, resampling.patient, 500, [share])
     total, below = (drawn @ column.table).T
-    window = column.windows[0]
-    assert np.isfinite(column._first(drawn, window, below, share * total)).all()
+    window, target = column.windows[0], np.ceil(share * total)
+    assert np.isfinite(column._first(drawn, window, target - below)).all()
     assert window.stop - window.start < len(values)
     middle, reach = (window.start + window.stop) // 2, (window.stop - window.start) // 20
     narrow = slice(middle - reach, middle + reach)
     below = drawn @ np.bincount(column.patient[: narrow.start], minlength=500)
-    assert np.isnan(column._first(drawn, narrow, below, share * total)).any()
+    assert np.isnan(column._first(drawn, narrow, target - below)).any()
 
 
 @pytest.mark.parametrize("infinite", [np.inf, -np.inf])
