@@ -141,6 +141,23 @@ def test_heat_maps_lie_on_the_radiograph_the_right_way_round(tmp_path: Path) -> 
     assert heat[:, :16].max() == 0
 
 
+def test_a_sheet_keeps_pictures_upright_in_proportion_and_in_their_order(tmp_path: Path) -> None:
+    """A red corner at the upper left stays there, and a picture twice as wide as high stays so."""
+    first, second = np.full((20, 20, 3), 0.5), np.full((10, 20, 3), (0.0, 0.0, 1.0))
+    first[:10, :10] = (1, 0, 0)
+    pictures.grid("title", [[("first", first), ("second", second)]], tmp_path / "sheet.png")
+    blue, green, red = np.moveaxis(cv2.imread(str(tmp_path / "sheet.png")).astype(int), -1, 0)
+    corner, grey = (red > 250) & (blue < 5), (abs(red - 127) < 3) & (abs(blue - 127) < 3) & (abs(green - 127) < 3)
+    (top, left), (bottom, right) = (np.argwhere(corner).min(axis=0), np.argwhere(corner).max(axis=0))
+    quarter = bottom - top + 1
+    assert abs(quarter - (right - left + 1)) <= 1
+    assert grey[bottom + quarter // 2, left + quarter // 2]
+    assert grey[top + quarter // 2, right + quarter // 2]
+    rows, columns = np.nonzero((blue > 250) & (red < 5))
+    assert columns.min() > right + quarter
+    assert abs(np.ptp(columns) + 1 - 2 * (np.ptp(rows) + 1)) <= 2
+
+
 def test_unreadable_images_are_named_and_left_out(inputs: Inputs, tmp_path: Path) -> None:
     manifest = tiny_graphs.write_images(tmp_path / "images")
     (manifest.parent / "image-003.png").write_bytes(b"nothing")
