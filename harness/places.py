@@ -15,6 +15,7 @@ import errno
 import functools
 import io
 import os
+import posixpath
 import re
 import shutil
 import time
@@ -49,12 +50,12 @@ class Address:
     query: str = ""
 
     def __str__(self) -> str:
-        return f"{self.root}/{self.path}" if self.path else self.root
+        return (f"{self.root}/{self.path}" if self.path else self.root) + self.query
 
     def __truediv__(self, inner: str | Path | Address) -> Address:
         if isinstance(inner, Address):
             return inner
-        return Address(self.root, "/".join(filter(None, [self.path, str(inner).strip("/")])), self.query)
+        return Address(self.root, _normal(f"{self.path}/{inner}"), self.query)
 
     def __rtruediv__(self, _: Path) -> Address:
         """An address is absolute: relative to a folder it is itself."""
@@ -180,7 +181,12 @@ def place(where: str | os.PathLike[str] | Address) -> Place:
     if not authority:
         raise InputError(f"{where}: names no bucket; write {scheme}://BUCKET/FOLDER")
     _require_no_secret(f"{scheme}://{authority}", query or "")
-    return Address(f"{scheme}://{authority}", path.strip("/"), query or "")
+    return Address(f"{scheme}://{authority}", _normal(path), query or "")
+
+
+def _normal(path: str) -> str:
+    """A path without slashes at its ends, `.` and `..`: to an object store these would be names like any other."""
+    return posixpath.normpath(f"/{path.strip('/')}").strip("/")
 
 
 def _require_no_secret(root: str, query: str) -> None:

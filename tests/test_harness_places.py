@@ -48,6 +48,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Place
         ("s3://bucket", Address("s3://bucket", "")),
         ("s3://bucket/a/b/", Address("s3://bucket", "a/b")),
         ("s3://bucket/a?region=eu-west-1", Address("s3://bucket", "a", "?region=eu-west-1")),
+        ("s3://bucket/a/./b/../c", Address("s3://bucket", "a/c")),
         ("abfs://box@account.dfs.core.windows.net/a", Address("abfs://box@account.dfs.core.windows.net", "a")),
         ("C:\\scans", Path("C:\\scans")),
     ],
@@ -55,6 +56,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Place
 def test_what_is_a_path_and_what_an_address(text: str, found: Place) -> None:
     assert place(text) == found
     assert place(found) == found
+    assert place(str(found)) == found
     assert pickle.loads(pickle.dumps(found)) == found
 
 
@@ -64,6 +66,8 @@ def test_an_address_is_taken_apart_like_a_path() -> None:
     assert (address.name, address.stem, address.suffix) == ("part-1.parquet", "part-1", ".parquet")
     assert str(address.parent.parent / "plan.json") == "s3://bucket/run/plan.json"
     assert str(address.with_name("other")) == "s3://bucket/run/maps/other"
+    assert str(address.parent / "../x/./y.png") == "s3://bucket/run/x/y.png"
+    assert str(place("s3://bucket/run?region=eu-west-1") / "plan.json") == "s3://bucket/run/plan.json?region=eu-west-1"
     assert address.resolve() == address
     assert Path("studies") / address == address
     assert address / "a" / address == address
