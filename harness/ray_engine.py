@@ -75,13 +75,13 @@ def cluster(pool: Pool) -> Iterator[Cluster]:
 class _Turn:
     """What a worker is busy with: an item and its number, or getting ready (None).
 
-    begun: answered by the worker before it does the item, never by one that was gone when the item was sent.
+    begun: answered by the worker before that, never by one that has no place yet or was gone when it was asked.
     """
 
     worker: Any
+    begun: Any
     number: int | None = None
     item: Any = None
-    begun: Any = None
 
 
 class Cluster:
@@ -156,10 +156,11 @@ class Cluster:
 
     def _give(self, worker: Any, number: int, item: Any) -> None:
         begun = worker.here.remote()
-        self._busy[worker.do.remote(item)] = _Turn(worker, number, item, begun)
+        self._busy[worker.do.remote(item)] = _Turn(worker, begun, number, item)
 
     def _get_ready(self, worker: Any) -> None:
-        self._busy[worker.begin.remote(self._stage)] = _Turn(worker)
+        begun = worker.here.remote()
+        self._busy[worker.begin.remote(self._stage)] = _Turn(worker, begun)
 
     def _next(self) -> tuple[_Turn, Any]:
         """(turn, answer) of the next worker that is done; without an answer where it was lost and replaced."""
@@ -181,12 +182,12 @@ class Cluster:
         return turn, answer
 
     def _wait(self) -> Any:
-        """The next answer; items may take as long as they like, but a worker has to be there."""
+        """The next answer; an item or getting ready may take as long as it likes, but a worker has to be there."""
         while True:
             done, _ = ray.wait(list(self._busy), timeout=PATIENCE)
             if done:
                 return done[0]
-            if all(turn.number is None for turn in self._busy.values()):
+            if not ray.wait([turn.begun for turn in self._busy.values()], timeout=0)[0]:
                 raise CannotEvaluateError(
                     f"the cluster gave no worker a place for {PATIENCE:.0f} s; let other work end or start nodes, then "
                     "run the same command with --resume"
@@ -212,7 +213,7 @@ class _Worker:
         return (stage.prepare(),)
 
     def here(self) -> None:
-        """Answer before the item that is sent next is done."""
+        """Answer before what is sent next is done."""
 
     def do(self, item: Any) -> tuple[Any, int]:
         """(result, images or parts done)."""

@@ -521,6 +521,25 @@ def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> 
         ray.shutdown()
 
 
+@pytest.mark.slow
+def test_a_worker_may_take_long_to_get_ready_but_not_to_find_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=40)
+    try:
+        engine = ray_engine.Cluster(Pool(workers=1))
+        engine.begin(Naps())
+        monkeypatch.setattr(ray_engine, "PATIENCE", 1.0)
+        engine.begin(Naps(3.0))
+        (first,) = engine._workers  # it holds the only CPU
+        engine._workers = [engine._hired()]
+        with pytest.raises(CannotEvaluateError, match=r"no worker a place for 1 s.*--resume"):
+            engine.begin(Naps())
+        ray.kill(first)
+    finally:
+        ray.shutdown()
+
+
 # What it costs
 
 
