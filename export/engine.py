@@ -94,6 +94,16 @@ class Step:
         except ValueError as error:
             raise InputError(f"{describe(self.node)}: {error}; run ONNX shape inference on the model") from None
 
+    def size(self, value: ir.Value, axis: int) -> int:
+        """The size of an axis that must be known when the graph is written."""
+        size = self.shape(value)[axis]
+        if size is None:
+            raise InputError(
+                f"{describe(self.node)}: axis {axis} of {value.name} has no fixed size; export the model with fixed "
+                "sizes (only the batch may vary)"
+            )
+        return size
+
     def number(self, value: float) -> ir.Value:
         """A scalar constant in the type that the node computes in."""
         dtype = self.a.dtype

@@ -158,7 +158,7 @@ def _node(operator: str) -> engine.ir.Node:
 class Small:
     """A graph under construction, with one float32 input `x`."""
 
-    def __init__(self, shape: Sequence[int], opset: int = 18, dtype: Any = np.float32) -> None:
+    def __init__(self, shape: Sequence[int | str], opset: int = 18, dtype: Any = np.float32) -> None:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="small")
         self.op = Emitter(self.graph, "small")
@@ -188,6 +188,13 @@ class Small:
         self.graph.outputs.append(gradient)
         session = parity.open_session(ir.to_proto(model).SerializeToString(), "disabled")
         return tuple(session.run(["y", "dx"], {"x": x}))
+
+
+def test_a_size_that_a_rule_must_know_is_asked_for() -> None:
+    small = Small((1, 4, "H", 2))
+    y = small.op.DepthToSpace(small.x, blocksize=2, mode="CRD")
+    with pytest.raises(InputError, match="axis 2 of x has no fixed size; export the model with fixed sizes"):
+        small.gradient(y, np.ones((1, 1, 4, 4), np.float32), np.zeros((1, 4, 2, 2), np.float32))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.id)

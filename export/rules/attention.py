@@ -57,10 +57,7 @@ class _Heads:
         return op.Reshape(op.Transpose(cotangent, perm=[0, 2, 1, 3]), op.integers(0, 0, -1))
 
     def _length_and_size(self) -> tuple[int, int]:
-        sizes = self.step.shape(self.source)
-        length, size = sizes[-2], sizes[-1]
-        if length is None or size is None:
-            raise InputError(f"{describe(self.step.node)}: keys of unknown length cannot be shared between heads")
+        length, size = (self.step.size(self.source, axis) for axis in (-2, -1))
         return length, size if self.apart else size // self.count
 
 
@@ -77,8 +74,7 @@ class _Attention:
 
     @property
     def scale(self) -> ir.Value:
-        size = self.s.shape(self.s.a)[-1]
-        assert size is not None
+        size = self.s.size(self.s.a, -1)
         depth = size if self.q.apart else size // self.q.count
         return self.s.number(self.s.attribute("scale", 1 / sqrt(depth)))
 
@@ -110,9 +106,7 @@ class _Attention:
     def _future(self) -> ir.Value:
         """(L, S): LOWEST where a key comes after its query."""
         axis = -2 if self.q.apart else 1
-        length, span = self.s.shape(self.s.a)[axis], self.s.shape(self.s.b)[axis]
-        if length is None or span is None:
-            raise InputError(f"{describe(self.s.node)}: causal attention of unknown length cannot be differentiated")
+        length, span = self.s.size(self.s.a, axis), self.s.size(self.s.b, axis)
         later = np.triu(np.full((length, span), LOWEST), 1)
         return self.op.CastLike(self.op.constant(later), self.s.a)
 
@@ -129,9 +123,8 @@ class _Attention:
 
 
 def _heads(s: Step, value: ir.Value, name: str) -> int:
-    sizes = s.shape(value)
-    count = sizes[1] if len(sizes) == 4 else s.attribute(name, 0)
-    assert count, describe(s.node)
+    count = s.size(value, 1) if len(s.shape(value)) == 4 else s.attribute(name, 0)
+    assert count, describe(s.node)  # shape inference asks for it
     return int(count)
 
 

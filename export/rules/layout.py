@@ -55,8 +55,7 @@ def _slice(s: Step) -> ir.Value:
     """y = every step-th element between start and end, per axis: g goes back to where its element came from."""
     cotangent = s.g
     for axis, kept in _kept_places(s).items():
-        size = s.shape(s.a)[axis]
-        assert size is not None
+        size = s.size(s.a, axis)
         if len(kept) and kept == list(range(kept[0], kept[0] + len(kept))):
             cotangent = zeros_around(s, cotangent, axis, kept[0], size - kept[-1] - 1)
         else:
@@ -139,9 +138,7 @@ def _depth_to_space(s: Step) -> ir.Value:
     size = s.attribute("blocksize", 0)
     if s.attribute("mode", "DCR") == "DCR":
         return s.op.SpaceToDepth(s.g, blocksize=size)
-    _, channels, height, width = s.shape(s.a)
-    if channels is None or height is None or width is None:
-        raise InputError(f"{describe(s.node)}: its height or width is unknown; export the model with fixed ones")
+    channels, height, width = (s.size(s.a, axis) for axis in (1, 2, 3))
     tiles = s.op.Reshape(s.g, s.op.integers(-1, channels // size**2, height, size, width, size))
     return s.reshaped(s.op.Transpose(tiles, perm=[0, 1, 3, 5, 2, 4]), s.a)
 

@@ -28,8 +28,8 @@ def _window_means_back(s: Step, share: ir.Value, window: Window) -> ir.Value:
         return _repeated(s, s.op.Mul(share, s.number(1.0 / prod(window.kernel))), window)
     if set(window.dilations) == {1}:
         return s.op.AveragePool(_spread(s, share, window), kernel_shape=window.kernel)
-    means = _like(s, np.full((_channels(s), 1, *window.kernel), 1.0 / prod(window.kernel)))
-    return s.op.Conv(_spread(s, share, window), means, group=_channels(s), dilations=window.dilations)
+    means = _like(s, np.full((s.size(s.a, 1), 1, *window.kernel), 1.0 / prod(window.kernel)))
+    return s.op.Conv(_spread(s, share, window), means, group=s.size(s.a, 1), dilations=window.dilations)
 
 
 def _counts(window: Window, include_padding: bool) -> np.ndarray:
@@ -54,7 +54,7 @@ def _repeated(s: Step, value: ir.Value, window: Window) -> ir.Value:
 def _interleaved(s: Step, value: ir.Value, window: Window) -> ir.Value:
     """(N, C, h, w) -> (N, C, h, 1, w, 1)."""
     sizes = [size for steps in window.steps for size in (steps, 1)]
-    return s.op.Reshape(value, s.op.integers(-1, _channels(s), *sizes))
+    return s.op.Reshape(value, s.op.integers(-1, s.size(s.a, 1), *sizes))
 
 
 def _spread(s: Step, value: ir.Value, window: Window) -> ir.Value:
@@ -74,7 +74,7 @@ def _spaced(s: Step, value: ir.Value, window: Window) -> ir.Value:
     zeros = [gap for stride in window.strides for gap in (0, stride - 1)]
     apart = _padded(s, _interleaved(s, value, window), [0] * len(zeros), zeros)  # (N, C, h, s, w, s)
     lengths = [n * stride for n, stride in zip(window.steps, window.strides, strict=True)]
-    return s.op.Reshape(apart, s.op.integers(-1, _channels(s), *lengths))
+    return s.op.Reshape(apart, s.op.integers(-1, s.size(s.a, 1), *lengths))
 
 
 def _padded(s: Step, value: ir.Value, begin: list[int], end: list[int]) -> ir.Value:
@@ -148,12 +148,6 @@ def shared_by_equals(s: Step, extremum: ir.Value, cotangent: ir.Value, axes: lis
     winners = s.op.CastLike(s.op.Equal(s.a, extremum), s.a)
     share = s.op.Div(cotangent, s.op.ReduceSum(winners, s.op.integers(*axes), keepdims=1))
     return s.op.Mul(winners, share)
-
-
-def _channels(s: Step) -> int:
-    channels = s.shape(s.a)[1]
-    assert channels is not None
-    return channels
 
 
 def _like(s: Step, array: np.ndarray) -> ir.Value:
