@@ -16,7 +16,6 @@ from benchmarks.timing import THREADS
 from export import assemble, keras_source
 
 BATCH = 8
-SIZES = {"ResNet50V2": 224, "DenseNet201": 224, "InceptionV3": 299}
 LAYERS = {  # architecture -> (last, penultimate, deep)
     "ResNet50V2": ("post_relu", "conv5_block2_out", "conv4_block6_out"),
     "DenseNet201": ("relu", "conv5_block31_concat", "pool3_pool"),

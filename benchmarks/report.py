@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +21,7 @@ from tabulate import tabulate
 
 from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
-from harness.environment import cpu_model, git_commit
+from harness.environment import cpu_model, git_commit, versions
 from harness.errors import InputError
 
 HERE = Path(__file__).parent
@@ -75,7 +73,7 @@ def measure(suites: Sequence[str], rounds: int, words: Sequence[str], note: str 
         moments.append(Moment.now())
     return Report(
         machine=here,
-        versions=versions(),
+        versions=versions(PACKAGES),
         git_commit=git_commit(),
         command=shlex.join(["python", "-m", "benchmarks", *words]),
         load=(round(before, 2), round(os.getloadavg()[0], 2)),
@@ -113,17 +111,6 @@ def machine() -> Machine:
     """This machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Machine(cpu=cpu_model(), cores=len(os.sched_getaffinity(0)), memory=round(memory, 1))
-
-
-def versions() -> dict[str, str]:
-    """Package -> version, of those that are installed and timed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def markdown(report: Report) -> str:

@@ -8,7 +8,8 @@ from functools import lru_cache
 import pytest
 
 from benchmarks import engine_cases
-from benchmarks.engine_cases import BATCH, LAYERS, SIZES
+from benchmarks.engine_cases import BATCH, LAYERS
+from benchmarks.networks import SIZES
 from benchmarks.timing import OURS, in_turns, one_turn
 from tests.keras_models import backbone
 

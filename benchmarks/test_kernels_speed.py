@@ -1,4 +1,4 @@
-"""`pytest benchmarks`: every contender of every case, timed in one process, after a check that all agree."""
+"""Every contender of every case of the kernels, timed in one process, after a check that all agree."""
 
 from __future__ import annotations
 

@@ -35,19 +35,18 @@ from onnx import numpy_helper
 from export import parity, passes
 from export.assemble import Forward, check_forward
 from export.compressions import COMPRESSIONS, Calibration, Facts, outputs_of
-from export.finish import PATTERNS, Request, finish, patterns
+from export.finish import PATTERNS, Request, finish, greys_of
 from export.from_onnx import explained_score, part
 from export.metadata import FORMAT, PREFIX, Metadata
 from harness.digests import weights_digest
 from harness.errors import CannotEvaluateError, InputError, first_line
-from harness.images import RULE, channels_first, load_grey
+from harness.images import RULE, SUFFIXES, channels_first
 
 EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 # Integer kernels round some ties to the other side than float32 arithmetic on the same scales does, and every layer
 # makes more of them: between optimisation levels, activations of four networks agreed to a cosine of 0.994 or better.
 LEVEL_COSINE = 0.98
 SLOPES = 0.1  # relative L2 error of slopes in float32, across kinks; the same four networks had up to 0.008
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,8 @@ def compress(
     source, metadata = _read(path)
     if target == "int8" and not images:
         raise InputError(f"{path}: quantising needs images to calibrate on; give --data MANIFEST_OR_FOLDER")
-    greys = _greys(images, metadata)
+    height, width = metadata.input_size
+    greys = greys_of(images, (height, width))
     with TemporaryDirectory() as folder:
         prepared = _prepared(path, _forwardpart(source, metadata), Path(folder))
         calibration = Calibration(channels_first(greys), Path(folder), reduce_range)
@@ -138,11 +138,6 @@ def _read(path: Path) -> tuple[onnx.ModelProto, Metadata]:
     return model, metadata
 
 
-def _greys(images: Sequence[Path], metadata: Metadata) -> np.ndarray:
-    height, width = metadata.input_size
-    return np.stack([load_grey(path, (height, width)) for path in images]) if images else patterns((height, width))
-
-
 def _forwardpart(source: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
     """image -> logits and CAM tensors."""
     outputs = ["logits", *(layer["activations"] for layer in metadata.layers)]
@@ -170,7 +165,7 @@ def _prepared(path: Path, forward: onnx.ModelProto, folder: Path) -> onnx.ModelP
 
 def _require_unchanged(path: Path, forward: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
     height, width = (axis.dim_value for axis in forward.graph.input[0].type.tensor_type.shape.dim[2:])
-    images = channels_first(patterns((height, width)))
+    images = channels_first(greys_of([], (height, width)))
     before, after = outputs_of(forward, images), outputs_of(prepared, images)
     apart = [parity.difference("basic", name, after[name], before[name]) for name in before]
     worst = max(apart, key=lambda item: item.relative_l2)

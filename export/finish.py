@@ -12,6 +12,7 @@ import onnx_ir as ir
 from export import assemble, parity
 from export.metadata import Metadata, stamp
 from harness.errors import InputError
+from harness.images import load_grey
 
 PATTERNS = 4  # images to prove parity on where none are given
 
@@ -65,7 +66,12 @@ def _thresholds(request: Request, metadata: Metadata) -> list[float] | None:
     return given or None
 
 
-def patterns(size: tuple[int, int]) -> np.ndarray:
+def greys_of(images: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
+    """(N, H, W) grey levels to prove parity on: of the images, or of patterns where there are none."""
+    return np.stack([load_grey(path, size) for path in images]) if images else _patterns(size)
+
+
+def _patterns(size: tuple[int, int]) -> np.ndarray:
     """(4, H, W) seeded patches of grey with noise, for a model that comes without images."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (PATTERNS, -(-size[0] // 16), -(-size[1] // 16)))

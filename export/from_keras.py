@@ -8,12 +8,12 @@ import numpy as np
 
 from export import parity
 from export.assemble import Forward
-from export.finish import PATTERNS, Request, finish, patterns
+from export.finish import PATTERNS, Request, finish, greys_of
 from export.metadata import Metadata
 from export.record import CheckpointRecord
 from harness.digests import weights_digest
 from harness.errors import InputError
-from harness.images import RULE, channels_first, channels_last, load_grey
+from harness.images import RULE, channels_first, channels_last
 
 
 def export_checkpoint(record: CheckpointRecord, request: Request) -> list[parity.Difference]:
@@ -94,7 +94,7 @@ def _metadata(record: CheckpointRecord, request: Request, model: Any, score_kind
 def _greys(record: CheckpointRecord, request: Request, size: tuple[int, int]) -> np.ndarray:
     """(N, H, W) grey levels to prove parity on."""
     paths = list(request.images) or record.test_images(PATTERNS)
-    return np.stack([load_grey(path, size) for path in paths]) if paths else patterns(size)
+    return greys_of(paths, size)
 
 
 def _compare(

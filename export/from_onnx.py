@@ -12,13 +12,13 @@ import onnx_ir as ir
 from export import layers, onnx_source, parity
 from export.assemble import SQUEEZED, Forward, output_names
 from export.emit import dimensions
-from export.finish import Request, finish, patterns
+from export.finish import Request, finish, greys_of
 from export.grids import Arrangement, Grid
 from export.metadata import Metadata
 from export.onnx_source import Preprocessing
 from harness.digests import weights_digest
 from harness.errors import InputError
-from harness.images import RULE, channels_first, load_grey
+from harness.images import RULE, channels_first
 
 
 def export_onnx(
@@ -38,7 +38,7 @@ def export_onnx(
     digest = weights_digest(_weights(model))
     forward, score_kind, roles = onnx_source.forward_graph(path, model, request.layers, preprocessing, grid)
     _, _, height, width = dimensions(model.graph.inputs[0])
-    greys = _greys(request, (height or 0, width or 0))
+    greys = greys_of(request.images, (height or 0, width or 0))
     metadata = _metadata(path, request, forward, score_kind, digest, preprocessing, greys)
     images = channels_first(greys)
     expected = _source_logits(source, forward.logits_name, preprocessing, images)
@@ -71,10 +71,6 @@ def _weights(model: ir.Model) -> Iterator[tuple[str, np.ndarray]]:
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             yield str(name), value.const_value.numpy()
-
-
-def _greys(request: Request, size: tuple[int, int]) -> np.ndarray:
-    return np.stack([load_grey(path, size) for path in request.images]) if request.images else patterns(size)
 
 
 def _metadata(

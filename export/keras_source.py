@@ -26,7 +26,7 @@ from export.assemble import Forward, check_forward
 from export.emit import dimensions
 from export.grids import Arrangement, as_map
 from export.logs import warnings_of
-from harness.errors import InputError
+from harness.errors import InputError, first_line
 
 OPSET = 18
 
@@ -38,8 +38,7 @@ def load_checkpoint(path: Path) -> Any:
     try:
         return _with_constant_statistics(keras.models.load_model(path, compile=False, safe_mode=True))
     except (ValueError, OSError, TypeError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line})") from error
+        raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line(error)})") from error
 
 
 def _with_constant_statistics(model: Any) -> Any:

@@ -89,7 +89,7 @@ def _last(model: ir.Model, logits: ir.Value, known: Candidates) -> str:
     same = [name for name in same if name in known and known[name][1] == arrangement]
     if not same:
         raise InputError(
-            "the model reads its score from a class token; name a layer before its last attention: --layer"
+            "the model reads its score from a class token; name a layer before its last attention with --layer NAME"
         )
     return same[-1]
 

@@ -31,4 +31,4 @@ class _Collector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         raised = record.exc_info[1] if record.exc_info else None  # says more than the message, where there is one
-        self._messages.append(str(raised or record.getMessage()).strip().splitlines()[0][:300])
+        self._messages.append((str(raised or record.getMessage()).strip().splitlines() or [record.name])[0][:300])

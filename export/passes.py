@@ -1,4 +1,5 @@
-"""Graph clean-up before differentiation. Every pass takes a graph, changes it in place and returns how often.
+"""Graph clean-up before differentiation. Passes change a graph in place and return how often; `tidy` and
+`infer_shapes` take a whole model and return nothing.
 
 Contract of each: a tensor name keeps meaning the same numbers; the result needs no shape inference that the input
 did not have. Graph outputs are never folded away, which is how CAM tensors are pinned.

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from harness.compare import CONCENTRATION, DIRECTIONS, STABILITY, Comparer
-from harness.comparisons import compare
+from harness.rankings import compare
 from harness.results import ComparisonResult, Equivalence, StudyResult
 from harness.study import Pair, Plan
 from harness.summary import HELD, Summary, groups_of

@@ -20,8 +20,10 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.complaints import first_problem
 from harness.digests import bytes_digest
 from harness.errors import InputError, first_line
+from harness.images import is_dicom
 from kernels.cam import METHODS
 from kernels.reasons import Reason
 
@@ -34,8 +36,8 @@ LARGEST_PICTURE = 2**27  # pixels
 MOST_CASES = 1000
 LARGEST_MAP = 4096  # pixels along a side
 
-Class = Literal["float32", "tf32", "float16"]
-CLASSES: tuple[Class, ...] = ("float32", "tf32", "float16")
+Precision = Literal["float32", "tf32", "float16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "float16")
 
 
 class _Record(BaseModel):
@@ -58,7 +60,7 @@ class Spread(_Record):
     """What one variant of running the model was measured to do."""
 
     variant: str
-    precision: Class
+    precision: Precision
     deviation: Deviation
 
 
@@ -92,7 +94,7 @@ class Manifest(_Record):
     map_size: tuple[Side, Side]
     image_rule: str
     cases: list[GoldenCase] = Field(min_length=1, max_length=MOST_CASES)
-    tolerances: dict[Class, Deviation]
+    tolerances: dict[Precision, Deviation]
     spreads: list[Spread]
     versions: dict[str, str]
     files: list[BundleFile]
@@ -165,9 +167,7 @@ def read_manifest(bundle: Path) -> tuple[Manifest, str]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a folder that `pack` wrote") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"{path}: not a bundle manifest of format {FORMAT} ({where}: {first['msg']})") from error
+        raise InputError(f"{path}: not a bundle manifest of format {FORMAT} ({first_problem(error)})") from error
 
 
 def read_files(bundle: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -245,7 +245,7 @@ def _require_small(name: str, content: bytes) -> None:
             picture = Image.open(io.BytesIO(content))
             width, height = picture.size[0], picture.size[1] * getattr(picture, "n_frames", 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        width, height = (LARGEST_PICTURE, 2) if content[128:132] != b"DICM" else (0, 0)
+        width, height = (0, 0) if is_dicom(content) else (LARGEST_PICTURE, 2)
     if width * height > LARGEST_PICTURE:
         raise TamperedError(f"{name}: no picture of at most {LARGEST_PICTURE} pixels")
 

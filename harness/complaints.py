@@ -1,4 +1,4 @@
-"""What is wrong with a TOML file, in one sentence: used for studies and policies alike."""
+"""What is wrong with a file that people or programs wrote, in one sentence."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from kernels.registry import nearest
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known names most like `name`, or all of them."""
     return " or ".join(nearest(name, known))
+
+
+def first_problem(error: ValidationError | UnicodeDecodeError) -> str:
+    """The first thing that is wrong with a JSON file, with where it is."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
 
 
 def complaint(error: ValidationError, top: type[BaseModel], tables: Mapping[str, type[BaseModel]]) -> str:

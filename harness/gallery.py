@@ -36,7 +36,7 @@ CASES = {"most": 12, "least": 6, "vanished": 12}  # of one pair; each of several
 LARGEST = 255  # of a stored map
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
-Place = tuple[str, str]  # (layer, method)
+Spot = tuple[str, str]  # (layer, method)
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Group:
 
     pair: Pair
     kind: str
-    place: Place
+    place: Spot
     records: list[int]
 
 
@@ -82,7 +82,7 @@ class Gallery:
         return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
 
     @cached_property
-    def scored(self) -> dict[tuple[str, Place], Scored]:
+    def scored(self) -> dict[tuple[str, Spot], Scored]:
         """(pair, place) -> the headline metric of every record."""
         return {
             (item.name, (item.layer, item.method)): self._scored(number)
@@ -145,11 +145,11 @@ class Gallery:
         codes[places] = reason_codes(rows["reason"])
         return Scored(values, codes)
 
-    def _maps(self, records: Sequence[int]) -> dict[tuple[str, int], dict[Place, StoredMap]]:
+    def _maps(self, records: Sequence[int]) -> dict[tuple[str, int], dict[Spot, StoredMap]]:
         """(checkpoint, record) -> its maps. Each part is read once, for all layers and methods."""
         wanted = sorted(set(records))
         blocks = {int(self.collected.records.images[record]) // BLOCK for record in wanted}
-        found: dict[tuple[str, int], dict[Place, StoredMap]] = {}
+        found: dict[tuple[str, int], dict[Spot, StoredMap]] = {}
         for number, checkpoint in enumerate(self.plan.checkpoints):
             for block in sorted(blocks):
                 rows = self.store.read("maps", [parts_of(number, len(self.samples))[block]], _MAP_COLUMNS, draw=0)
@@ -158,7 +158,7 @@ class Gallery:
                     found.setdefault((checkpoint.key, row["record"]), {})[place] = StoredMap.of(row)
         return found
 
-    def _case(self, pair: Pair, record: int, maps: dict[tuple[str, int], dict[Place, StoredMap]]) -> dict[str, Any]:
+    def _case(self, pair: Pair, record: int, maps: dict[tuple[str, int], dict[Spot, StoredMap]]) -> dict[str, Any]:
         sample = self._sample(record)
         before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
         return {
@@ -183,7 +183,7 @@ class Gallery:
             ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says)) or "none of the classes"
         )
 
-    def _value(self, pair: Pair, place: Place, record: int) -> str:
+    def _value(self, pair: Pair, place: Spot, record: int) -> str:
         """The headline metric of a case, or why it has none."""
         scored = self.scored[pair.name, place]
         reason = BY_CODE[int(scored.codes[record])]

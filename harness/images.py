@@ -31,7 +31,6 @@ _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 # The bytes with which a complete file of the format ends; a truncated file decodes to a half-grey picture.
 _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_DICOM_MARK = slice(128, 132)  # behind a preamble that may hold anything, PS3.10 section 7.1
 
 # What OpenCV and libtiff would print about a damaged file is said in our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -94,8 +93,13 @@ def _read_bytes(path: Place) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def is_dicom(content: bytes) -> bool:
+    """Whether a file is DICOM: its mark stands behind a preamble that may hold anything (PS3.10 section 7.1)."""
+    return content[128:132] == b"DICM"
+
+
 def _is_dicom(path: Place, content: bytes) -> bool:
-    if content[_DICOM_MARK] == b"DICM":
+    if is_dicom(content):
         return True
     if path.suffix.lower() in DICOM_SUFFIXES:
         raise InputError(f"{path}: not a DICOM file (no DICM at byte 128); export it again in the DICOM file format")

@@ -145,7 +145,7 @@ class Model:
     def open(cls, path: Place, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """Load a graph that `python -m export` wrote.
 
-        :param level: ONNX Runtime's graph optimisation, one of LEVELS.
+        :param level: ONNX Runtime's graph optimisation, one of `harness.providers.LEVELS`.
         :raises InputError: as `Graph.read`.
         :raises CannotEvaluateError: the provider is not available.
         """

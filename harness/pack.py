@@ -17,14 +17,14 @@ import onnxruntime as ort
 from tqdm import tqdm
 
 from harness import bundle as bundles
-from harness.bundle import BundleFile, Class, Deviation, Expected, ExpectedFile, GoldenCase, Manifest, Spread
+from harness.bundle import BundleFile, Deviation, Expected, ExpectedFile, GoldenCase, Manifest, Precision, Spread
 from harness.collect import jittered, shift_of
 from harness.dataset import Sample
 from harness.digests import file_digest
 from harness.environment import versions
 from harness.errors import CannotEvaluateError, InputError
 from harness.golden import Explained, as_expected, deviation, run_case, worse
-from harness.images import RULE, load_grey
+from harness.images import RULE, is_dicom, load_grey
 from harness.model import Model
 from harness.providers import LEVELS, PROVIDERS
 from harness.rounding import rounded
@@ -37,7 +37,6 @@ CANDIDATES = 200  # images that are looked at to choose cases from
 SURVIVES = 0.5  # soft IoU with the map under weights in float16, from which an image may be a golden case
 SAFETY = 8.0  # a tolerance is that many times the spread that was measured, and at least FLOOR
 FLOOR = Deviation(logits=1e-3, map_l2=1e-3, iou_top20=0.98, pearson=0.9999)
-DICOM_MAGIC = slice(128, 132)
 
 
 @dataclass(frozen=True)
@@ -103,11 +102,11 @@ def pack(path: Path, samples: Sequence[Sample], wanted: Wanted, out: Path, quiet
     return file_digest(out / bundles.MANIFEST)
 
 
-def tolerances(spreads: Sequence[Spread]) -> dict[Class, Deviation]:
+def tolerances(spreads: Sequence[Spread]) -> dict[Precision, Deviation]:
     """Per precision: SAFETY times the worst spread, and no tighter than FLOOR. A lower precision includes a higher."""
-    found: dict[Class, Deviation] = {}
+    found: dict[Precision, Deviation] = {}
     worst = Deviation(logits=0, map_l2=0, iou_top20=1, pearson=1)
-    for precision in bundles.CLASSES:
+    for precision in bundles.PRECISIONS:
         for spread in spreads:
             worst = worse(worst, spread.deviation) if spread.precision == precision else worst
         widened = Deviation(
@@ -206,7 +205,7 @@ def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -
     source = candidate.sample.path
     content = source.read_bytes()
     image = f"{bundles.IMAGES}/{name}{source.suffix.lower()}"
-    if content[DICOM_MAGIC] == b"DICM" and not wanted.keep_identifiers:
+    if is_dicom(content) and not wanted.keep_identifiers:
         from harness.deidentify import pixels_only
 
         content = pixels_only(content)
@@ -244,7 +243,7 @@ def _measure(
         yield Spread(variant=name, precision=precision, deviation=worst)
 
 
-def _variants(path: Path, content: bytes) -> Iterator[tuple[str, Class, Callable[[], Model]]]:
+def _variants(path: Path, content: bytes) -> Iterator[tuple[str, Precision, Callable[[], Model]]]:
     """Optimisation levels, threads, providers that are here, and weights rounded to lower precision."""
     for level in LEVELS:
         for threads in (1, 2):
@@ -253,7 +252,7 @@ def _variants(path: Path, content: bytes) -> Iterator[tuple[str, Class, Callable
     for provider, full_name in PROVIDERS.items():
         if provider != "cpu" and full_name in ort.get_available_providers() and _works(path, content, provider):
             yield provider, "float32", partial(Model.load, path, content, provider)
-    precisions: tuple[Class, ...] = ("tf32", "float16")
+    precisions: tuple[Precision, ...] = ("tf32", "float16")
     for precision in precisions:
         yield f"cpu, weights as {precision}", precision, partial(Model.load, path, rounded(content, precision))
 

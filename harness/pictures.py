@@ -42,10 +42,10 @@ def relative(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return large / peak if peak > 0 else np.zeros(size, np.float32)
 
 
-def overlay(grey: np.ndarray, share: np.ndarray, colours: str = "inferno") -> np.ndarray:
+def overlay(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
     """RGB (H, W, 3) in 0..1: `share` (H, W) in 0..1 coloured over a radiograph, as opaque as it is high."""
     opacity = (STRONGEST * share)[..., None]
-    return (1 - opacity) * as_rgb(grey) + opacity * matplotlib.colormaps[colours](share)[..., :3]
+    return (1 - opacity) * as_rgb(grey) + opacity * matplotlib.colormaps["inferno"](share)[..., :3]
 
 
 def difference(grey: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:

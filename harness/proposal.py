@@ -27,10 +27,9 @@ from scipy import stats
 from harness.compare import DIRECTIONS
 from harness.policy import ALL, Requirements
 from harness.results import Estimate, Evaluation, MetricSummary, PairResult
-from harness.table import digits, one_line
+from harness.table import HEADLINE, digits, one_line
 
-OVERLAP = "iou_top20"
-METRICS = (OVERLAP, "centroid_shift")  # what was looked at, and where
+METRICS = (HEADLINE, "centroid_shift")  # how much of the evidence stayed, and how far its centre moved
 MOST_UNDEFINED = 0.5
 LOST = 0.05  # share of images with vanished or undefined maps, above which a mean over the others says little
 HALF_WAY = 0.5  # between chance and floor
@@ -41,7 +40,7 @@ IMAGES, PATIENTS = 30, 25  # from which a rule is proposed; it asks for fewer, s
 REQUIREMENTS = Requirements(min_images=20, min_patients=20)
 _TEMPLATES = Path(__file__).parent / "templates"
 
-Place = tuple[str, str, str]  # layer, method, metric
+Spot = tuple[str, str, str]  # layer, method, metric
 Key = tuple[str, str, str, str]  # place and scope
 
 
@@ -88,7 +87,7 @@ def _map_rules(pairs: Sequence[PairResult], left_out: list[str]) -> Iterator[Pro
             continue
         items = [found[key] for found in by_place if key in found]
         spread = _spread([found for found in by_place if key in found], key[:3])
-        overall = (*key[:2], OVERLAP, ALL)
+        overall = (*key[:2], HEADLINE, ALL)
         lost = max((_lost(found[overall]) for found in by_place if overall in found), default=0.0)
         reason = f"its maps are lost in {lost:.0%} of the images" if lost > LOST else _too_little(items, spread)
         if reason:
@@ -149,7 +148,7 @@ def _bound(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> 
 
 
 def _spread(
-    by_place: Sequence[dict[tuple[str, str, str, str], MetricSummary]], place: Place
+    by_place: Sequence[dict[tuple[str, str, str, str], MetricSummary]], place: Spot
 ) -> tuple[float, int] | None:
     """(standard deviation of the bad ends between replicates, degrees of freedom), pooled over the classes."""
     if len(by_place) < REPLICATES:
@@ -186,7 +185,7 @@ def _vanished_rule(items: Sequence[MetricSummary]) -> Iterator[Proposed]:
         yield Proposed({**keys, **_undefined(items)}, f"evidence vanished for {shown} images here")
 
 
-def _place_of(item: MetricSummary) -> Place:
+def _place_of(item: MetricSummary) -> Spot:
     return item.layer, item.method, item.metric
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from harness.complaints import first_problem
 from harness.errors import InputError
 from harness.model import GraphMetadata
 from harness.places import Place
@@ -150,7 +151,7 @@ class PairResult(_Record):
 
 
 class Difference(_Record):
-    """Mean difference of two cells (architecture, method); see `harness.comparisons.Difference`."""
+    """Mean difference of two cells (architecture, method); see `harness.rankings.Difference`."""
 
     first: tuple[str, str]
     second: tuple[str, str]
@@ -172,7 +173,7 @@ class Order(_Record):
 
 
 class Ranking(_Record):
-    """Architectures by stability under one method; see `harness.comparisons.Ranking`."""
+    """Architectures by stability under one method; see `harness.rankings.Ranking`."""
 
     method: str
     architectures: list[str]
@@ -185,7 +186,7 @@ class Ranking(_Record):
 
 
 class Reversal(_Record):
-    """Two architectures that may change places between two methods; see `harness.comparisons.Reversal`."""
+    """Two architectures that may change places between two methods; see `harness.rankings.Reversal`."""
 
     architectures: tuple[str, str]
     methods: tuple[str, str]
@@ -199,7 +200,7 @@ class Reversal(_Record):
 
 
 class Interaction(_Record):
-    """Share of the variation that is architecture x method; see `harness.comparisons.Interaction`."""
+    """Share of the variation that is architecture x method; see `harness.rankings.Interaction`."""
 
     value: Number
     low: Number
@@ -279,16 +280,9 @@ class Evaluation(_Record):
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror}); run `python -m harness evaluate`") from None
         except (ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: not an evaluation of format {FORMAT} ({_first(error)})") from error
+            raise InputError(f"{file}: not an evaluation of format {FORMAT} ({first_problem(error)})") from error
 
 
 def schema() -> str:
     """The JSON Schema of `evaluation.json`."""
     return json.dumps(Evaluation.model_json_schema(), indent=1) + "\n"
-
-
-def _first(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

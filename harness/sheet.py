@@ -11,20 +11,19 @@ from harness.compare import Comparer, tasks
 from harness.images import load_grey
 from harness.pseudonyms import Names
 from harness.study import Pair, Plan
+from harness.table import HEADLINE
 
 SHEET = "contact-sheet.png"
 CASES = 10
-METRIC = "iou_top20"
 
 
 def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
     """Draw the images of the first pair whose IoU is lowest by the first method at the first layer.
 
-    An older sheet is removed first; where no image has an IoU there is none.
+    Where no image has an IoU there is none.
 
     :raises InputError: an image is not there any more.
     """
-    path.unlink(missing_ok=True)
     plan, collected = comparer.plan, comparer.collected
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if comparer.selections[pair.name].any())
@@ -45,6 +44,6 @@ def draw_sheet(comparer: Comparer, path: Path, names: Names) -> None:
 def _worst(plan: Plan, comparer: Comparer, pair: Pair) -> list[tuple[int, float]]:
     """(record, IoU), lowest first."""
     number = next(n for n, item in enumerate(tasks(plan)) if item.pair == pair)
-    values = comparer.read(number, "observed", [METRIC]).values[:, 0]
+    values = comparer.read(number, "observed", [HEADLINE]).values[:, 0]
     order = sorted((value, record) for record, value in enumerate(values) if value == value)
     return [(record, float(value)) for value, record in order[:CASES]]

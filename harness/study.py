@@ -24,11 +24,9 @@ from harness.places import Address, Place, place
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 Selection = Literal["true-positive", "agree", "all"]
 MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
-SELECTIONS: tuple[Selection, ...] = ("true-positive", "agree", "all")
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
 JITTER_DRAWS = 4
 CHANCE_DRAWS = 20
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,11 @@ _BATCH = 1000  # metrics that a store takes at once
 _UNFIT = re.compile(r"[^\w\-. /]")  # characters that MLflow refuses in a name
 
 
-def destination(asked: str | None) -> str | None:
-    """The tracking URI that `--log-to` asks for, before any work is done; None where it was not given.
+def destination(asked: str) -> str:
+    """The tracking URI that `--log-to` asks for, before any work is done.
 
     :raises InputError: something else than `mlflow` or `mlflow:URI`, or MLflow is not installed.
     """
-    if asked is None:
-        return None
     kind, _, uri = asked.partition(":")
     if kind != KIND:
         raise InputError(f"--log-to {asked}: not known; give mlflow, or mlflow:URI with the URI of a tracking server")

@@ -14,7 +14,7 @@ import numpy as np
 from tabulate import tabulate
 
 from harness import bundle as bundles
-from harness.bundle import Class, Deviation, Expected, Manifest, TamperedError
+from harness.bundle import Deviation, Expected, Manifest, Precision, TamperedError
 from harness.environment import stamp
 from harness.errors import InputError
 from harness.golden import deviation, exceeded, run_case
@@ -34,7 +34,7 @@ class Running:
     provider: str = "cpu"
     threads: int = 1
     level: str = "all"
-    precision: Class | None = None  # None: what the provider computes in
+    precision: Precision | None = None  # None: what the provider computes in
 
 
 @dataclass(frozen=True)
@@ -147,12 +147,12 @@ def _require_known(bundle: Path, manifest: Manifest) -> None:
     wrong = [case.name for case in manifest.cases if max(case.target, case.top) >= len(manifest.classes)]
     if wrong:
         raise InputError(f"{bundle}: case {wrong[0]!r} explains a class that the manifest does not name")
-    missing = [name for name in bundles.CLASSES if name not in manifest.tolerances]
+    missing = [name for name in bundles.PRECISIONS if name not in manifest.tolerances]
     if missing:
         raise InputError(f"{bundle}: its manifest has no tolerance for {missing[0]}; pack it again")
 
 
-def _precision(model: Model) -> Class:
+def _precision(model: Model) -> Precision:
     """What the first provider computes in; TensorRT and TF32 round, CUDA without TF32 does not."""
     name, options = next(iter(model.providers.items()))
     if name == "CPUExecutionProvider":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from harness.cells import DASH, MINUS, Cells, number, percent, signed, span, with_span
 from harness.compare import CONCENTRATION, DIRECTIONS, SHIFTS, STABILITY
-from harness.comparisons import NULL_PROBABILITY
 from harness.definitions import reason_sentence
+from harness.rankings import NULL_PROBABILITY
 from harness.results import (
     ALL,
     ComparisonResult,

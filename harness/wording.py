@@ -14,6 +14,7 @@ from itertools import combinations
 from harness.cells import Cells, count, number, percent, points, signed, span, with_span
 from harness.definitions import reason_sentence
 from harness.results import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
+from harness.statistics import MIN_PATIENTS
 from harness.table import HEADLINE
 
 _MANY_STEPS = 3  # an interval over more steps than these says too little for a word
@@ -280,7 +281,7 @@ def _undefined(result: Evaluation, cells: Cells, pair: PairResult) -> Iterator[F
             parts.append(f"{missing} of {pair.selected} under {method}")
     if parts:
         yield Fact("Undefined", "undefined", f"No value for {', '.join(parts)}; they are in no mean.")
-    if 0 < pair.selected_patients < 20:
+    if 0 < pair.selected_patients < MIN_PATIENTS:
         yield Fact(
             "Few patients", "interval", f"Only {count(pair.selected_patients, 'patient')}: no interval, no verdict."
         )

@@ -673,9 +673,9 @@ def test_a_map_without_evidence_or_value_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "uri"),
-    [(None, None), ("mlflow", "sqlite:///mlflow.db"), ("mlflow:http://host:5000/x", "http://host:5000/x")],
+    [("mlflow", "sqlite:///mlflow.db"), ("mlflow:http://host:5000/x", "http://host:5000/x")],
 )
-def test_where_to_log(asked: str | None, uri: str | None) -> None:
+def test_where_to_log(asked: str, uri: str) -> None:
     assert tracking.destination(asked) == uri
 
 

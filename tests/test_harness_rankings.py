@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.comparisons import (
+from harness.errors import InputError
+from harness.rankings import (
     NULL_PROBABILITY,
     Cell,
     Comparison,
@@ -20,7 +21,6 @@ from harness.comparisons import (
     _Study,
     compare,
 )
-from harness.errors import InputError
 from harness.statistics import Resampling, holm, sign_flip
 
 Cells = dict[Cell, np.ndarray]
