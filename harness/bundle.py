@@ -214,7 +214,7 @@ def read_expected(bundle: Path, content: bytes, manifest: Manifest) -> Mapping[s
 
 def _require_inside(bundle: Path, name: str) -> None:
     relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or not relative.parts:
+    if relative.is_absolute() or ".." in relative.parts or {"\\", ":"} & {*name} or not relative.parts:
         raise InputError(f"{bundle / MANIFEST}: {name!r} leaves the bundle; do not use it")
 
 

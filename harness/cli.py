@@ -180,6 +180,9 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     from harness import gating
 
     if init:
+        given = [name for name, value in asked.items() if _is_given(value)]
+        if given:
+            raise InputError(f"--{given[0].replace('_file', '').replace('_', '-')} judges; leave it out with --init")
         bounds = gating.initialise(result, policy)
         click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
         if not bounds:

@@ -25,6 +25,12 @@ from kernels.registry import nearest
 
 Outcome = Literal["pass", "fail", "warn", "error", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("fail", "error", "skipped", "warn", "pass")
+_OF_CHECKPOINTS = {  # what all checkpoints have in common, in words -> the field of their metadata
+    "image rule": "image_rule",
+    "score kind": "score_kind",
+    "explained score": "explained",
+    "thresholds": "thresholds",
+}
 _QUANTILES: dict[str, Literal["q05", "median", "q95"]] = {"p05": "q05", "median": "median", "p95": "q95"}
 
 
@@ -103,7 +109,7 @@ def judge(
     """
     warnings = []
     if digest is not None and digest == policy.derived_from:
-        warnings.append("the policy was derived from this very result: it passes by construction, judge another one")
+        warnings.append("the policy was derived from this very result: a pass says nothing, judge another one")
     judging = _Judge(result, policy.requirements, baseline)
     cases = [case for number, rule in enumerate(policy.rule, 1) for case in judging.cases(number, rule)]
     return Verdict([*judging.of_images(), *cases], warnings, fail_on_warning)
@@ -121,7 +127,7 @@ def difference_from(result: Evaluation, baseline: Evaluation) -> str | None:
     for name, value in ours.items():
         if name in theirs and value != theirs[name]:
             return f"{name} differs from the baseline's: {value} and {theirs[name]}"
-    return None
+    return None if theirs.keys() & ours.keys() >= set(_OF_CHECKPOINTS) else "the baseline says nothing of its models"
 
 
 def _kind_of(result: Evaluation) -> dict[str, Any]:
@@ -133,14 +139,11 @@ def _kind_of(result: Evaluation) -> dict[str, Any]:
         "selection": result.selection,
     }
     for item in result.checkpoints:
-        metadata = item.metadata
-        kind |= {
-            "image rule": metadata.image_rule,
-            "score kind": metadata.score_kind,
-            "explained score": metadata.explained,
-            "thresholds": metadata.thresholds,
-        }
-        kind |= {f"CAM layer {layer.label} of {item.architecture}": layer.name for layer in metadata.layers}
+        for name, field in _OF_CHECKPOINTS.items():
+            value = getattr(item.metadata, field)
+            known = kind.setdefault(name, [])
+            known += [value] if value not in known else []
+        kind |= {f"CAM layer {layer.label} of {item.architecture}": layer.name for layer in item.metadata.layers}
     return kind
 
 
@@ -154,7 +157,7 @@ class _Judge:
 
     def of_images(self) -> Iterator[Case]:
         """A skipped case where more images than the policy allows could not be read."""
-        share, allowed = len(self.result.unreadable) / self.result.images, self.requirements.max_undefined
+        share, allowed = len(self.result.unreadable) / max(self.result.images, 1), self.requirements.max_undefined
         if not share <= allowed:
             message = f"{share:.1%} of the images could not be read; the policy allows {allowed:.1%}"
             yield Case(0, "images", "", ALL, "skipped", message)
@@ -212,16 +215,26 @@ class _Judge:
         reason = reason or _other_reference(rule, self.result, pair, self.baseline, other)
         if reason:
             raise _UnavailableError(reason)
-        value = _find(rule, self.baseline, other, scope).value
-        if value is None:
-            raise _UnavailableError("the baseline has no value here")
+        value = self._baseline_value(rule, other, scope)
         relative = rule.max_relative_worsening
         margins = (rule.max_worsening, None if relative is None else relative * abs(value))
         margin = min(margin for margin in margins if margin is not None)
-        low, high = rule.min, rule.max
+        (low, high), (least, most) = (rule.min, rule.max), rule.range
+        allowed = value - rule.direction * margin
+        if allowed <= least if rule.direction > 0 else allowed >= most:
+            raise _UnavailableError(f"nothing is worse than {allowed:.4g}, so the rule would stop nothing; tighten it")
         if rule.direction > 0:
-            return max(value - margin, -math.inf if low is None else low), high
-        return low, min(value + margin, math.inf if high is None else high)
+            return max(allowed, -math.inf if low is None else low), high
+        return low, min(allowed, math.inf if high is None else high)
+
+    def _baseline_value(self, rule: Rule, pair: PairResult, scope: str) -> float:
+        """The value to compare with, which has to rest on as much as one that is judged."""
+        assert self.baseline is not None
+        found = _find(rule, self.baseline, pair, scope)
+        reason = _too_little(rule, found, self.requirements)
+        if reason or found.value is None or not math.isfinite(found.value):
+            raise _UnavailableError(f"the baseline has no value to compare with: {reason or found.reason}")
+        return found.value
 
     def _baseline_pair(self, pair: PairResult) -> PairResult:
         """The pair of the baseline that corresponds: of that name, else the one of its architecture and place."""
@@ -276,6 +289,17 @@ def _outcome(
 
 def _why_skipped(rule: Rule, found: _Found, requirements: Requirements) -> str:
     """Why the rule cannot be judged, or nothing."""
+    too_little = _too_little(rule, found, requirements)
+    if too_little:
+        return too_little
+    for what, part in (("value", found.value), *(("interval", _decisive(rule, found, upper=u)) for u in (False, True))):
+        if part is None or not math.isfinite(part):
+            return f"no {what} ({found.reason or 'undefined'})"
+    return ""
+
+
+def _too_little(rule: Rule, found: _Found, requirements: Requirements) -> str:
+    """What the value rests on, where that is less than the policy requires."""
     if found.images is not None and found.images < requirements.min_images:
         return f"{found.images} images; the policy requires {requirements.min_images}"
     if found.patients is not None and found.patients < requirements.min_patients:
@@ -283,8 +307,6 @@ def _why_skipped(rule: Rule, found: _Found, requirements: Requirements) -> str:
     allowed = requirements.max_undefined if rule.max_undefined is None else rule.max_undefined
     if not found.undefined <= allowed:
         return f"undefined for {found.undefined:.1%} of the images; the policy allows {allowed:.1%}"
-    if any(_decisive(rule, found, upper=upper) is None for upper in (False, True)):
-        return f"no {'interval' if found.value is not None else 'value'} ({found.reason or 'undefined'})"
     return ""
 
 

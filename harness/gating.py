@@ -63,13 +63,15 @@ def _file(result: Place) -> Place:
 
 def _baseline(result: Place, outputs: Outputs) -> tuple[Evaluation | None, Case | None]:
     """The baseline, or a failed case where it is missing; the candidate is then written beside its place."""
-    path = outputs.baseline
-    if path is None:
+    if outputs.baseline is None:
         if outputs.update_baseline:
             raise InputError("--update-baseline needs --baseline FILE, the file to write")
         return None, None
     if outputs.update_baseline:
-        _copy(_file(result), path)
+        if outputs.baseline.is_dir():
+            raise InputError(f"{outputs.baseline}: is a folder; name the file to write, accepted.json for example")
+        _copy(_file(result), outputs.baseline)
+    path = outputs.baseline / RESULT if outputs.baseline.is_dir() else outputs.baseline
     if path.is_file():
         return Evaluation.read(path), None
     candidate = path.with_name(path.name + ".candidate")
@@ -85,6 +87,8 @@ def _copy(source: Place, target: Path) -> None:
 
 def _write(verdict: Verdict, result: Place, outputs: Outputs) -> None:
     folder = result if result.is_dir() else result.parent
+    for file in filter(None, (outputs.json_file, outputs.junit, outputs.markdown)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if outputs.json_file:
         write_whole(outputs.json_file, verdicts.as_json(verdict))
     if outputs.junit:

@@ -6,9 +6,11 @@ of and from those whose maps move most when a pixel does, since these break firs
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +26,9 @@ from harness.digests import file_digest
 from harness.environment import versions
 from harness.errors import CannotEvaluateError, InputError
 from harness.golden import Explained, as_expected, deviation, run_case, worse
-from harness.images import RULE, is_dicom, load_grey
+from harness.images import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
 from harness.model import Model
+from harness.places import Place
 from harness.providers import LEVELS, PROVIDERS
 from harness.rounding import rounded
 from harness.store import write_whole
@@ -74,21 +77,39 @@ def pack(path: Path, samples: Sequence[Sample], wanted: Wanted, out: Path, quiet
     _require_empty(out)
     content = path.read_bytes()
     model = Model.load(path, content)
-    layers = [model.graph.layer(name).label for name in wanted.layers] or list(model.graph.layers)[:1]
+    named = [model.graph.layer(name).label for name in wanted.layers]
+    layers = list(dict.fromkeys(named)) or list(model.graph.layers)[:1]
+    wanted = replace(wanted, layers=tuple(layers), methods=tuple(dict.fromkeys(wanted.methods)))
     coarse = Model.load(path, rounded(content, "float16"))
     chosen = _choose((model, coarse), samples, wanted, layers[0], quiet)
+    with _abandoned_on_failure(out):
+        return _write(model, content, chosen, wanted, out, quiet)
+
+
+@contextmanager
+def _abandoned_on_failure(out: Path) -> Iterator[None]:
+    """Leave no half bundle behind, which the next attempt would refuse to overwrite."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _write(model: Model, content: bytes, chosen: Sequence[_Candidate], wanted: Wanted, out: Path, quiet: bool) -> str:
+    """Write the files of the bundle, the manifest last; returns its sha256."""
     out.mkdir(parents=True, exist_ok=True)
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
     cases = [_write_case(number, candidate, out, wanted) for number, candidate in enumerate(chosen)]
     greys = [load_grey(out / case.image, model.metadata.input_size) for case in cases]
-    expected = _expected(model, cases, greys, layers, wanted.methods)
+    expected = _expected(model, cases, greys, wanted)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
-    spreads = list(_measure(path, content, cases, greys, expected, wanted, quiet))
+    spreads = list(_measure(model.graph.path, content, cases, greys, expected, wanted, quiet))
     manifest = Manifest(
         format=bundles.FORMAT,
         classes=model.metadata.classes,
-        layers=layers,
+        layers=list(wanted.layers),
         methods=list(wanted.methods),
         map_size=wanted.map_size,
         image_rule=RULE,
@@ -204,7 +225,7 @@ def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -
     name = f"case-{number:03d}"
     source = candidate.sample.path
     content = source.read_bytes()
-    image = f"{bundles.IMAGES}/{name}{source.suffix.lower()}"
+    image = f"{bundles.IMAGES}/{name}{_suffix(source.suffix.lower(), content)}"
     if is_dicom(content) and not wanted.keep_identifiers:
         from harness.deidentify import pixels_only
 
@@ -213,17 +234,24 @@ def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -
     return GoldenCase(name=name, image=image, target=candidate.top, top=candidate.top)
 
 
+def _suffix(given: str, content: bytes) -> str:
+    """Of the kind of file: what stands behind the last dot of a DICOM file's name may be part of a name."""
+    if is_dicom(content):
+        return DICOM_SUFFIXES[0]
+    return given if given in SUFFIXES else ""
+
+
 def _expected(
-    model: Model, cases: Sequence[GoldenCase], greys: Sequence[np.ndarray], layers: list[str], methods: Sequence[str]
+    model: Model, cases: Sequence[GoldenCase], greys: Sequence[np.ndarray], wanted: Wanted
 ) -> dict[str, Expected]:
     return {
-        case.name: as_expected(run_case(model, grey, case.target, layers, methods))
+        case.name: as_expected(run_case(model, grey, case.target, wanted.layers, wanted.methods))
         for case, grey in zip(cases, greys, strict=True)
     }
 
 
 def _measure(
-    path: Path,
+    path: Place,
     content: bytes,
     cases: Sequence[GoldenCase],
     greys: Sequence[np.ndarray],
@@ -243,7 +271,7 @@ def _measure(
         yield Spread(variant=name, precision=precision, deviation=worst)
 
 
-def _variants(path: Path, content: bytes) -> Iterator[tuple[str, Precision, Callable[[], Model]]]:
+def _variants(path: Place, content: bytes) -> Iterator[tuple[str, Precision, Callable[[], Model]]]:
     """Optimisation levels, threads, providers that are here, and weights rounded to lower precision."""
     for level in LEVELS:
         for threads in (1, 2):
@@ -257,7 +285,7 @@ def _variants(path: Path, content: bytes) -> Iterator[tuple[str, Precision, Call
         yield f"cpu, weights as {precision}", precision, partial(Model.load, path, rounded(content, precision))
 
 
-def _works(path: Path, content: bytes, provider: str) -> bool:
+def _works(path: Place, content: bytes, provider: str) -> bool:
     """A provider may be built in, but lack its driver or libraries."""
     try:
         Model.load(path, content, provider)

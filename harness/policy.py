@@ -116,7 +116,7 @@ class Rule(_Config):
     def _check_bounds(self) -> None:
         if self.min is None and self.max is None and not self.needs_baseline:
             raise ValueError("a rule needs a bound: min, max, max_worsening or max_relative_worsening")
-        low, high = self._range()
+        low, high = self.range
         for name, bound in (("min", self.min), ("max", self.max)):
             if bound is not None and not low <= bound <= high:
                 raise ValueError(
@@ -124,10 +124,16 @@ class Rule(_Config):
                 )
         if self.min == low or self.max == high:
             raise ValueError(f"a bound at the end of {low} .. {high} would always pass; leave it out or tighten it")
+        if self.max_worsening is not None and self.max_worsening >= high - low:
+            raise ValueError(f"max_worsening = {self.max_worsening} would always pass; {low} .. {high} is no wider")
+        if self.max_relative_worsening is not None and self.max_relative_worsening >= 1 and self.direction > 0:
+            raise ValueError(f"max_relative_worsening = {self.max_relative_worsening} would always pass; 0.1 is 10 %")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min} is above max = {self.max}: nothing could pass")
 
-    def _range(self) -> tuple[float, float]:
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between what the statistic lies."""
         if self.statistic == "index":
             return -math.inf, math.inf
         if self.statistic == "change":

@@ -8,7 +8,8 @@ Two ways to a bound on a mean, both from the interval's bad end e, since that is
 
   s the standard deviation between the R replicates, pooled over the classes (f = (R - 1) x classes). Source: Hahn &
   Meeker 1991, Statistical Intervals, doi:10.1002/9780470316771, section 4.8 (prediction of a future observation).
-- With fewer: half way between chance and floor, or a tenth of their distance beyond e, where that is further.
+- With fewer, or too few patients per class: half way between chance and floor, or a tenth of their distance beyond e,
+  where that is further; the most lenient over the replicates.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from scipy import stats
 
 from harness.compare import DIRECTIONS
+from harness.errors import InputError
 from harness.policy import ALL, Requirements
 from harness.results import Estimate, Evaluation, MetricSummary, PairResult
 from harness.table import HEADLINE, digits, one_line
@@ -59,6 +61,8 @@ def propose(result: Evaluation, digest: str, name: str) -> str:
     rate; and a lower bound on the change in accuracy. What has too little to stand on gets no rule, and the text
     says so.
     """
+    if not result.pairs:
+        raise InputError(f"{name}: holds no pair of checkpoints to derive a policy from; evaluate anew")
     first = result.pairs[0]
     replicates = [pair for pair in result.pairs if pair.architecture == first.architecture and pair.kind == "drift"]
     pairs = replicates or [first]
@@ -114,8 +118,8 @@ def _too_little(items: Sequence[MetricSummary], spread: tuple[float, int] | None
     bound = _bound(items, spread)
     if bound is None:
         return "floor and chance cannot be told apart"
-    index, direction = items[0].index, DIRECTIONS[items[0].metric]
-    if spread is None and index is not None and index.chance is not None and direction * (bound - index.chance) <= 0:
+    direction = DIRECTIONS[items[0].metric]
+    if spread is None and any(direction * (bound - chance) <= 0 for chance, _ in _references(items)):
         return "too near to chance: a bound beyond chance would stop nothing"
     return "" if 0 < bound < 1 else "trainings differ so much that a bound would stop nothing"
 
@@ -128,7 +132,8 @@ def _mean_rule(items: Sequence[MetricSummary], spread: tuple[float, int] | None)
     chance = digits(first.index.chance) if first.index else "unknown"
     floor = digits(first.index.floor) if first.index else "unknown"
     keys = {"metric": first.metric, **_place(first), "statistic": "mean", side: bound, **_undefined(items)}
-    return Proposed(keys, f"chance {chance}, floor {floor}, here {here}")
+    why = "" if spread or len(items) < REPLICATES else "; too few patients per class to tell how replicates vary"
+    return Proposed(keys, f"chance {chance}, floor {floor}, here {here}{why}")
 
 
 def _bound(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> float | None:
@@ -139,12 +144,20 @@ def _bound(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> 
         sd, freedom = spread
         reach = float(stats.t.ppf(CONFIDENCE, freedom)) * sd * math.sqrt(1 + 1 / len(ends))
         return _lenient(float(np.mean(ends)) - direction * reach, direction)
-    index = items[0].index
-    if index is None or index.reason or index.floor is None or index.chance is None:
+    references = _references(items)
+    if len(references) < len(items):
         return None
-    distance = index.floor - index.chance  # of the direction's sign
-    candidates = (index.chance + HALF_WAY * distance, ends[0] - SLACK * distance)
+    candidates = []
+    for (chance, floor), end in zip(references, ends, strict=True):
+        distance = floor - chance  # of the direction's sign
+        candidates += [chance + HALF_WAY * distance, end - SLACK * distance]
     return _lenient(min(candidates) if direction > 0 else max(candidates), direction)
+
+
+def _references(items: Sequence[MetricSummary]) -> list[tuple[float, float]]:
+    """(chance, floor) of those whose chance and floor can be told apart."""
+    indices = [item.index for item in items if item.index is not None and not item.index.reason]
+    return [(one.chance, one.floor) for one in indices if one.chance is not None and one.floor is not None]
 
 
 def _spread(
@@ -195,12 +208,12 @@ def _place(item: MetricSummary) -> dict[str, str]:
 
 def _undefined(items: Sequence[MetricSummary]) -> dict[str, float]:
     """What the rule allows to be undefined, where that is more than the policy does by default."""
-    shares = [sum(item.undefined.values()) / (item.n + sum(item.undefined.values())) for item in items]
+    shares = [sum(item.undefined.values()) / max(item.n + sum(item.undefined.values()), 1) for item in items]
     if max(shares) <= REQUIREMENTS.max_undefined:
         return {}
     return {"max_undefined": min(MOST_UNDEFINED, math.ceil((2 * max(shares) + 0.05) * 100) / 100)}
 
 
 def _toml(value: object) -> str:
-    """A TOML value: JSON strings and numbers are TOML, too."""
-    return json.dumps(value, ensure_ascii=True)
+    """A TOML value: JSON strings and numbers are TOML, too, but for surrogates and the one control character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

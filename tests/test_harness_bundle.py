@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -438,6 +439,36 @@ def test_packing_refuses_a_full_folder_and_an_unknown_layer(packed: tuple[Path, 
     with pytest.raises(InputError, match="no CAM layer 'middle'; it has: early, late"):
         pack(model, samples, Wanted(layers=("middle",)), tmp_path / "b", quiet=True)
     assert not (tmp_path / "b").exists()
+
+
+def test_what_is_named_twice_is_packed_once(packed: tuple[Path, str], tmp_path: Path) -> None:
+    samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
+    wanted = replace(WANTED, cases=1, methods=("layercam", "layercam"), layers=("late", "late"))
+    digest = pack(packed[0].parent / "model.onnx", samples, wanted, tmp_path / "b", quiet=True)
+    assert verify(tmp_path / "b", digest, Running()).passed
+
+
+def test_a_bundle_that_fails_on_the_way_is_not_left_behind(
+    packed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
+    monkeypatch.setattr("harness.pack._measure", full)
+    with pytest.raises(OSError, match="No space"):
+        pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b", quiet=True)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("name", ["CXR0.Doe-John-19500101", "1.2.840.113619.2.5"])
+def test_the_name_of_a_dicom_file_is_no_suffix(shared: Path, tmp_path: Path, name: str) -> None:
+    model = tiny_graphs.write_graph(tmp_path / "model.onnx")
+    shutil.copy(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm", tmp_path / name)
+    rows = [{"file": name, "class": tiny_graphs.CLASSES[0], "group": "p"}]
+    samples = read_dataset(tiny_graphs.write_manifest(tmp_path / "manifest.csv", rows), tiny_graphs.CLASSES)
+    pack(model, samples, Wanted(cases=1, map_size=(32, 32)), tmp_path / "bundle", quiet=True)
+    assert [path.name for path in (tmp_path / "bundle" / "images").iterdir()] == ["case-000.dcm"]
 
 
 def test_nothing_to_pack(packed: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

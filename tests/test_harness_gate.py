@@ -232,6 +232,21 @@ def test_nothing_undefined_ever_passes(mean: float, low: float, high: float, mod
         assert verdict.exit_code != 0
 
 
+@pytest.mark.parametrize(
+    ("statistic", "changed"),
+    [
+        ("mean", {"estimate": Estimate(mean=None, low=0.48, high=0.52)}),
+        ("mean", {"estimate": Estimate(mean=math.nan, low=0.48, high=0.52)}),
+        ("median", {"median": None}),
+        ("median", {"intervals": {"median": (0.9, math.nan)}}),
+        ("index", {"index": summary().index.model_copy(update={"value": None, "reason": "floor_not_separated"})}),
+    ],
+)
+def test_an_interval_around_no_value_is_no_pass(statistic: str, changed: dict) -> None:
+    verdict = judged({"statistic": statistic, "min": 0.1}, [summary(**changed)])
+    assert (verdict.outcome, verdict.exit_code) == ("skipped", 3)
+
+
 def test_a_failure_goes_before_an_error_and_that_before_a_skip() -> None:
     failing, missing = (
         {**PLACE, "statistic": "mean", "min": 0.9},
@@ -272,6 +287,48 @@ def test_own_bound_and_baseline_count_both() -> None:
     verdict = against(better, worse, max_worsening=0.2, min=0.49)
     assert verdict.outcome == "fail"
     assert verdict.cases[0].bound == ">= 0.49"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"n": 2}, "2 images; the policy requires 30"),
+        ({"n_patients": 2}, "2 patients; the policy requires 20"),
+        ({"undefined": {"empty_map": 50}}, "undefined for 33.3% of the images"),
+        ({"estimate": Estimate(mean=None, low=None, high=None, reason="no_images")}, "no_images"),
+    ],
+)
+def test_a_baseline_that_rests_on_too_little_is_an_error(changed: dict, sentence: str) -> None:
+    verdict = against(evaluation([summary(**changed)]), evaluation(), max_worsening=0.1)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert "the baseline has no value to compare with" in verdict.cases[0].message
+    assert sentence in verdict.cases[0].message
+
+
+@pytest.mark.parametrize(
+    "rule", [{"max_worsening": 0.5}, {"max_worsening": 0.7}, {"metric": "centroid_shift", "max_worsening": 0.5}]
+)
+def test_a_worsening_that_cannot_happen_is_no_pass(rule: dict) -> None:
+    baseline = evaluation([summary(mean=0.5), summary("centroid_shift", mean=0.5, stable_is="low")])
+    verdict = against(baseline, evaluation([summary(mean=0.0), summary("centroid_shift", mean=1.0)]), **rule)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert "the rule would stop nothing" in verdict.cases[0].message
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"checkpoints": []}, "the baseline says nothing of its models"),
+    ],
+)
+def test_a_baseline_without_models_is_an_error(changed: dict, sentence: str) -> None:
+    assert sentence in against(evaluation(**changed), evaluation(), max_worsening=0.1).cases[0].message
+
+
+def test_the_image_rule_of_any_checkpoint_counts() -> None:
+    other = evaluation()
+    other.checkpoints[0].metadata.image_rule = "grey-squash/0"
+    assert "image rule differs" in against(other, evaluation(), max_worsening=0.1).cases[0].message
 
 
 @pytest.mark.parametrize(
@@ -374,6 +431,8 @@ def test_indices_against_different_floors_are_not_compared() -> None:
         ("format = 1\n[[rule]]\n{acc}layer = 'last'\nmin = 0.5\n", "takes no method, layer or scope"),
         ("format = 1\n[[rule]]\n{iou}min = 0.5\nmode = 'sure'\n", "mode: Input should be 'surely-good'"),
         ("format = 1\n[[rule]]\n{gini}max_worsening = 0.1\n", "has no better side; use gini_shift"),
+        ("format = 1\n[[rule]]\n{iou}max_worsening = 5\n", "max_worsening = 5.0 would always pass"),
+        ("format = 1\n[[rule]]\n{iou}max_relative_worsening = 10\n", "max_relative_worsening = 10.0 would always pass"),
         ("format = 1\n[[rule\n", "not a TOML file"),
     ],
 )
@@ -449,6 +508,37 @@ def test_replicates_set_the_bounds_by_how_they_vary(tmp_path: Path) -> None:
     reach = 4.604 * math.sqrt(5) / 100 * math.sqrt(4 / 3)  # t(0.995, 4) = 4.604
     for scope, mean in (("all", 0.5), ("calm", 0.5), ("storm", 0.4)):
         assert bounds[scope] == pytest.approx(mean - 0.02 - reach, abs=1e-3)
+
+
+def test_two_replicates_count_by_the_worse_one(tmp_path: Path) -> None:
+    """Bad ends 0.48 and 0.38; chance 0.2, floor 0.8: half way is 0.5, a tenth beyond the worse end 0.32."""
+    result = replicated({"all": [0.5, 0.4, 0.4]})
+    result.pairs = result.pairs[:2]
+    (tmp_path / "policy.toml").write_text(propose(result, "digest", "result"))
+    rules = read_policy(tmp_path / "policy.toml")
+    assert [rule.min for rule in rules.rule if rule.statistic == "mean"] == [0.32]
+    assert judge(result, rules).outcome == "pass"
+
+
+def test_replicates_that_do_not_tell_how_they_vary_say_so(tmp_path: Path) -> None:
+    text = propose(replicated({"all": [0.5, 0.4, 0.45]}), "digest", "result")
+    assert "here 0.500, 0.400, 0.450; too few patients per class to tell how replicates vary" in text
+    (tmp_path / "policy.toml").write_text(text)
+    assert [rule.min for rule in read_policy(tmp_path / "policy.toml").rule if rule.statistic == "mean"] == [0.32]
+
+
+def test_a_replicate_without_images_and_a_class_of_any_script(tmp_path: Path) -> None:
+    result = replicated({"all": [0.5, 0.5, 0.5]})
+    result.pairs[2].metrics[0] = summary(n=0, mean=None)
+    assert "0 images of 80 patients are too few" in propose(result, "digest", "result")
+    named = evaluation([summary(), summary(scope="\U0001f600\x7f")])
+    (tmp_path / "policy.toml").write_text(propose(named, "digest", "result"), encoding="utf-8")
+    assert "\U0001f600\x7f" in {rule.scope for rule in read_policy(tmp_path / "policy.toml").rule}
+
+
+def test_a_result_without_pairs_has_no_policy() -> None:
+    with pytest.raises(InputError, match="holds no pair of checkpoints"):
+        propose(evaluation(pairs=[]), "digest", "result")
 
 
 def test_no_bound_on_means_of_a_method_whose_maps_are_lost(tmp_path: Path) -> None:
@@ -565,6 +655,28 @@ def test_missing_baseline_fails_and_writes_the_candidate(tmp_path: Path, rules_f
     assert gate(result, rules_file, Outputs(baseline=baseline, update_baseline=True)) == 0
     assert baseline.read_bytes() == candidate.read_bytes()
     assert gate(result, rules_file, Outputs(baseline=baseline)) == 0
+
+
+def test_a_baseline_may_be_a_result_folder_but_is_not_written_into_one(tmp_path: Path, rules_file: Path) -> None:
+    result, accepted = written(tmp_path / "drift", evaluation()), written(tmp_path / "accepted", evaluation())
+    rules_file.write_text("[[rule]]".join(rules_file.read_text().split("[[rule]]")[:2]))
+    assert gate(result, rules_file, Outputs(baseline=accepted)) == 0
+    with pytest.raises(InputError, match=r"accepted: is a folder; name the file to write"):
+        gate(result, rules_file, Outputs(baseline=accepted, update_baseline=True))
+
+
+def test_folders_of_the_outputs_are_made(tmp_path: Path, rules_file: Path) -> None:
+    files = Outputs(
+        json_file=tmp_path / "a" / "v.json", junit=tmp_path / "b" / "v.xml", markdown=tmp_path / "c" / "v.md"
+    )
+    gate(written(tmp_path / "drift", evaluation()), rules_file, files)
+    assert all(file.is_file() for file in (files.json_file, files.junit, files.markdown) if file)
+
+
+def test_init_refuses_what_judges(tmp_path: Path) -> None:
+    result = written(tmp_path / "drift", evaluation())
+    with pytest.raises(InputError, match=r"--json judges; leave it out with --init"):
+        cli.cli.main(["gate", str(result), "--init", "--json", "x.json"], standalone_mode=False)
 
 
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
