@@ -238,16 +238,30 @@ def _content(bundle: Path, item: BundleFile, is_image: bool) -> bytes:
 
 
 def _require_small(name: str, content: bytes) -> None:
-    """Refuse a small file that would unpack to a huge picture, by what its header says; DICOM holds its own size."""
+    """Refuse a small file that would unpack to a huge picture, by what its header says."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(content))
             width, height = picture.size[0], picture.size[1] * getattr(picture, "n_frames", 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        width, height = (0, 0) if is_dicom(content) else (LARGEST_PICTURE, 2)
+        width, height = _dicom_size(name, content) if is_dicom(content) else (LARGEST_PICTURE, 2)
     if width * height > LARGEST_PICTURE:
         raise TamperedError(f"{name}: no picture of at most {LARGEST_PICTURE} pixels")
+
+
+def _dicom_size(name: str, content: bytes) -> tuple[int, int]:
+    """(width, height) by the header, for which a deflated file would have to be inflated whole: it is refused."""
+    from pydicom import dcmread, uid
+    from pydicom.errors import InvalidDicomError
+
+    if str(uid.DeflatedExplicitVRLittleEndian).encode() in content[:2048]:
+        raise TamperedError(f"{name}: is a deflated DICOM file; pack it uncompressed")
+    try:
+        header = dcmread(io.BytesIO(content), stop_before_pixels=True)
+        return int(header.Columns), int(header.Rows)
+    except (InvalidDicomError, AttributeError, TypeError, ValueError, EOFError):
+        return 0, 0  # no picture; decoding says so
 
 
 def _files(bundle: Path) -> Iterator[str]:

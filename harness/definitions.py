@@ -15,8 +15,8 @@ _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 i
 # Why a statistic has no interval or no value; a map's own reasons are those of `kernels.reasons`.
 STATISTIC_REASONS = {
     "few_patients": "fewer than 20 patients, too few to resample: there is no interval",
-    "floor_not_separated": "the interval of floor minus chance reaches 0: noise alone moves the maps about as far as "
-    "an unrelated image does, so drift cannot be told from noise",
+    "floor_not_separated": "the interval of floor minus chance reaches 0: without any drift the maps differ about "
+    "as much as those of unrelated images do, so drift cannot be told from that",
     "no_images": "no image has the value and both of its references",
     "no_variation": "all cells are equal, so there is no variation to share out",
     "one_class": "the images are all of one class",

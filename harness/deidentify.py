@@ -35,7 +35,9 @@ def pixels_only(content: bytes) -> bytes:
     kept.SOPClassUID = uid.SecondaryCaptureImageStorage
     kept.SOPInstanceUID, kept.StudyInstanceUID, kept.SeriesInstanceUID = (uid.generate_uid() for _ in range(3))
     kept.file_meta = FileMetaDataset()
-    kept.file_meta.TransferSyntaxUID = source.file_meta.TransferSyntaxUID
+    syntax = source.file_meta.TransferSyntaxUID
+    plain = syntax.is_deflated  # nobody has to inflate it to know its size
+    kept.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian if plain else syntax
     kept.file_meta.MediaStorageSOPClassUID = kept.SOPClassUID
     kept.file_meta.MediaStorageSOPInstanceUID = kept.SOPInstanceUID
     written = io.BytesIO()

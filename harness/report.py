@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import matplotlib
@@ -117,9 +117,9 @@ def _what(error: str, name: str, names: Names) -> str:
     """Errors begin with the file: `PATH: what is wrong`."""
     if names.key is None:
         return without_home(error)
-    end = error.find(name)
-    what = error[end + len(name) :].lstrip(": ") if end >= 0 else error.partition(": ")[2]
-    return what.replace(name, "the file") or "cannot be read"
+    found = re.match(rf"(?:.*/)?{re.escape(PurePath(name).as_posix())}: (.*)", error, re.DOTALL)
+    what = found.group(1) if found else "cannot be read"
+    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "the file", what)
 
 
 def stamp(result: Evaluation) -> list[Group]:

@@ -104,7 +104,8 @@ def _of_level(level: Level) -> str:
 
 
 def _step(value: float) -> int:
-    return next(place for place, level in enumerate(LEVELS) if value >= level.least)
+    """The place of its level; the number counts as it is shown, with two decimals."""
+    return next(place for place, level in enumerate(LEVELS) if round(value, 2) >= level.least)
 
 
 def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
@@ -121,8 +122,10 @@ def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
 
 
 def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:
-    if not pair.selected or item is None or item.estimate.mean is None:
+    if not pair.selected:
         return "No image was compared: the selection is empty, so nothing is known about the evidence."
+    if item is None or item.estimate.mean is None:
+        return f"None of the {count(pair.selected, 'compared image')} has two maps to compare; see what is undefined."
     multilabel = result.checkpoints[0].metadata.score_kind == "multilabel"
     what, many = ("pair of image and label", "pairs of image and label") if multilabel else ("image", "images")
     lead = (
@@ -232,8 +235,15 @@ def _worst_class(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
 
 
 def _vanished(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
-    """Under which methods evidence vanished at the first layer, the worst first."""
-    there = [(item.vanished, name) for name, item in _by_method(result, cells, pair) if item and item.vanished]
+    """Under which methods evidence vanished, the worst first."""
+    items = [
+        (cells.get(pair, layer, method, HEADLINE), f"{method} at {layer}" if len(result.layers) > 1 else method)
+        for layer in result.layers
+        for method in result.methods
+    ]
+    if not any(item and item.n for item, _ in items):
+        return Fact("Vanished", "vanished", "Not known: no image has a map before and after.")
+    there = [(item.vanished, name) for item, name in items if item and item.vanished]
     if not there:
         return Fact("Vanished", "vanished", "In no image did the evidence vanish altogether.")
     parts = [

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from pydicom import Dataset, dcmread, dcmwrite
+from pydicom import Dataset, dcmread, dcmwrite, uid
 
 from harness import cli
 from harness.bundle import Deviation, Spread, read_manifest
@@ -315,6 +315,31 @@ def test_a_small_file_of_a_huge_picture_is_not_unpacked(bundle: Path) -> None:
     (bundle / "images" / "case-000.png").write_bytes(picture)
     reseal(bundle, "images/case-000.png")
     assert "no picture of at most" in (verify(bundle, None, Running()).problem or "")
+
+
+@pytest.mark.parametrize(("deflated", "sentence"), [(False, "no picture of at most"), (True, "a deflated DICOM file")])
+def test_a_small_dicom_file_of_a_huge_picture_is_not_unpacked(
+    bundle: Path, shared: Path, deflated: bool, sentence: str
+) -> None:
+    source = dcmread(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm")
+    source.Rows = source.Columns = 20_000
+    if deflated:
+        source.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    written = io.BytesIO()
+    dcmwrite(written, source, enforce_file_format=True)
+    (bundle / "images" / "case-000.png").write_bytes(written.getvalue())
+    reseal(bundle, "images/case-000.png")
+    assert sentence in (verify(bundle, None, Running()).problem or "")
+
+
+def test_a_deflated_dicom_file_is_packed_plain(shared: Path) -> None:
+    source = dcmread(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm")
+    source.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    written = io.BytesIO()
+    dcmwrite(written, source, enforce_file_format=True)
+    reduced = dcmread(io.BytesIO(pixels_only(written.getvalue())))
+    assert reduced.file_meta.TransferSyntaxUID == uid.ExplicitVRLittleEndian
+    assert reduced.PixelData == source.PixelData
 
 
 def test_a_model_that_is_no_model_is_refused(bundle: Path) -> None:

@@ -205,6 +205,30 @@ def test_an_empty_selection_is_no_verdict() -> None:
     assert wording.overall(found) == "Not judged between two checkpoints."
 
 
+def test_images_without_maps_are_no_empty_selection() -> None:
+    result = made_results.evaluation([made_results.summary(n=0, mean=None, undefined={"empty_map": 100})])
+    (found,) = wording.verdicts(result, Cells(result))
+    assert found.sentence == "None of the 100 compared images has two maps to compare; see what is undefined."
+    assert "Not known: no image has a map before and after." in [fact.text for fact in found.facts]
+
+
+def test_evidence_that_vanished_at_any_layer_is_told() -> None:
+    last = made_results.summary(layer="last", vanished=40)
+    result = made_results.evaluation([made_results.summary(), last], layers=["penultimate", "last"])
+    (found,) = wording.verdicts(result, Cells(result))
+    (text,) = [fact.text for fact in found.facts if fact.label == "Vanished"]
+    assert text == "Evidence is there on one side only in 40 % of those compared under layercam at last (40 of 100)."
+
+
+def test_the_word_goes_with_the_number_that_is_shown() -> None:
+    def level(value: float) -> str:
+        index = IndexResult(value=value, low=value - 0.01, high=value + 0.01, reason=None, n=100, n_patients=80,
+                            observed=0.5, chance=0.2, floor=0.8)  # fmt: skip
+        return wording.level_of(index).key
+
+    assert [level(value) for value in (0.894, 0.896, 0.7449, 0.7451)] == ["slight", "none", "moderate", "slight"]
+
+
 def test_several_pairs_are_counted_by_word_and_the_lowest_is_named() -> None:
     result = made_results.evaluation()
     second = result.pairs[0].model_copy(update={"name": "a -> c", "metrics": [made_results.summary(mean=0.25)]})
@@ -223,7 +247,7 @@ def test_a_cell_is_tinted_by_its_index() -> None:
     assert views.cell(made_results.summary(mean=0.1)).tint == 100
     missing = made_results.summary(index=index(None, reason="floor_not_separated"))
     assert views.cell(missing).tint is None
-    assert "cannot be told from noise" in views.cell(missing).note
+    assert "drift cannot be told from that" in views.cell(missing).note
     assert views.cell(None).note == "nothing to compare"
 
 
@@ -432,6 +456,19 @@ def test_an_unreadable_image_is_told_without_its_name(hostile: Path) -> None:
     assert "images" not in what
     assert what.startswith("not a readable image")
     assert report.unreadable(result, Names(None))[0][0] == "broken <i>.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "told"),
+    [
+        ("1", "/data/2021/doe/1: not a readable image", "not a readable image"),
+        ("./a/x.png", "/data: doe/a/x.png: no such file", "no such file"),
+        ("/data/doe.png", "/data/doe.png: doe.png: /data/doe.png is gone", "doe.png: the file is gone"),
+        ("doe.png", "something else about /data/doe.png", "cannot be read"),
+    ],
+)
+def test_what_is_told_of_an_unreadable_image_holds_no_place(name: str, error: str, told: str) -> None:
+    assert report._what(error, name, Names(b"key")) == told
 
 
 @pytest.mark.parametrize(
