@@ -39,6 +39,16 @@ class _PlaceType(click.ParamType):
         return "PATH"
 
 
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if found != found:
+            self.fail(f"{value} is no number.", param, ctx)
+        return found
+
+
 PLACE = _PlaceType()
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
@@ -75,9 +85,7 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(0), help="Seed of all that is drawn [0].")
 @click.option("--jitter", type=click.IntRange(0), help="Draws of the noise floor, 0 for none [4].")
 @click.option("--chance", type=click.IntRange(0), help="Derangements of the chance level, 0 for none [20].")
-@click.option(
-    "--margin", type=click.FloatRange(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02]."
-)
+@click.option("--margin", type=Number(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02].")
 @click.option("--batch", type=click.IntRange(1), help="Images per call [16; on a GPU what is fastest].")
 @click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
@@ -89,9 +97,7 @@ def cli() -> None:
 )
 @click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else one on this machine].")
 @click.option("--workers", type=click.IntRange(1), help="Ray workers [as many as the cluster holds].")
-@click.option(
-    "--gpus-per-worker", type=click.FloatRange(0, min_open=True), help="GPUs, or share of one [1 unless on cpu]."
-)
+@click.option("--gpus-per-worker", type=Number(0, min_open=True), help="GPUs, or share of one [1 unless on cpu].")
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")

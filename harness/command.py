@@ -108,6 +108,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     clock = Clock()
     stored, samples = restore(read_stored(source), source)
     stored = _changed(stored, changes)
+    selection_of(replace(stored.plan, options=replace(stored.plan.options, select=stored.select)), samples)
     folder = Store(execution.out)
     if execution.out.resolve() != source.resolve():
         folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
@@ -208,6 +209,10 @@ def _require_images(collected: Collected, samples: list[Sample], out: Place) -> 
 def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Place) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
+    if not len(comparer.collected.records):
+        raise CannotEvaluateError(
+            f"{plan.data.source}: none of the {len(samples)} images has a positive class, so nothing is to be explained"
+        )
     what = f"none of the {len(samples)} images is selected by {select!r}"
     if len(empty) == len(plan.drifts):
         store.end(out)
@@ -303,7 +308,7 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     """The same evaluation with other options; what would need other maps is refused."""
     plan = stored.plan
     names = layer_labels([checkpoint.graph for checkpoint in plan.checkpoints])
-    changes = {**changes, "layers": [names.get(layer, layer) for layer in changes.get("layers", ())]}
+    changes = {**changes, "layers": list(dict.fromkeys(names.get(name, name) for name in changes.get("layers", ())))}
     for name, has in (("methods", plan.options.methods), ("layers", plan.layers)):
         strange = [item for item in changes.get(name, ()) if item not in has]
         if strange:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from harness.errors import InputError
 from harness.images import SUFFIXES
 from harness.places import LASTING, Place, patiently
 
+COLUMNS = ("file", "class", "group", "split")  # that mean something
 SEPARATOR = "|"  # between the classes of an image that has several
 UNLABELLED = -1
 _HASHING_THREADS = 4
@@ -77,14 +80,16 @@ def read_dataset(
     :raises InputError: nothing there, a column or class that is missing, no image left.
     """
     if data.is_dir():
+        if split is not None or root is not None:
+            raise InputError(f"{data}: is a folder, and split and root belong to a manifest; leave them out")
         samples = _from_folder(data, classes)
     else:
         samples = _from_manifest(data, classes, root or data.parent, split, multilabel)
-    twice = [name for name, count in Counter(sample.name for sample in samples).items() if count > 1]
+    twice = [name for name, count in Counter(str(PurePath(sample.name)) for sample in samples).items() if count > 1]
     if twice:
         raise InputError(f"{data}: {twice[0]!r} is listed more than once; keep one row per image")
     if not samples:
-        raise InputError(f"{data}: no image to evaluate{f' in split {split!r}' if split else ''}")
+        raise InputError(f"{data}: no image to evaluate{'' if split is None else f' in split {split!r}'}")
     return samples
 
 
@@ -136,7 +141,20 @@ def _from_folder(folder: Place, classes: Sequence[str]) -> list[Sample]:
         raise InputError(
             f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
         )
+    _warn_of_others(folder, inside, {sample.path for sample in samples})
     return samples
+
+
+def _warn_of_others(folder: Place, inside: Sequence[Place], taken: set[Place]) -> None:
+    """Say what lies in a folder and is not evaluated; hidden files go without saying."""
+    found = [path for where in (folder, *inside) for path in where.iterdir()]
+    others = sorted(path for path in found if path not in taken and path not in inside and path.name[:1] != ".")
+    if others:
+        print(
+            f"warning: {folder}: {len(others)} entries are not evaluated, {others[0]} for example: neither an image by "
+            f"its suffix ({', '.join(SUFFIXES)}) nor where images are looked for; a manifest can name any file",
+            file=sys.stderr,
+        )
 
 
 def _images(folder: Place) -> list[Place]:
@@ -153,7 +171,7 @@ def _from_manifest(
             _labels(row.get("class"), classes, multilabel, f"{manifest}, line {line}"),
             row.get("group") or row["file"],
         )
-        for line, row in _rows(manifest, ["file"] + (["split"] if split else []))
+        for line, row in _rows(manifest, ["file"] if split is None else ["file", "split"])
         if split is None or row["split"] == split
     ]
 
@@ -162,6 +180,7 @@ def _rows(manifest: Place, needed: Sequence[str]) -> list[tuple[int, dict[str, s
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
+            _require_plain(reader.fieldnames or [], manifest)
             missing = [name for name in needed if name not in (reader.fieldnames or [])]
             if missing:
                 found = ", ".join(reader.fieldnames or []) or "none"
@@ -173,6 +192,16 @@ def _rows(manifest: Place, needed: Sequence[str]) -> list[tuple[int, dict[str, s
         raise InputError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as such") from error
 
 
+def _require_plain(header: Sequence[str], manifest: Place) -> None:
+    """Refuse a header of which a column would be lost without a word."""
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    spaced = [name for name in header if name not in COLUMNS and name.strip() in COLUMNS]
+    if twice:
+        raise InputError(f"{manifest}: has the column {twice[0]!r} more than once; keep one")
+    if spaced:
+        raise InputError(f"{manifest}: has a column {spaced[0]!r}; write {spaced[0].strip()!r}, without spaces")
+
+
 def _complete(row: dict[str, str], manifest: Place, line: int) -> dict[str, str]:
     """The row, or a refusal where it has fewer or more cells than the header."""
     missing = [name for name, value in row.items() if value is None]
@@ -180,6 +209,8 @@ def _complete(row: dict[str, str], manifest: Place, line: int) -> dict[str, str]
         raise InputError(f"{manifest}, line {line}: the row ends before column {missing[0]!r}; fill it in")
     if None in row:
         raise InputError(f"{manifest}, line {line}: more cells than columns; put quotes around names with commas")
+    if "\0" in row["file"]:
+        raise InputError(f"{manifest}, line {line}: the file name holds a NUL character; save it as plain text")
     return row
 
 

@@ -2,8 +2,8 @@
 
 The rule, version `RULE`:
 
-1. The file is decoded as stored (an EXIF orientation is ignored, an alpha channel is dropped, colour becomes
-   grey by ITU-R BT.601 weights).
+1. The file is decoded as stored (an EXIF orientation is ignored, a TIFF file that is not upright is refused, an alpha
+   channel is dropped, colour becomes grey by ITU-R BT.601 weights).
 2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255. A DICOM file (by its content,
    whatever its name) goes through rescale or Modality LUT, then VOI LUT or window, else the full range of its stored
    bits, each scaled to 0..255; MONOCHROME1 is inverted and padding is black. `harness.dicom` has the equations.
@@ -17,8 +17,12 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 
 from __future__ import annotations
 
+import io
+import struct
+
 import cv2
 import numpy as np
+from PIL import TiffImagePlugin
 
 from harness.errors import InputError
 from harness.places import LASTING, Place, patiently, place
@@ -30,6 +34,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 # The bytes with which a complete file of the format ends; a truncated file decodes to a half-grey picture.
 _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+_WHITE_IS_ZERO, _BIG_TIFF = 0, 43
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # What OpenCV and libtiff would print about a damaged file is said in our sentence.
@@ -110,7 +115,7 @@ def _decode(path: Place, content: bytes) -> np.ndarray:
     for start, end in _END_MARKERS.items():
         if content.startswith(start) and end not in content[-1024:]:
             raise InputError(f"{path}: the image is truncated; copy or export it again")
-    pages = _decode_pages(content) if content else []
+    pages = _decode_pages(path, content) if content else []
     if not pages:
         kinds = ", ".join(SUFFIXES)
         raise InputError(f"{path}: not a readable image, or damaged; expected one of {kinds}")
@@ -119,16 +124,37 @@ def _decode(path: Place, content: bytes) -> np.ndarray:
     return pages[0]
 
 
-def _decode_pages(content: bytes) -> list[np.ndarray]:
+def _decode_pages(path: Place, content: bytes) -> list[np.ndarray]:
     """The pictures in a file: none where it cannot be decoded, several in a TIFF file of several pages."""
     data = np.frombuffer(content, np.uint8)
     try:
         if content.startswith(_TIFF_STARTS):
-            return list(cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)[1])
+            return _tiff_pages(path, content)
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error:
+    except (cv2.error, SyntaxError, struct.error):  # the last two: of the tags of a TIFF file
         return []
     return [] if pixels is None else [pixels]
+
+
+def _tiff_pages(path: Place, content: bytes) -> list[np.ndarray]:
+    """The pages of a TIFF file. OpenCV inverts 8-bit pixels of which 0 is white, but not 16-bit ones."""
+    pages = list(cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)[1])
+    if len(pages) != 1:
+        return pages
+    photometric, orientation = _tiff_tags(content)
+    if orientation != 1:  # OpenCV would turn the picture, and others show it as it is stored
+        raise InputError(f"{path}: has the TIFF orientation {orientation}; save it upright, as orientation 1")
+    return [~pages[0]] if photometric == _WHITE_IS_ZERO and pages[0].dtype == np.uint16 else pages
+
+
+def _tiff_tags(content: bytes) -> tuple[int, int]:
+    """PhotometricInterpretation and Orientation of the first page; TIFF 6.0, section 8."""
+    stream = io.BytesIO(content)
+    header = stream.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header + (stream.read(8) if header[2] == _BIG_TIFF else b""))
+    stream.seek(tags.next)
+    tags.load(stream)
+    return int(tags.get(262, 1)), int(tags.get(274, 1))
 
 
 def _to_one_channel(pixels: np.ndarray) -> np.ndarray:

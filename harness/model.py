@@ -64,11 +64,14 @@ class GraphMetadata(BaseModel):
     git_commit: str | None
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """(N, K) probabilities of the classes; a binary graph has one logit, the log-odds of class 1."""
+        """(N, K) float64 probabilities of the classes; a binary graph has one logit, the log-odds of class 1.
+
+        In float32 every logit above 17 would have the probability 1, and the order of sure answers would be lost.
+        """
+        logits = np.asarray(logits, np.float64)
         if self.score_kind == "softmax":
             return softmax(logits, axis=1)
-        sigmoid = expit(logits)
-        return np.concatenate([1 - sigmoid, sigmoid], axis=1) if self.score_kind == "binary" else sigmoid
+        return expit(np.concatenate([-logits, logits], axis=1) if self.score_kind == "binary" else logits)
 
     def decisions(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) bool, the classes that the model says yes to: one per image, or (multi-label) any number."""

@@ -113,7 +113,7 @@ def _save(figure: Figure, path: Path) -> None:
     """Write the figure; letters that its font lacks are drawn as boxes, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(path, pil_kwargs={"compress_level": 3})  # a third of the time of 6, a few per cent larger
+        figure.savefig(path, format="png", pil_kwargs={"compress_level": 3})  # a third of the time of 6
 
 
 def as_rgb(grey: np.ndarray) -> np.ndarray:

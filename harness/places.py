@@ -212,6 +212,8 @@ def patiently(where: Place, read: Callable[[], Found]) -> Found:
         except LASTING:
             raise
         except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # Python has no class of its own for them
+                raise NotADirectoryError(error.errno, error.strerror, str(where)) from None
             if wait is None:
                 raise CannotEvaluateError(
                     f"{where}: could not be read in {len(WAITS) + 1} attempts ({error.strerror or first_line(error)}); "

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import InputError, InterruptedRunError
+from harness.errors import InputError, InterruptedRunError, first_line
 from harness.places import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes
 from harness.pseudonyms import KEY
 from kernels.reasons import Reason
@@ -115,7 +115,13 @@ class Store:
         """The rows of some parts, one table per part and in order, whose columns have the values of `equal`."""
         where = [(name, "==", value) for name, value in equal.items()] or None
         for number in numbers:
-            yield pq.read_table(self._source(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
+            try:
+                yield pq.read_table(self._source(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{self._path(kind, number)}: damaged ({first_line(error)}); remove it, then run the evaluation's "
+                    "command with --resume"
+                ) from error
 
     def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
         """The tables of `scan` as one."""
@@ -255,6 +261,9 @@ def reason_codes(column: pa.ChunkedArray) -> np.ndarray:
 
 def _require_ours(folder: Place) -> None:
     """Refuse a folder that holds anything but an evaluation, which is known by its plan."""
+    above = [] if isinstance(folder, Address) else [parent for parent in folder.parents if parent.is_file()]
+    if above:
+        raise InputError(f"{folder}: {above[0]} is a file; give another folder with --out")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder with --out")
     names = sorted(path.name for path in folder.iterdir() if path.name[: len(KEY)] != KEY) if folder.is_dir() else []

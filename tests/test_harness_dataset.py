@@ -8,6 +8,7 @@ import pytest
 
 from harness.dataset import data_digest, read_dataset
 from harness.errors import InputError
+from harness.images import read_grey
 from tests import tiny_graphs
 
 CLASSES = tiny_graphs.CLASSES
@@ -66,6 +67,10 @@ def test_digest_follows_contents_not_order(tmp_path: Path) -> None:
         ("file,class\na.png,cat\n", "line 2: the models have no class 'cat'; they have: dark, bright, left"),
         ("file,class\n", "no image to evaluate"),
         ("file,class\na.png,left\na.png,left\n", "'a.png' is listed more than once"),
+        ("file,class\na.png,left\n./a.png,left\n", "'a.png' is listed more than once"),
+        ("file,class,class\na.png,left,dark\n", "has the column 'class' more than once"),
+        ("file, class\na.png,left\n", "has a column ' class'; write 'class', without spaces"),
+        ("file,class\na\0.png,left\n", "line 2: the file name holds a NUL character"),
     ],
 )
 def test_unusable_manifest_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -80,6 +85,42 @@ def test_missing_manifest_and_empty_folder(tmp_path: Path) -> None:
         read_dataset(tmp_path / "gone.csv", CLASSES)
     with pytest.raises(InputError, match="expected sub-folders named dark, bright, left"):
         read_dataset(tmp_path, CLASSES)
+
+
+def test_an_empty_split_is_a_split(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no column 'split'; it has: file, class"):
+        read_dataset(manifest(tmp_path, "file,class\na.png,left\n"), CLASSES, split="")
+    with pytest.raises(InputError, match="no image to evaluate in split ''"):
+        read_dataset(manifest(tmp_path, "file,class,split\na.png,left,test\n"), CLASSES, split="")
+
+
+@pytest.mark.parametrize("asked", [{"split": "test"}, {"root": Path("/elsewhere")}])
+def test_a_folder_has_neither_split_nor_root(tmp_path: Path, asked: dict) -> None:
+    tiny_graphs.write_images(tmp_path / "left", patients=1)
+    with pytest.raises(InputError, match="is a folder, and split and root belong to a manifest"):
+        read_dataset(tmp_path, CLASSES, **asked)
+
+
+def test_what_a_folder_holds_beside_its_images_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_graphs.write_images(tmp_path / "left", patients=1)
+    (tmp_path / "left" / "manifest.csv").unlink()
+    (tmp_path / "left" / ".hidden").write_bytes(b"")
+    read_dataset(tmp_path, CLASSES)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "left" / "IM-0001").write_bytes(b"DICOM, perhaps")
+    (tmp_path / "left" / "inner").mkdir()
+    (tmp_path / "loose.png").write_bytes(b"")
+    assert len(read_dataset(tmp_path, CLASSES)) == 2
+    assert f"3 entries are not evaluated, {tmp_path}/left/IM-0001 for example" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".png", "loop.png"])
+def test_a_name_that_no_file_can_have_ends_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    samples = read_dataset(manifest(tmp_path, f"file,class\n{name},left\n"), CLASSES)
+    assert len(data_digest(samples)) == 64
+    with pytest.raises(InputError, match=r"cannot be read \((File name too long|Too many levels of symbolic links)\)"):
+        read_grey(samples[0].path)
 
 
 def test_binary_file_as_manifest(tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_picture_has_a_row_per_layer(model: Model, image: Path, tmp_path: Path) 
     assert two.std() > 10
 
 
+def test_the_picture_is_written_where_it_was_asked_for(model: Model, image: Path, tmp_path: Path) -> None:
+    for name in ("plain", "odd.xyz"):
+        draw(explain(model, image, None, ["late"]), "", tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(IsADirectoryError):
+        draw(explain(model, image, None, ["late"]), "", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("target", "layers", "sentence"),
     [

@@ -492,6 +492,7 @@ def test_a_folder_that_cannot_be_made(
     code, printed, err = outcome([*asked(place), *BRIEF, "--out", out], monkeypatch, capsys)
     assert (code, printed) == (2, "")
     assert str(out) in err
+    assert where == "on /proc" or f"{tmp_path / 'file'} is a file; give another folder with --out" in err
     assert len(err.strip().splitlines()) == 1
     assert (tmp_path / "file").read_text() == "precious"
 

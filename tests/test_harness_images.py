@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,35 @@ def test_one_bit_is_black_and_white(tmp_path: Path, name: str, options: dict[str
 def test_other_tiff_pixels_are_refused(tmp_path: Path, depth: type) -> None:
     path = save(tmp_path / "a.tif", (RAMP % 100).astype(depth))
     with pytest.raises(InputError, match=rf"a\.tif: {np.dtype(depth)} pixels are not supported; save it with 8 or 16"):
+        images.read_grey(path)
+
+
+def raw_tiff(path: Path, pixels: np.ndarray, photometric: int, orientation: int = 1) -> Path:
+    """An uncompressed TIFF file of one strip, by TIFF 6.0."""
+    height, width = pixels.shape
+    content = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    tags = [(256, width), (257, height), (258, 8 * pixels.itemsize), (259, 1), (262, photometric), (273, 8),
+            (274, orientation), (277, 1), (278, height), (279, len(content))]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(content)) + content + directory)
+    return path
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_tiff_of_which_zero_is_white(tmp_path: Path, depth: type, photometric: int) -> None:
+    pixels = np.linspace(0, np.iinfo(depth).max, 12).astype(depth).reshape(3, 4)
+    shown = pixels if photometric else np.iinfo(depth).max - pixels
+    expected = shown * (255 / np.iinfo(depth).max)
+    found = images.read_grey(raw_tiff(tmp_path / "a.tif", pixels, photometric))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_tiff_that_is_not_upright_is_refused(tmp_path: Path, orientation: int) -> None:
+    path = raw_tiff(tmp_path / "a.tif", np.zeros((3, 4), np.uint8), 1, orientation)
+    with pytest.raises(InputError, match=rf"a\.tif: has the TIFF orientation {orientation}; save it upright"):
         images.read_grey(path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -113,6 +114,19 @@ def test_without_labels_nothing_is_a_true_positive(place: Path, tmp_path: Path) 
             evaluate(tmp_path / "out", *pair_of(place, "softmax", manifest), *asked)
 
 
+def test_maps_without_labels_have_no_true_positives_later_either(place: Path, tmp_path: Path) -> None:
+    data = pair_of(place, "softmax", labelled(tmp_path, None))
+    evaluate(tmp_path / "agree", *data, *BRIEF, "--select", "agree", "--jitter", 0)
+    with pytest.raises(InputError, match=r"so nothing is a true positive"):
+        evaluate(tmp_path / "out", "--from", tmp_path / "agree", "--select", "true-positive")
+
+
+def test_nan_is_no_margin(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(click.BadParameter, match="nan is no number"):
+        evaluate(tmp_path / "out", *pair_of(place, "softmax"), *BRIEF, "--margin", "nan")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_multi_label_model_without_labels_is_refused(place: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no classes; several architectures or a multi-label model need"):
         evaluate(tmp_path / "out", *pair_of(place, "multilabel", labelled(tmp_path, None)), "--select", "all")
@@ -168,7 +182,7 @@ def test_images_without_a_positive_label_count_for_the_predictions(multi: tuple[
 
 def test_images_without_any_positive_label_at_all_cannot_be_explained(place: Path, tmp_path: Path) -> None:
     manifest = labelled(tmp_path, [""] * 24)
-    with pytest.raises(CannotEvaluateError, match=r"none of the 24 images is selected|nothing|no image"):
+    with pytest.raises(CannotEvaluateError, match=r"none of the 24 images has a positive class, so nothing"):
         evaluate(tmp_path / "out", *pair_of(place, "multilabel", manifest), *BRIEF)
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from harness.errors import InputError
 from harness.predictions import Quality, agreement, decisions, qualities
 from harness.statistics import Resampling, interval
+from tests import made_results
 
 
 def study(n: int = 120, classes: int = 4, seed: int = 0, digits: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,6 +50,19 @@ def slow_auc(scores: np.ndarray, truth: np.ndarray) -> float:
         if wins:
             areas.append(sum(wins) / len(wins))
     return sum(areas) / len(areas)
+
+
+@pytest.mark.parametrize("kind", ["binary", "softmax", "multilabel"])
+def test_sure_answers_keep_their_order(kind: str) -> None:
+    """Logits up to 30, as float32: their probabilities are apart by less than float32 can tell."""
+    margins = np.array([18, 20, 22, 24, 26, 30], np.float32)[:, None]
+    logits = {"binary": margins, "softmax": np.hstack([-margins, margins]) / 2, "multilabel": margins}[kind]
+    metadata = made_results.checkpoint("a", 0.5).metadata.model_copy(update={"score_kind": kind})
+    found = metadata.probabilities(logits)
+    assert (np.diff(found[:, -1]) > 0).all()
+    if kind != "multilabel":
+        assert (np.diff(found[:, 0]) < 0).all()
+        np.testing.assert_allclose(found[:, 0], np.exp(-margins[:, 0].astype(float)), rtol=1e-6)
 
 
 def drawn_images(resampling: Resampling) -> list[np.ndarray]:

@@ -516,7 +516,8 @@ def test_from_maps_finds_a_layer_by_its_name_as_well_as_by_its_role(place: Path,
         evaluate(
             tmp_path / layer, "--before", graph, "--after", graph, *data, *BRIEF, "--layer", layer, "--select", "all"
         )
-        assert evaluate(tmp_path / f"{layer}-again", "--from", tmp_path / layer, "--layer", layer).layers == ["last"]
+        again = ["--from", tmp_path / layer, "--layer", "late", "--layer", "last"]
+        assert evaluate(tmp_path / f"{layer}-again", *again).layers == ["last"]
 
 
 @pytest.mark.parametrize("what", ["nothing", "a file", "a foreign plan"])
@@ -552,6 +553,13 @@ def test_from_a_folder_that_lost_maps_is_refused(finished: Path, tmp_path: Path)
     source = copy_of(finished, tmp_path)
     (source / "maps" / "part-00001.parquet").unlink()
     with pytest.raises(InputError, match="maps"):
+        evaluate(tmp_path / "out", "--from", source)
+
+
+def test_a_damaged_part_is_named(finished: Path, tmp_path: Path) -> None:
+    source = copy_of(finished, tmp_path)
+    (source / "maps" / "part-00001.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(InputError, match=r"maps/part-00001\.parquet: damaged \(.*\); remove it, then run .* --resume"):
         evaluate(tmp_path / "out", "--from", source)
 
 

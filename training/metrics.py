@@ -18,6 +18,7 @@ MIN_PATIENTS = 20  # fewer carry no bootstrap interval (the project's rule for e
 
 def probabilities(logits: np.ndarray, multi: bool) -> np.ndarray:
     """Softmax over the classes, or with multi-label a sigmoid per class."""
+    logits = logits.astype(np.float64)  # in float32 sure answers would be equal, and lose their order
     return expit(logits) if multi else softmax(logits, axis=1)
 
 
