@@ -1,4 +1,4 @@
-"""Class activation maps from activations A and gradients G = dY/dA of one layer (design section 4).
+"""Class activation maps from activations A and gradients G = dY/dA of one layer (docs/metrics.md).
 
 One record per method in `METHODS`; every method reads the same A and G, so five cost one pass of the model.
 A kernel gets A and G of one image as (C, P), P = h w, adds up in float64 and writes the raw map M (P,): relu

@@ -1,4 +1,4 @@
-"""The metrics of design section 6: the registry, and the entry that computes them all for a batch of pairs.
+"""The metrics of docs/metrics.md: the registry, and the entry that computes them all for a batch of pairs.
 
 `METRICS` holds one record each in report order. A record is callable: that is the checked public function of
 one metric alone, `METRICS["pearson"](before, after)`. `pair_metrics` shares what can be shared between them.

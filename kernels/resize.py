@@ -1,4 +1,4 @@
-"""Raw maps (h, w) to the size in which maps are compared (design section 5).
+"""Raw maps (h, w) to the size in which maps are compared (docs/metrics.md).
 
 Bilinear interpolation with half-pixel centres and clamped edges: output pixel i reads the input at
 

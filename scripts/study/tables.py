@@ -148,8 +148,8 @@ def anatomy(found: dict[str, Any]) -> str:
     """Share of the maps inside a region, before and after."""
     cells = [
         [row["layer"], row["method"], *(number(row[name]["mean"]) for name in ("before", "after", "area")),
-         probability(row["p_change"]), probability(row["p_area"]), f"{row['n']} of {row['patients']}"]
+         probability(row["p_change"]), probability(row["p_area"]), f"{row['n']} ({row['patients']})"]
         for row in found["rows"]
     ]  # fmt: skip
-    heads = ["share before", "share after", "area", "p of no change", "p of after = area", "images of patients"]
+    heads = ["share before", "share after", "area", "p of no change", "p of after = area", "images (patients)"]
     return table(["layer", "method", *heads], cells)
