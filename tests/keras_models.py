@@ -31,6 +31,7 @@ def small(size: int = 32, classes: int = 3, activation: str | None = None) -> An
 
 def backbone(architecture: str, size: int = 224, classes: int = 5) -> Any:
     """A classifier on one of the Keras backbones with random weights."""
+    keras.utils.clear_session()  # names such as activation_17 count from the start of the process else
     keras.utils.set_random_seed(3)
     image = keras.Input((size, size, 3), name="image")
     options = {"alpha": 0.35} if architecture == "MobileNetV2" else {}
