@@ -5,8 +5,8 @@ is used here, so that the code beside this module reads and writes either. Addre
 gs, abfs, hdfs) or, where that does not know the scheme, by fsspec. Credentials come from the environment, never from
 the address, which is written into results.
 
-What is written is written whole or not at all: locally into a file beside it, which is then renamed; in an object
-store by one put.
+What is written is written whole or not at all: in an object store by one put, elsewhere into a file beside it, which
+is then renamed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 WAITS = (0.5, 2.0, 8.0)  # seconds between attempts to read
+WHOLE_PUTS = ("s3", "gcs", "abfs")  # stores in which a file appears when it is closed
 REACHED_BY = ("region", "endpoint_override", "scheme")  # what a query may hold
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
@@ -114,8 +115,12 @@ class Address:
 
     def write_bytes(self, content: bytes | memoryview) -> None:
         """Put the content there, whole."""
-        with self._named() as (system, path), system.open_output_stream(path) as stream:
-            stream.write(content)
+        with self._named() as (system, path):
+            first = path if system.type_name in WHOLE_PUTS else path + PARTIAL
+            with system.open_output_stream(first) as stream:
+                stream.write(content)
+            if first != path:
+                system.move(first, path)
 
     def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> Any:
         """The content, read already, as a binary ("rb") or text stream."""

@@ -11,13 +11,14 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import assemble
+from export import assemble, fuse
 from export.emit import Emitter
 from export.finish import Request
 from export.from_onnx import export_onnx
 from export.onnx_source import Preprocessing
 from harness.errors import InputError
 from harness.model import Model
+from kernels import cam as kernel_cam
 from kernels.cam import METHODS as REGISTERED
 from kernels.cam import cam
 from kernels.reasons import Reason
@@ -133,6 +134,12 @@ def test_own_preprocessing_moves_into_the_graph(tmp_path: Path, layout: str, cha
 @pytest.mark.parametrize("opset", [9, 13, 17, 22])
 def test_other_opsets(tmp_path: Path, opset: int) -> None:
     assert layer_names(exported(foreign(tmp_path / "m.onnx", final="", opset=opset))) == ["features"]
+
+
+def test_fused_maps_have_the_limits_of_the_kernels() -> None:
+    """`export` imports no kernels, so the constants stand twice."""
+    for name in ("SINGULAR_BELOW", "SINGULAR_SHARE", "XGRAD_EMPTY"):
+        assert getattr(fuse, name) == getattr(kernel_cam, name)
 
 
 def test_several_layers_and_all_methods_fused(tmp_path: Path) -> None:

@@ -60,6 +60,22 @@ def test_what_is_a_path_and_what_an_address(text: str, found: Place) -> None:
     assert pickle.loads(pickle.dumps(found)) == found
 
 
+def test_a_file_is_replaced_in_one_step_where_a_store_shows_what_is_being_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError("the connection is gone")
+
+    there = place("memory://replaced/a")
+    there.write_bytes(b"whole")
+    monkeypatch.setattr(MemoryFileSystem, "mv", fails)
+    with pytest.raises(OSError, match="the connection is gone"):
+        there.write_bytes(b"another")
+    assert there.read_bytes() == b"whole"
+
+
 def test_an_address_is_taken_apart_like_a_path() -> None:
     address = place("s3://bucket/run/maps/part-1.parquet")
     assert isinstance(address, Address)
