@@ -131,7 +131,7 @@ def _decode_pages(path: Place, content: bytes) -> list[np.ndarray]:
         if content.startswith(_TIFF_STARTS):
             return _tiff_pages(path, content)
         pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except (cv2.error, SyntaxError, struct.error):  # the last two: of the tags of a TIFF file
+    except (cv2.error, SyntaxError, OSError, TypeError, struct.error):  # but for the first: of broken TIFF tags
         return []
     return [] if pixels is None else [pixels]
 
