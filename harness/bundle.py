@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.complaints import first_problem
 from harness.digests import bytes_digest
-from harness.errors import InputError, first_line
+from harness.errors import InputError
 from harness.images import is_dicom
 from kernels.cam import METHODS
 from kernels.reasons import Reason
@@ -203,7 +203,7 @@ def read_expected(bundle: Path, content: bytes, manifest: Manifest) -> Mapping[s
     try:
         found = ExpectedFile.model_validate_json(content).cases
     except ValidationError as error:
-        raise InputError(f"{path}: malformed ({first_line(error)}); get the bundle again") from error
+        raise InputError(f"{path}: malformed ({first_problem(error)}); get the bundle again") from error
     wanted = {(layer, method) for layer in manifest.layers for method in manifest.methods}
     for case in manifest.cases:
         maps = found[case.name].maps if case.name in found else []

@@ -179,6 +179,8 @@ class _Judge:
         classes = self.result.classes
         if rule.is_quality or rule.scope == ALL:
             return [self._case(number, rule, pair, ALL)[0]]
+        if rule.scope in (EACH, WORST) and not classes:
+            raise _UnavailableError("the result has no classes")
         if rule.scope in (EACH, WORST):
             judged = [self._of_class(number, rule, pair, name) for name in classes]
             if rule.scope == EACH:
@@ -332,7 +334,10 @@ def _find(rule: Rule, result: Evaluation, pair: PairResult, scope: str) -> _Foun
         known = sorted({f"{item.method} at {item.layer}" for item in pair.metrics})
         wanted = f"{rule.method} at {rule.layer}"
         raise _UnavailableError(f"the result has no maps of {wanted}; {_near(wanted, known)}")
-    found = [item for item in items if (item.metric, item.scope) == (rule.metric, scope)]
+    items = [item for item in items if item.metric == rule.metric]
+    if not items:
+        raise _UnavailableError(f"the result has no {rule.metric}; evaluate anew")
+    found = [item for item in items if item.scope == scope]
     if not found:
         return _Found(None, None, None, "no image of the class")
     return _statistic(rule, found[0])

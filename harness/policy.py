@@ -175,7 +175,7 @@ def parse_policy(text: str, path: str) -> Policy:
     """`read_policy` for a text; `path` names it in messages."""
     try:
         return Policy.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
         tables: dict[str, type[BaseModel]] = {"rule": Rule, "requirements": Requirements}

@@ -91,6 +91,8 @@ def verify(bundle: Path, digest: str | None, running: Running) -> Verification:
     expected = bundles.read_expected(bundle, files[bundles.EXPECTED], manifest)
     path = bundle / bundles.MODEL
     model = Model.load(path, files[bundles.MODEL], running.provider, running.threads, running.level)
+    if model.metadata.classes != manifest.classes:
+        raise InputError(f"{path}: tells other classes apart than the manifest says; get the bundle again")
     if max(model.metadata.input_size) > bundles.LARGEST_MAP:
         raise InputError(f"{path}: takes images of {model.metadata.input_size}; at most {bundles.LARGEST_MAP} a side")
     outcome.providers = model.providers

@@ -264,6 +264,12 @@ def test_another_model_with_a_fitting_digest_fails_its_cases(bundle: Path) -> No
     assert "FAIL (" in report(found)
 
 
+def test_other_classes_than_the_models_are_refused(bundle: Path) -> None:
+    rewrite(bundle, lambda manifest: manifest.update(classes=["a", "b", "c"]))
+    with pytest.raises(InputError, match="tells other classes apart than the manifest says"):
+        verify(bundle, None, Running())
+
+
 def test_a_map_that_is_expected_elsewhere_fails(bundle: Path) -> None:
     content = json.loads((bundle / "expected.json").read_text())
     first = content["cases"]["case-000"]["maps"][0]
@@ -277,7 +283,7 @@ def test_a_map_that_is_expected_elsewhere_fails(bundle: Path) -> None:
 def test_malformed_expected_values_are_refused(bundle: Path) -> None:
     (bundle / "expected.json").write_text('{"cases": {"case-000": 1}}')
     reseal(bundle, "expected.json")
-    with pytest.raises(InputError, match="malformed"):
+    with pytest.raises(InputError, match=r"malformed \(cases\.case-000: "):
         verify(bundle, None, Running())
 
 

@@ -146,6 +146,16 @@ def test_a_class_without_images_is_skipped_not_passed(scope: str) -> None:
     assert any("no image of the class" in case.message for case in verdict.cases)
 
 
+@pytest.mark.parametrize("scope", ["each-class", "worst-class"])
+def test_a_result_without_classes_or_without_the_metric_is_an_error(scope: str) -> None:
+    rule = {**PLACE, "statistic": "mean", "min": 0.1}
+    easy = {"metric": "accuracy", "statistic": "value", "min": 0.1}
+    verdict = judge(evaluation(classes=[]), policy(easy, {**rule, "scope": scope}))
+    assert (verdict.outcome, verdict.cases[1].message) == ("error", "the result has no classes")
+    verdict = judge(evaluation(), policy(easy, {**rule, "metric": "pearson"}))
+    assert (verdict.outcome, verdict.cases[1].message) == ("error", "the result has no pearson; evaluate anew")
+
+
 def test_many_unreadable_images_are_no_pass() -> None:
     result = evaluation(unreadable={f"{n}.png": "damaged" for n in range(2)})
     rule = policy({**PLACE, "statistic": "mean", "min": 0.1})
@@ -434,6 +444,7 @@ def test_indices_against_different_floors_are_not_compared() -> None:
         ("format = 1\n[[rule]]\n{iou}max_worsening = 5\n", "max_worsening = 5.0 would always pass"),
         ("format = 1\n[[rule]]\n{iou}max_relative_worsening = 10\n", "max_relative_worsening = 10.0 would always pass"),
         ("format = 1\n[[rule\n", "not a TOML file"),
+        ("format = " + 5000 * "[", "not a TOML file"),
     ],
 )
 def test_senseless_policy_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
