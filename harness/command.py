@@ -108,7 +108,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     clock = Clock()
     stored, samples = restore(read_stored(source), source)
     stored = _changed(stored, changes)
-    selection_of(replace(stored.plan, options=replace(stored.plan.options, select=stored.select)), samples)
+    selection_of(stored.plan, samples)  # refuses true positives of images without labels
     folder = Store(execution.out)
     if execution.out.resolve() != source.resolve():
         folder = store.begin(execution.out, identity_of(stored), stored.details(), resume=False)
@@ -209,13 +209,12 @@ def _require_images(collected: Collected, samples: list[Sample], out: Place) -> 
 def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Place) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
-    if not len(comparer.collected.records):
-        raise CannotEvaluateError(
-            f"{plan.data.source}: none of the {len(samples)} images has a positive class, so nothing is to be explained"
-        )
     what = f"none of the {len(samples)} images is selected by {select!r}"
     if len(empty) == len(plan.drifts):
         store.end(out)
+        if not len(comparer.collected.records):
+            unlabelled = f"none of the {len(samples)} images has a positive class, so nothing is to be explained"
+            raise CannotEvaluateError(f"{plan.data.source}: {unlabelled}")
         raise CannotEvaluateError(
             f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
@@ -321,7 +320,7 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
             f"the maps hold jitter for true positives only; give --jitter 0, or evaluate anew with --select {select}"
         )
     layers = tuple(changes.get("layers") or plan.layers)
-    options = replace(plan.options, **{name: value for name, value in changes.items() if name != "layers"})
+    options = replace(plan.options, **{**changes, "layers": plan.options.layers, "select": select})
     return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
 
 

@@ -184,6 +184,8 @@ def test_images_without_any_positive_label_at_all_cannot_be_explained(place: Pat
     manifest = labelled(tmp_path, [""] * 24)
     with pytest.raises(CannotEvaluateError, match=r"none of the 24 images has a positive class, so nothing"):
         evaluate(tmp_path / "out", *pair_of(place, "multilabel", manifest), *BRIEF)
+    mended = labelled(tmp_path, ["dark", "bright"] * 12)  # into the same folder: nothing in it is unfinished
+    assert evaluate(tmp_path / "out", *pair_of(place, "multilabel", mended), *BRIEF, "--select", "all").images == 24
 
 
 def test_a_binary_model_explains_class_0_by_the_negative_logit(place: Path, tmp_path: Path) -> None:
