@@ -188,7 +188,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     if init:
         given = [name for name, value in asked.items() if _is_given(value)]
         if given:
-            raise InputError(f"--{given[0].replace('_file', '').replace('_', '-')} judges; leave it out with --init")
+            raise InputError(f"{_spelled(given[0])} judges; leave it out with --init")
         bounds = gating.initialise(result, policy)
         click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
         if not bounds:
@@ -301,7 +301,7 @@ def _pool(asked: dict[str, Any]) -> Pool | None:
     if asked["engine"] != "ray":
         given = [name for name in ("address", "workers", "gpus_per_worker") if asked[name] is not None]
         if given:
-            raise InputError(f"--{given[0].replace('_', '-')} belongs to --engine ray; add that, or leave it out")
+            raise InputError(f"{_spelled(given[0])} belongs to --engine ray; add that, or leave it out")
         return None
     from harness.providers import accelerated
 
@@ -357,9 +357,14 @@ def _is_given(value: Any) -> bool:
     return value is not None and value is not False and value != ()
 
 
+def _spelled(name: str) -> str:
+    """An option as people write it, by the name of its parameter."""
+    others = {"afters": "after", "methods": "method", "layers": "layer", "json_file": "json"}
+    return f"--{others.get(name, name).replace('_', '-')}"
+
+
 def _refuse_beside(what: str, files: tuple[Place, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
     given = [name for name in names if _is_given(asked[name])]
-    spelled = {"afters": "after", "methods": "method", "layers": "layer"}
-    strange = [str(file) for file in files] + [f"--{spelled.get(name, name).replace('_', '-')}" for name in given]
+    strange = [str(file) for file in files] + [_spelled(name) for name in given]
     if strange:
         raise InputError(f"{strange[0]} cannot be given beside {what}, which says that itself; leave it out")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
 
 import numpy as np
@@ -127,28 +128,29 @@ def _content_digest(sample: Sample) -> bytes:
 
 
 def _from_folder(folder: Place, classes: Sequence[str]) -> list[Sample]:
-    inside = sorted(path for path in folder.iterdir() if path.suffix.lower() not in SUFFIXES and path.is_dir())
+    top: list[Place] = sorted(folder.iterdir())
+    folders = [path for path in top if path.suffix.lower() not in SUFFIXES and path.is_dir()]
+    inside: dict[Place, list[Place]] = {path: sorted(path.iterdir()) for path in folders}
     samples = [
         Sample(
             f"{inner.name}/{path.name}", path, (_label(inner.name, classes, str(folder)),), f"{inner.name}/{path.name}"
         )
-        for inner in inside
-        for path in _images(inner)
+        for inner, entries in inside.items()
+        for path in _images(entries)
     ]
-    samples = samples or [Sample(path.name, path, None, path.name) for path in _images(folder)]
+    samples = samples or [Sample(path.name, path, None, path.name) for path in _images(top)]
     if not samples:
         wanted = ", ".join(classes)
         raise InputError(
             f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
         )
-    _warn_of_others(folder, inside, {sample.path for sample in samples})
+    _warn_of_others(folder, {*top, *chain(*inside.values())} - inside.keys() - {sample.path for sample in samples})
     return samples
 
 
-def _warn_of_others(folder: Place, inside: Sequence[Place], taken: set[Place]) -> None:
+def _warn_of_others(folder: Place, left: set[Place]) -> None:
     """Say what lies in a folder and is not evaluated; hidden files go without saying."""
-    found = [path for where in (folder, *inside) for path in where.iterdir()]
-    others = sorted(path for path in found if path not in taken and path not in inside and path.name[:1] != ".")
+    others = sorted(path for path in left if path.name[:1] != ".")
     if others:
         print(
             f"warning: {folder}: {len(others)} entries are not evaluated, {others[0]} for example: neither an image by "
@@ -157,8 +159,8 @@ def _warn_of_others(folder: Place, inside: Sequence[Place], taken: set[Place]) -
         )
 
 
-def _images(folder: Place) -> list[Place]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def _images(entries: Iterable[Place]) -> list[Place]:
+    return [path for path in entries if path.suffix.lower() in SUFFIXES]
 
 
 def _from_manifest(

@@ -272,10 +272,7 @@ class _Ascending:
         return np.where(total[:, None] > 0, found, np.nan)
 
     def _first(self, drawn: np.ndarray, window: slice, needed: np.ndarray) -> np.ndarray:
-        """(r,) the first value in the window up to which a draw weighs `needed` or more; NaN where there is none.
-
-        Whole numbers add up at a processor's full speed, floating-point ones at a quarter of it.
-        """
+        """(r,) the first value in the window up to which a draw weighs `needed` or more; NaN where there is none."""
         found = np.full(len(drawn), np.nan)
         values, owners = self.values[window], self.patient[window]
         needed = needed.astype(np.int32)
