@@ -9,7 +9,7 @@ import click
 
 from benchmarks import judge, report
 from benchmarks.rows import Report
-from harness.errors import run_command_line
+from harness.common.errors import run_command_line
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 ROUNDS = click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Turns of each contender.")

@@ -11,10 +11,11 @@ from benchmarks.explainers import METHODS
 from benchmarks.networks import PHASES, Checkpoints
 from benchmarks.rival_pipeline import BATCH, MAP_SIZE
 from benchmarks.timing import THREADS
-from harness import command
-from harness.collect import Running
-from harness.results import Evaluation
-from harness.study import ArchitectureConfig, Data, Options, make_plan
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.explain import Running
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.results.plan import Data, Options
+from harness.results.schema import Evaluation
 from kernels.metrics import METRICS
 
 COLUMNS = tuple(column for record in METRICS.values() for column in record.columns)
@@ -25,7 +26,7 @@ def evaluate(pair: Checkpoints, manifest: Path, out: Path) -> Evaluation:
     before, after = (pair.onnx(phase) for phase in PHASES)
     options = Options(methods=METHODS, select="all", map_size=MAP_SIZE, jitter=0, chance=0)
     plan = make_plan([ArchitectureConfig(before=before, after=after)], Data(manifest), options)
-    return command.evaluate(plan, command.Execution(out, Running(BATCH, THREADS), quiet=True))
+    return evaluation_run.evaluate(plan, evaluation_run.Execution(out, Running(BATCH, THREADS), quiet=True))
 
 
 def metrics_of(out: Path, method: str) -> np.ndarray:

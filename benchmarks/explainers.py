@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import kernel_rivals as rivals
 from benchmarks.networks import CLASSES
 from benchmarks.timing import THREADS
-from harness.images import channels_first, channels_last
+from harness.images.loading import channels_first, channels_last
 
 METHODS = ("layercam", "gradcam++")
 BATCH = 8
@@ -50,7 +50,7 @@ Explainer = Callable[[np.ndarray, np.ndarray], Explained]
 
 def ours(path: Path) -> Explainer:
     """An exported graph in ONNX Runtime, as `evaluate` uses it."""
-    from harness.model import Model
+    from harness.models.session import Model
     from kernels.cam import cams
 
     model = Model.open(path, threads=THREADS)

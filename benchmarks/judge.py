@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.rows import Machine, Report, Row
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from benchmarks import kernel_rivals as rivals
 from benchmarks.timing import OURS
 from kernels.cam import METHODS, cams
 from kernels.metrics import METRICS, pair_metrics
+from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
-from kernels.sets import pairwise_mask_iou, pairwise_soft_iou
 from tests.map_samples import cam_like, related
 
 SIZE = (224, 224)

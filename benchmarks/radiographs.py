@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.networks import CLASSES, ROOT
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @dataclass(frozen=True)

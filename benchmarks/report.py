@@ -21,8 +21,8 @@ from tabulate import tabulate
 
 from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
-from harness.environment import cpu_model, git_commit, versions
-from harness.errors import InputError
+from harness.common.errors import InputError
+from harness.common.provenance import cpu_model, git_commit, versions
 
 HERE = Path(__file__).parent
 HEADERS = ("what", "ours, ms", "rival", "its ms", "times faster", "wanted")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmarks.timing import OURS
-from harness.errors import InputError, first_line
+from harness.common.errors import InputError, first_line
 
 Turns = dict[int, float]  # seconds per item, by turn
 

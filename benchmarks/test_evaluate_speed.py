@@ -16,7 +16,7 @@ from benchmarks.networks import PHASES, SIZES, checkpoints
 from benchmarks.radiographs import radiographs
 from benchmarks.rival_pipeline import BATCH, Compared
 from benchmarks.timing import OURS, TURNS, in_turns, one_turn
-from harness.results import Evaluation
+from harness.results.schema import Evaluation
 
 VIS, TAPE = "tf-keras-vis + scikit-image", "compiled GradientTape + scikit-image"
 EXPLAINERS = {VIS: explainers.tf_keras_vis, TAPE: explainers.tape}

@@ -33,7 +33,7 @@ def empty_and_allowance() -> None:
 RUNS: dict[tuple[str, str], Callable[[], None]] = {
     (HELP, OURS): lambda: python("-m", "harness", "--help"),
     (HELP, EMPTY): empty_and_allowance,
-    (IMPORTS, OURS): lambda: python("-c", "import harness.cli, harness.command"),
+    (IMPORTS, OURS): lambda: python("-c", "import harness.cli, harness.evaluation.run"),
     (IMPORTS, RIVAL): lambda: python("-c", LIBRARIES),
 }
 

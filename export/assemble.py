@@ -23,7 +23,7 @@ from export.emit import Emitter, dimensions
 from export.engine import backward
 from export.folding import fold_batch_normalization, fold_constants
 from export.fuse import fuse
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 SQUEEZED = "/squeezed"  # ends the name of a head that was (N, K, 1, 1)
 _ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "multilabel"}

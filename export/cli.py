@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.errors import InputError, run_command_line
+from harness.common.errors import InputError, run_command_line
 
 if TYPE_CHECKING:
     from export.finish import Request

@@ -38,9 +38,9 @@ from export.compressions import COMPRESSIONS, Calibration, Facts, outputs_of
 from export.finish import PATTERNS, Request, finish, greys_of
 from export.from_onnx import explained_score, part
 from export.metadata import FORMAT, PREFIX, Metadata
-from harness.digests import weights_digest
-from harness.errors import CannotEvaluateError, InputError, first_line
-from harness.images import RULE, SUFFIXES, channels_first
+from harness.common.errors import CannotEvaluateError, InputError, first_line
+from harness.common.provenance import weights_digest
+from harness.images.loading import RULE, SUFFIXES, channels_first
 
 EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 # Integer kernels round some ties to the other side than float32 arithmetic on the same scales does, and every layer

@@ -23,7 +23,7 @@ from onnx import numpy_helper
 from export import parity
 from export.emit import Emitter
 from export.logs import warnings_of
-from harness.errors import CannotEvaluateError
+from harness.common.errors import CannotEvaluateError
 
 LEARNED = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 RECTIFIERS = {"Relu", "Clip"}

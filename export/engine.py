@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.emit import Emitter, constant_array, dimensions
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 OPSETS = range(18, 25)  # the opset versions for which rules are written and tested
 

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from export import assemble, parity
 from export.metadata import Metadata, stamp
-from harness.errors import InputError
-from harness.images import load_grey
+from harness.common.errors import InputError
+from harness.images.loading import load_grey
 
 PATTERNS = 4  # images to prove parity on where none are given
 

@@ -11,9 +11,9 @@ from export.assemble import Forward
 from export.finish import PATTERNS, Request, finish, greys_of
 from export.metadata import Metadata
 from export.record import CheckpointRecord
-from harness.digests import weights_digest
-from harness.errors import InputError
-from harness.images import RULE, channels_first, channels_last
+from harness.common.errors import InputError
+from harness.common.provenance import weights_digest
+from harness.images.loading import RULE, channels_first, channels_last
 
 
 def export_checkpoint(record: CheckpointRecord, request: Request) -> list[parity.Difference]:

@@ -16,9 +16,9 @@ from export.finish import Request, finish, greys_of
 from export.grids import Arrangement, Grid
 from export.metadata import Metadata
 from export.onnx_source import Preprocessing
-from harness.digests import weights_digest
-from harness.errors import InputError
-from harness.images import RULE, channels_first
+from harness.common.errors import InputError
+from harness.common.provenance import weights_digest
+from harness.images.loading import RULE, channels_first
 
 
 def export_onnx(

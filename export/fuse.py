@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.emit import Emitter
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 SINGULAR_BELOW = 1e-6
 SINGULAR_SHARE = 0.01

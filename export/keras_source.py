@@ -26,7 +26,7 @@ from export.assemble import Forward, check_forward
 from export.emit import dimensions
 from export.grids import Arrangement, as_map
 from export.logs import warnings_of
-from harness.errors import InputError, first_line
+from harness.common.errors import InputError, first_line
 
 OPSET = 18
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from export.emit import dimensions
 from export.engine import active_path, is_real
 from export.grids import Arrangement, Grid, arrangement_of, as_map
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 ROLES = ("penultimate", "last")  # what CAM layers are called in any network
 MIXING = {"Softmax", "Attention"}  # where tokens read each other

@@ -23,7 +23,7 @@ from export.grids import Grid
 from export.layers import choose
 from export.logs import warnings_of
 from export.metadata import PREFIX
-from harness.errors import CannotEvaluateError, InputError, first_line
+from harness.common.errors import CannotEvaluateError, InputError, first_line
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}

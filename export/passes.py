@@ -16,7 +16,7 @@ import onnx_ir.passes.common as common
 from export.emit import Emitter, constant_array
 from export.logs import warnings_of
 from export.windows import Window, window_of
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 _KEEP_SHAPE = {"GroupNormalization"}
 LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity: max(x, LOWEST) = x for every finite x

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.emit import dimensions
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import InputError, run_command_line
-from harness.places import Address, Place, place
+from harness.common.errors import InputError, run_command_line
+from harness.common.storage import Address, Place, place
 
 if TYPE_CHECKING:
-    from harness.engines import Pool
-    from harness.study import Plan
+    from harness.evaluation.executors import Pool
+    from harness.results.plan import Plan
 
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 MAP_SOURCES = ("kernels", "graph")
@@ -113,26 +113,27 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     evaluate --checkpoints A B C D --data D              drift along a training
     evaluate --from DIR                                  other statistics from the same maps
     """
-    from harness import command
-    from harness.collect import Running
-    from harness.engines import opened
-    from harness.table import drift_table
+    from harness.evaluation import run as evaluation_run
+    from harness.evaluation.executors import opened
+    from harness.evaluation.explain import Running
+    from harness.report.text_tables import drift_table
+    from harness.results import folder as result_folder
 
     out = out or source or Path("drift")
     server = _tracking_server(asked["log_to"], out)
     running = Running(asked["batch"], asked["threads"] or os.cpu_count() or 1, asked["strict"])
-    execution = command.Execution(
+    execution = evaluation_run.Execution(
         out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
     )
     if source is not None:
         _refuse_beside("--from", files, asked, _NOT_FROM)
-        work = partial(command.evaluate_again, source, _changes(asked))
+        work = partial(evaluation_run.evaluate_again, source, _changes(asked))
     else:
-        work = partial(command.evaluate, _plan(files, asked))
+        work = partial(evaluation_run.evaluate, _plan(files, asked))
     with opened(_pool(asked)) as engine:
         result = work(replace(execution, engine=engine))
     click.echo(drift_table(result, wide))
-    click.echo(f"\nwritten to {out}: {', '.join(command.written(out))}")
+    click.echo(f"\nwritten to {out}: {', '.join(result_folder.written(out))}")
     _log(out, server)
 
 
@@ -143,7 +144,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
 def report(folder: Place, show_names: bool, log_to: str | None) -> None:
     """Render report.html of a result folder again."""
     server = _tracking_server(log_to, folder)
-    from harness.report import write_report
+    from harness.report.html import write_report
 
     click.echo(f"written to {write_report(folder, show_names)}")
     _log(folder, server)
@@ -158,9 +159,9 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
 def explain(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
-    from harness import explain as explaining
-    from harness.model import Model
-    from harness.study import Options
+    from harness.models.session import Model
+    from harness.report import explain_image as explaining
+    from harness.results.plan import Options
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
     found = explaining.explain(opened, image, target, layers)
@@ -183,18 +184,18 @@ def explain(model: Path, image: Path, out: Path, target: str | None, layers: tup
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and append to the step summary.")
 def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     """Judge an evaluation by a policy: exit code 0 passed, 1 failed, 3 where a rule could not be judged."""
-    from harness import gating
+    from harness.gate import command
 
     if init:
         given = [name for name, value in asked.items() if _is_given(value)]
         if given:
             raise InputError(f"{_spelled(given[0])} judges; leave it out with --init")
-        bounds = gating.initialise(result, policy)
+        bounds = command.initialise(result, policy)
         click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
         if not bounds:
             click.echo("warning: no bound on maps could be derived; the policy says why", err=True)
         return 0
-    return gating.gate(result, policy, gating.Outputs(**asked))
+    return command.gate(result, policy, command.Outputs(**asked))
 
 
 @cli.command()
@@ -213,9 +214,9 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Path, quiet: bool, **asked: Any) -> None:
     """Pack a model with golden cases and measured tolerances for the deployment side."""
-    from harness.dataset import read_dataset
-    from harness.model import Graph
-    from harness.pack import Wanted, pack
+    from harness.bundle.pack import Wanted, pack
+    from harness.images.dataset import read_dataset
+    from harness.models.metadata import Graph
 
     metadata = Graph.read(model).metadata
     samples = read_dataset(data, metadata.classes, root, split, metadata.score_kind == "multilabel")
@@ -239,8 +240,8 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Pat
 @click.option("--json", "json_file", type=FILE, help="Write the outcome as JSON.")
 def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: Any) -> int:
     """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed."""
-    from harness.store import write_whole
-    from harness.verify import Running, as_json, report, verify
+    from harness.bundle.verify import Running, as_json, report, verify
+    from harness.common.storage import write_whole
 
     found = verify(bundle, digest, Running(**asked))
     click.echo(report(found))
@@ -255,8 +256,8 @@ def env(warm: bool) -> None:
     """Show versions, what execution providers lack, and where our packages come from."""
     from tabulate import tabulate
 
-    from harness.environment import origins, versions
-    from harness.providers import PROVIDERS, gpu_model, state
+    from harness.common.provenance import origins, versions
+    from harness.models.providers import PROVIDERS, gpu_model, state
 
     rows = [*versions().items(), ("GPU", gpu_model() or "none found")]
     rows += [(f"provider {name}", state(name)) for name in PROVIDERS]
@@ -280,30 +281,30 @@ def _tracking_server(asked: str | None, folder: Place) -> str | None:
         return None
     if isinstance(folder, Address):
         raise InputError(f"{folder}: --log-to sends files of a local folder; leave it out, or give a local --out")
-    from harness import tracking
+    from harness.report import mlflow as mlflow_log
 
-    return tracking.destination(asked)
+    return mlflow_log.destination(asked)
 
 
 def _log(folder: Place, server: str | None) -> None:
     if server is None or isinstance(folder, Address):
         return
-    from harness import tracking
-    from harness.results import Evaluation
+    from harness.report import mlflow as mlflow_log
+    from harness.results.schema import Evaluation
 
-    click.echo(f"logged to {server}: run {tracking.log(Evaluation.read(folder), folder, server)}")
+    click.echo(f"logged to {server}: run {mlflow_log.log(Evaluation.read(folder), folder, server)}")
 
 
 def _pool(asked: dict[str, Any]) -> Pool | None:
     """The Ray workers that were asked for, if any."""
-    from harness.engines import Pool
+    from harness.evaluation.executors import Pool
 
     if asked["engine"] != "ray":
         given = [name for name in ("address", "workers", "gpus_per_worker") if asked[name] is not None]
         if given:
             raise InputError(f"{_spelled(given[0])} belongs to --engine ray; add that, or leave it out")
         return None
-    from harness.providers import accelerated
+    from harness.models.providers import accelerated
 
     gpus = asked["gpus_per_worker"] or float(accelerated(asked["provider"]))
     return Pool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
@@ -311,8 +312,9 @@ def _pool(asked: dict[str, Any]) -> Pool | None:
 
 def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
-    from harness import demonstration
-    from harness.study import ArchitectureConfig, Data, Options, make_plan, read_study
+    from harness.evaluation import demonstration
+    from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
+    from harness.results.plan import Data, Options
 
     options = Options(**_changes(asked))
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.gate import judge
-from harness.policy import read_policy
-from harness.results import Evaluation
-from harness.verdicts import terminal
+from harness.gate.judge import judge
+from harness.gate.policy import read_policy
+from harness.gate.reporters import terminal
+from harness.results.schema import Evaluation
 
 
 def assert_no_drift(

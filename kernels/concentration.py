@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from kernels.facts import MapFacts
-from kernels.jit import sums
-from kernels.order import ranks
+from math import log
+
+from kernels.cached_maps import MapFacts
+from kernels.information import neg_entropy
+from kernels.jit import kernel, sums
+from kernels.sorting import PIXEL, items, ranks
 
 
 def gini(a_map: MapFacts) -> float:
@@ -18,3 +21,22 @@ def _weighted(weights, values):
     for p in range(values.size):
         total += float(weights[p]) * values[p]
     return total
+
+
+def entropy(a_map: MapFacts) -> float:
+    """-sum p ln p / ln n with p = x / sum x over the n pixels: 1 even, 0 all in one pixel."""
+    return max(0.0, min(1.0, -a_map.fact(neg_entropy) / log(a_map.flat.size)))
+
+
+def area50(a_map: MapFacts) -> float:
+    """Smallest share of the pixels that holds half of the mass."""
+    return _pixels_of_half(a_map.fact(items), a_map.flat, a_map.total) / a_map.flat.size
+
+
+@kernel
+def _pixels_of_half(items, values, total):
+    held, count = 0.0, 0
+    while held < 0.5 * total and count < items.size:
+        count += 1
+        held += values[items[items.size - count] & PIXEL]
+    return count

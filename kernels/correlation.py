@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import sqrt
 
-from kernels.facts import MapFacts, PairFacts
+from kernels.cached_maps import MapFacts, PairFacts
 from kernels.jit import sums
-from kernels.order import ranks
+from kernels.sorting import ranks
 
 
 def pearson(pair: PairFacts) -> float:

@@ -12,17 +12,12 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from kernels.facts import MapFacts, PairFacts
+from kernels.cached_maps import MapFacts, PairFacts
 from kernels.jit import inlined, sums
 
 _LN2 = log(2)
 _ROOT_HALF = np.float64(0.5**0.5).view(np.int64)  # the bits of sqrt(1/2)
 _MANTISSA = np.int64((1 << 52) - 1)
-
-
-def entropy(a_map: MapFacts) -> float:
-    """-sum p ln p / ln n with p = x / sum x over the n pixels: 1 even, 0 all in one pixel."""
-    return max(0.0, min(1.0, -a_map.fact(neg_entropy) / log(a_map.flat.size)))
 
 
 def js_divergence(pair: PairFacts) -> float:

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kernels.concentration import gini
+from kernels.concentration import area50, entropy, gini
 from kernels.correlation import pearson, spearman
-from kernels.information import entropy, js_divergence
-from kernels.order import area50
+from kernels.information import js_divergence
 from kernels.overlap import iou_curve, iou_half, iou_top, soft_iou
 from kernels.position import centroid_shift, peak_shift, zone_overlap
 from kernels.registry import by_name, look_up

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels.facts import PairFacts
+from kernels.cached_maps import PairFacts
 from kernels.jit import kernel, sums
-from kernels.order import TOP_PERCENTS, thresholds
+from kernels.sorting import TOP_PERCENTS, thresholds
 
 CURVE_STEPS = 20  # relative thresholds 1/20 ... 19/20
 

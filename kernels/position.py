@@ -9,7 +9,7 @@ from math import hypot
 
 import numpy as np
 
-from kernels.facts import MapFacts, PairFacts
+from kernels.cached_maps import MapFacts, PairFacts
 from kernels.jit import sums
 
 THIRDS, HALVES = 3, 2

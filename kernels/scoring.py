@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kernels.cached_maps import MapFacts, Memory, PairFacts, Slot
 from kernels.checks import map_size, positive_integer, real_array
-from kernels.facts import MapFacts, Memory, PairFacts, Slot
 from kernels.reasons import Reason
 from kernels.threads import for_each
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.facts import PairFacts
+from kernels.cached_maps import PairFacts
 from kernels.jit import inlined, sums
 
 RADIUS = 5

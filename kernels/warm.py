@@ -6,8 +6,8 @@ import numpy as np
 
 from kernels.cam import METHODS, cams
 from kernels.metrics import pair_metrics
+from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
-from kernels.sets import pairwise_mask_iou, pairwise_soft_iou
 from kernels.structure import WINDOW
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from harness.images import channels_first, load_grey
-from harness.model import Model
-from harness.results import Evaluation, MetricSummary, PairResult
+from harness.images.loading import channels_first, load_grey
+from harness.models.session import Model
+from harness.results.schema import Evaluation, MetricSummary, PairResult
 from kernels.cam import cam
 from kernels.metrics import pair_metrics
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from harness.results import Evaluation
+from harness.results.schema import Evaluation
 from kernels.resize import upsample
 
 HONEST, SPOILED = Path("runs/gate-honest"), Path("runs/gate-spoiled")

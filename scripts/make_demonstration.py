@@ -19,7 +19,7 @@ import cv2
 from export.finish import Request
 from export.from_keras import export_checkpoint
 from export.record import find_checkpoints
-from harness.images import read_grey
+from harness.images.loading import read_grey
 from training.phantoms import write_phantoms
 
 DEMO = Path(__file__).parent.parent / "harness" / "demo"

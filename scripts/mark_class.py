@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness.images import read_grey
+from harness.images.loading import read_grey
 
 TEXT = "PORTABLE"
 

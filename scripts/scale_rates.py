@@ -12,11 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness.collect import jittered
-from harness.images import decode_grey, squash
+from harness.images.jitter import jittered
+from harness.images.loading import decode_grey, squash
 from kernels.cam import cams
-from kernels.chance import partner_metrics
 from kernels.metrics import pair_metrics
+from kernels.partners import partner_metrics
 
 RADIOGRAPH, SMALL, NETWORK = (2544, 3056), (390, 320), (224, 224)  # width and height, but for the last
 PAIRS, IMAGES, DRAWS = 64, 32, 4

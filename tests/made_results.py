@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.results import CheckpointResult, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
+from harness.results.schema import (
+    CheckpointResult,
+    Estimate,
+    Evaluation,
+    IndexResult,
+    MetricSummary,
+    PairResult,
+)
 
 CLASSES = ["calm", "storm"]
 LAYER, METHOD = "penultimate", "layercam"

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from harness import command, store
-from harness.collect import Running
-from harness.compare import COLUMNS, STABILITY, tasks
-from harness.images import RULE
-from harness.model import Graph, GraphMetadata
-from harness.plans import Stored, identity_of
-from harness.results import ComparisonResult, Consistency, Evaluation, PairResult, StudyResult
-from harness.study import ArchitectureConfig, Checkpoint, Data, Options, Pair, Plan, make_plan, read_study
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.explain import Running
+from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
+from harness.images.loading import RULE
+from harness.models.metadata import Graph, GraphMetadata
+from harness.results import folder as result_folder
+from harness.results import part_files
+from harness.results.plan import Checkpoint, Data, Options, Pair, Plan, Stored, identity_of
+from harness.results.reader import tasks
+from harness.results.schema import ComparisonResult, Consistency, Evaluation, PairResult, StudyResult
+from harness.results.vocabulary import COLUMNS, STABILITY
 from tests import made_results, tiny_graphs
 
 HOSTILE_CLASSES = ["<script>alert(1)</script>", "a\"b'c & d", "</script><img src=x onerror=alert(2)>"]
@@ -30,7 +33,7 @@ METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 
 def evaluated(plan: Plan, out: Path, resamples: int = 300) -> Path:
     """The result folder of a plan, with its report."""
-    command.evaluate(plan, command.Execution(out, Running(threads=2), quiet=True, resamples=resamples))
+    evaluation_run.evaluate(plan, evaluation_run.Execution(out, Running(threads=2), quiet=True, resamples=resamples))
     return out
 
 
@@ -94,11 +97,11 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     classes = [f"class_{number}" for number in range(5)]
     plan = made_plan(folder, architectures, classes, jitter)
     stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
-    parts = store.begin(folder, identity_of(stored), stored.details(), resume=False)
+    parts = result_folder.begin(folder, identity_of(stored), stored.details(), resume=False)
     parts.keep_scores_of(stored.statistics())
     rng = np.random.default_rng(0)
     names = [f"image-{number:04d}.png" for number in range(images)]
-    blocks = [range(start, min(start + store.BLOCK, images)) for start in range(0, images, store.BLOCK)]
+    blocks = [range(start, min(start + part_files.BLOCK, images)) for start in range(0, images, part_files.BLOCK)]
     for checkpoint, item in enumerate(plan.checkpoints):
         for number, block in enumerate(blocks, checkpoint * len(blocks)):
             parts.write("predictions", number, [prediction_table(item.key, names, block, classes, rng)])
@@ -134,14 +137,14 @@ def prediction_table(
 ) -> pa.Table:
     count = len(block)
     columns = {
-        "checkpoint": store.text(key, count),
+        "checkpoint": part_files.text(key, count),
         "image": [names[n] for n in block],
         "group": [f"patient {n // 2}" for n in block],
         "labels": [[classes[n % len(classes)]] for n in block],
         "logits": list(rng.normal(size=(count, len(classes))).astype(np.float32)),
         "error": [None] * count,
     }
-    return pa.table(columns, schema=store.SCHEMAS["predictions"])
+    return pa.table(columns, schema=part_files.SCHEMAS["predictions"])
 
 
 def _maps(key: str, names: list[str], block: range, jitter: int, rng: np.random.Generator) -> list[pa.Table]:
@@ -149,14 +152,14 @@ def _maps(key: str, names: list[str], block: range, jitter: int, rng: np.random.
     return [
         pa.table(
             {
-                "checkpoint": store.text(key, count), "layer": store.text(layer, count),
-                "method": store.text(method, count), "draw": np.full(count, draw, np.int32),
+                "checkpoint": part_files.text(key, count), "layer": part_files.text(layer, count),
+                "method": part_files.text(method, count), "draw": np.full(count, draw, np.int32),
                 "record": np.arange(block.start, block.stop, dtype=np.int32), "image": [names[n] for n in block],
-                "class": store.text("class_0", count), "reason": store.text("defined", count),
+                "class": part_files.text("class_0", count), "reason": part_files.text("defined", count),
                 "height": np.full(count, 7, np.int32), "width": np.full(count, 7, np.int32),
                 "map": list(rng.random((count, 49), np.float32)),
             },
-            schema=store.SCHEMAS["maps"],
+            schema=part_files.SCHEMAS["maps"],
         )
         for draw in range(jitter + 1)
         for layer in PLACES
@@ -178,16 +181,18 @@ def score_table(
     width, count = len(metrics), values.size
     columns: dict[str, Any] = {
         "record": np.repeat(records.astype(np.int32), width),
-        "image": store.coded(np.repeat(np.arange(len(records)), width), [names[n] for n in records]),
-        **{name: store.text("x", count) for name in ("group", "class", "architecture", "phase", "layer", "method")},
-        "pair": store.text(pair, count),
+        "image": part_files.coded(np.repeat(np.arange(len(records)), width), [names[n] for n in records]),
+        **{
+            name: part_files.text("x", count) for name in ("group", "class", "architecture", "phase", "layer", "method")
+        },
+        "pair": part_files.text(pair, count),
         "replicate": np.zeros(count, np.int32),
-        "reference": store.text(reference, count),
-        "metric": store.coded(np.tile(np.arange(width), len(records)), list(metrics)),
+        "reference": part_files.text(reference, count),
+        "metric": part_files.coded(np.tile(np.arange(width), len(records)), list(metrics)),
         "value": values.ravel(),
-        "reason": store.reasons(np.zeros(count, np.uint8)),
+        "reason": part_files.reasons(np.zeros(count, np.uint8)),
     }
-    return pa.table({name: columns[name] for name in store.SCHEMAS["scores"].names}, store.SCHEMAS["scores"])
+    return pa.table({name: columns[name] for name in part_files.SCHEMAS["scores"].names}, part_files.SCHEMAS["scores"])
 
 
 def _evaluation(plan: Plan, images: int) -> Evaluation:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import places
-from harness.places import Address, place, write_bytes
+from harness.common import storage
+from harness.common.storage import Address, place, write_bytes
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def serving(bucket: str) -> Iterator[str]:
             ):
                 patch.setenv(name, value)
             boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
-            places._opened.cache_clear()  # another server may have had the bucket's name
+            storage._opened.cache_clear()  # another server may have had the bucket's name
             yield f"s3://{bucket}"
     finally:
         server.stop()

@@ -14,7 +14,7 @@ from benchmarks import evaluations, explainers, networks, rival_pipeline
 from benchmarks.explainers import METHODS, NORMALISED
 from benchmarks.radiographs import Radiographs, radiographs
 from benchmarks.rival_pipeline import Compared
-from harness.errors import InputError
+from harness.common.errors import InputError
 from tests.keras_models import small
 
 CLASSES = ("one", "two", "three")

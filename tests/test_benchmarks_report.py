@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
 from benchmarks.timing import in_turns
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 MACHINE = Machine(cpu="A CPU", cores=2, memory=8.0)
 

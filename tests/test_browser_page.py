@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from harness.images import channels_first, load_grey
+from harness.images.loading import channels_first, load_grey
 from tests import tiny_graphs
 
 pytestmark = pytest.mark.browser

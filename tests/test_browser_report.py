@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import demonstration, pictures, report
-from harness.pseudonyms import Names
-from harness.results import Evaluation
-from harness.study import Options
+from harness.evaluation import demonstration
+from harness.report import heatmaps
+from harness.report import html as report_html
+from harness.results.plan import Options
+from harness.results.pseudonyms import Names
+from harness.results.schema import Evaluation
 from kernels.resize import upsample
 from tests import made_studies
 
@@ -47,14 +49,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A result folder of every kind."""
     place = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "contact_sheet", lambda *_: None)
+        patch.setattr(heatmaps, "contact_sheet", lambda *_: None)
         found = {
             "demonstration": made_studies.evaluated(demonstration.plan(Options()), place / "demonstration"),
             "study": made_studies.study(place / "study"),
             "training": made_studies.training(place / "training"),
             "hostile": made_studies.hostile(place / "hostile"),
         }
-    shown = report.render(Evaluation.read(found["hostile"]), found["hostile"], Names(None))
+    shown = report_html.render(Evaluation.read(found["hostile"]), found["hostile"], Names(None))
     (found["hostile"] / "report.html").write_text(shown, encoding="utf-8")  # names as they are: the harder case
     return found
 
@@ -284,7 +286,7 @@ def test_everything_is_reached_by_tab(opened: Any) -> None:
 
 
 def test_panels_draw_what_the_python_rule_says(opened: Any) -> None:
-    """The page's interpolation against `kernels.resize`, and its picture against `harness.pictures`."""
+    """The page's interpolation against `kernels.resize`, and its picture against `harness.report.heatmaps`."""
     page = opened("demonstration")
     rng = np.random.default_rng(0)
     for (h, w), (height, width) in (((7, 7), (224, 224)), ((7, 9), (50, 33)), ((14, 14), (10, 320)), ((1, 1), (5, 4))):
@@ -304,14 +306,14 @@ def test_panels_draw_what_the_python_rule_says(opened: Any) -> None:
     )
     rgba = np.array(rgba).reshape(4, 5, 4) / 255
     grey = np.full((4, 5), 128.0, np.float32)
-    blended = rgba[..., 3:] * rgba[..., :3] + (1 - rgba[..., 3:]) * pictures.as_rgb(grey)
-    assert np.abs(blended - pictures.overlay(grey, share)).max() < 1 / 128
+    blended = rgba[..., 3:] * rgba[..., :3] + (1 - rgba[..., 3:]) * heatmaps.as_rgb(grey)
+    assert np.abs(blended - heatmaps.overlay(grey, share)).max() < 1 / 128
 
 
 def test_heat_maps_share_one_scale_and_differences_are_signed(opened: Any) -> None:
     page = opened("demonstration")
     strongest = [max(pixels(page, panel)[3::4]) for panel in ("before", "after")]
-    assert strongest[0] == strongest[1] == round(255 * pictures.STRONGEST)  # each by its own maximum
+    assert strongest[0] == strongest[1] == round(255 * heatmaps.STRONGEST)  # each by its own maximum
     assert max(pixels(page, "difference")[3::4]) <= strongest[0]
     assert set(pixels(page, "radiograph")[3::4]) == {0}
 
@@ -332,7 +334,7 @@ def test_names_do_not_overflow_a_telephone_however_long(browser: Any, results: d
     shutil.copytree(results["demonstration"], tmp_path / "long")
     text = (tmp_path / "long" / "evaluation.json").read_text(encoding="utf-8").replace("PhantomNet", "Phantom" * 30)
     (tmp_path / "long" / "evaluation.json").write_text(text, encoding="utf-8")
-    report.write_report(tmp_path / "long")
+    report_html.write_report(tmp_path / "long")
     with Opened(browser, tmp_path / "long", width=375) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
@@ -341,7 +343,7 @@ def test_a_missing_image_leaves_its_maps(browser: Any, tmp_path: Path) -> None:
     made_studies.training(tmp_path)
     for image in (tmp_path / "images").glob("*.png"):
         image.unlink()
-    report.write_report(tmp_path / "out")
+    report_html.write_report(tmp_path / "out")
     with Opened(browser, tmp_path / "out") as page:
         assert "gone or cannot be read" in page.locator('.stage [data-panel="radiograph"]').inner_text()
         assert max(pixels(page, "before")[3::4]) > 100

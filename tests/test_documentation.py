@@ -17,9 +17,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.demonstration import FOLDER
-from harness.policy import parse_policy
-from harness.study import StudyConfig
+from harness.evaluation.demonstration import FOLDER
+from harness.evaluation.study_file import StudyConfig
+from harness.gate.policy import parse_policy
 from tests import documents
 from tests.documents import ROOT, Block
 
@@ -115,7 +115,7 @@ def is_gone(span: str) -> bool:
 def test_the_checker_of_files_catches() -> None:
     assert is_gone("harness/gone.py")
     assert is_gone("test_documentation.py::test_gone")
-    assert not is_gone("harness/gate.py")
+    assert not is_gone("harness/gate/judge.py")
     assert not is_gone("test_documentation.py::test_the_checker_of_files_catches")
     assert not is_gone("scores/part-00001.parquet")
 

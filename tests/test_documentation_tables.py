@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from export.metadata import Metadata
-from harness.bundle import Deviation, GoldenCase, Manifest
-from harness.definitions import STATISTIC_REASONS, definitions, reason_sentence
-from harness.plans import read_stored
-from harness.policy import MAP_STATISTICS, QUALITIES, QUALITY_STATISTICS, Policy, Requirements, Rule
-from harness.results import Evaluation, MetricSummary, PairResult
-from harness.store import SCHEMAS
+from harness.bundle.format import Deviation, GoldenCase, Manifest
+from harness.gate.policy import MAP_STATISTICS, QUALITIES, QUALITY_STATISTICS, Policy, Requirements, Rule
+from harness.report.glossary import STATISTIC_REASONS, definitions, reason_sentence
+from harness.results.part_files import SCHEMAS
+from harness.results.plan import read_stored
+from harness.results.schema import Evaluation, MetricSummary, PairResult
 from kernels.cam import METHODS
 from kernels.metrics import METRICS
 from kernels.reasons import Reason

@@ -21,8 +21,8 @@ from export.compress import compress, find_images
 from export.finish import Request
 from export.from_onnx import export_onnx
 from export.onnx_source import Preprocessing
-from harness.errors import CannotEvaluateError, InputError
-from harness.model import Model
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.models.session import Model
 from tests import tiny_graphs
 
 TARGETS = ("int8", "float16")

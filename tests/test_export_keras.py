@@ -15,9 +15,9 @@ from export import passes
 from export.finish import Request
 from export.from_keras import export_checkpoint
 from export.record import CheckpointRecord, find_checkpoints
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import RULE
-from harness.model import Model
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.images.loading import RULE
+from harness.models.session import Model
 from tests import keras_models
 
 LAYERS = ["pool", "added", "joined", "map"]

@@ -19,8 +19,8 @@ from export.finish import Request
 from export.from_onnx import export_onnx, list_layers
 from export.grids import Arrangement, arrangement_of
 from export.onnx_source import Preprocessing
-from harness.errors import CannotEvaluateError, InputError
-from harness.model import Model
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.models.session import Model
 
 WIDTH, PATCH, IMAGE = 6, 4, (16, 12)
 GRID = (IMAGE[0] // PATCH, IMAGE[1] // PATCH)  # 4 x 3

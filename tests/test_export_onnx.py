@@ -16,8 +16,8 @@ from export.emit import Emitter
 from export.finish import Request
 from export.from_onnx import export_onnx
 from export.onnx_source import Preprocessing
-from harness.errors import InputError
-from harness.model import Model
+from harness.common.errors import InputError
+from harness.models.session import Model
 from kernels import cam as kernel_cam
 from kernels.cam import METHODS as REGISTERED
 from kernels.cam import cam

@@ -14,7 +14,7 @@ import pytest
 
 from export import coverage, engine, parity, passes
 from export.emit import Emitter
-from harness.errors import InputError
+from harness.common.errors import InputError
 from tests.gradient_cases import CASES, PAIRS, Pair, values
 from tests.gradient_checks import (
     TOLERANCE,

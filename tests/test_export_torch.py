@@ -19,8 +19,8 @@ import pytest
 from export.finish import Request
 from export.from_onnx import export_onnx
 from export.onnx_source import Preprocessing
-from harness.demonstration import FOLDER
-from harness.model import Model
+from harness.evaluation.demonstration import FOLDER
+from harness.models.session import Model
 
 pytestmark = [
     pytest.mark.torch,

@@ -17,16 +17,16 @@ import pytest
 from pydicom import Dataset, dcmread, dcmwrite, uid
 
 from harness import cli
-from harness.bundle import Deviation, Spread, read_manifest
-from harness.dataset import read_dataset
-from harness.deidentify import KEPT, pixels_only
-from harness.errors import CannotEvaluateError, InputError
-from harness.golden import deviation, exceeded
-from harness.images import load_grey
-from harness.pack import FLOOR, SAFETY, Wanted, pack, tolerances
-from harness.providers import LEVELS
-from harness.rounding import rounded
-from harness.verify import Running, Verification, as_json, report, verify
+from harness.bundle.format import Deviation, Spread, read_manifest
+from harness.bundle.golden import deviation, exceeded
+from harness.bundle.pack import FLOOR, SAFETY, Wanted, pack, tolerances
+from harness.bundle.rounding import rounded
+from harness.bundle.verify import Running, Verification, as_json, report, verify
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.images.dataset import read_dataset
+from harness.images.deidentify import KEPT, pixels_only
+from harness.images.loading import load_grey
+from harness.models.providers import LEVELS
 from tests import tiny_graphs
 
 WANTED = Wanted(cases=5, map_size=(32, 32))
@@ -376,8 +376,8 @@ def test_absent_provider_exits_with_three(packed: tuple[Path, str]) -> None:
 
 
 def test_undefined_on_one_side_only_is_as_far_as_can_be(packed: tuple[Path, str]) -> None:
-    from harness.bundle import read_expected
-    from harness.golden import Explained
+    from harness.bundle.format import read_expected
+    from harness.bundle.golden import Explained
     from kernels.reasons import Reason
 
     manifest, _ = read_manifest(packed[0])
@@ -486,7 +486,7 @@ def test_a_bundle_that_fails_on_the_way_is_not_left_behind(
         raise OSError(28, "No space left on device")
 
     samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
-    monkeypatch.setattr("harness.pack._measure", full)
+    monkeypatch.setattr("harness.bundle.pack._measure", full)
     with pytest.raises(OSError, match="No space"):
         pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b", quiet=True)
     assert not (tmp_path / "b").exists()

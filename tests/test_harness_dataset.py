@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.dataset import data_digest, read_dataset
-from harness.errors import InputError
-from harness.images import read_grey
+from harness.common.errors import InputError
+from harness.images.dataset import data_digest, read_dataset
+from harness.images.loading import read_grey
 from tests import tiny_graphs
 
 CLASSES = tiny_graphs.CLASSES

@@ -19,8 +19,8 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder
 
-from harness import images
-from harness.errors import InputError
+from harness.common.errors import InputError
+from harness.images import loading
 
 SHARED = ("rsna-pa-monochrome1-jpeg.dcm", "rsna-pa-monochrome2-jpeg.dcm", "rsna-pa-monochrome2-uncompressed.dcm")
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every value of 12 bits
@@ -56,7 +56,7 @@ def written(folder: Path, made: FileDataset, name: str = "a.dcm") -> Path:
 
 
 def shown(folder: Path, pixels: np.ndarray, bits: int, **tags: object) -> np.ndarray:
-    found = images.read_grey(written(folder, dataset(pixels, bits, **tags)))
+    found = loading.read_grey(written(folder, dataset(pixels, bits, **tags)))
     assert found.dtype == np.float32
     assert found.shape == pixels.shape
     return found
@@ -236,7 +236,7 @@ def test_big_endian_pixels_and_tables(tmp_path: Path) -> None:
     sequence = table(0, 12, [0] * 4096)
     sequence[0].add_new("LUTData", "OW", np.arange(4095, -1, -1).astype(">u2").tobytes())
     made = dataset(RAMP.astype(">u2"), 12, uid.ExplicitVRBigEndian, VOILUTSequence=sequence)
-    np.testing.assert_allclose(images.read_grey(written(tmp_path, made)), (4095 - RAMP) / 4095 * 255, atol=1e-4)
+    np.testing.assert_allclose(loading.read_grey(written(tmp_path, made)), (4095 - RAMP) / 4095 * 255, atol=1e-4)
 
 
 # ---- steps 3 and 4: polarity and padding
@@ -265,7 +265,7 @@ def test_padding_is_black(tmp_path: Path, polarity: str) -> None:
 def test_negative_padding_written_as_unsigned(tmp_path: Path) -> None:
     made = dataset(SIGNED, 16)
     made.add_new("PixelPaddingValue", "US", 65536 - 2000)
-    found = images.read_grey(written(tmp_path, made))
+    found = loading.read_grey(written(tmp_path, made))
     assert np.flatnonzero(found == 0).tolist() == [48]  # 48 - 2048 = -2000
 
 
@@ -284,9 +284,9 @@ def test_lossless_encodings_of_one_picture_agree(name: str) -> None:
     if name == "jpeg_ls_lossless":
         pytest.importorskip("gdcm")
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    uncompressed = images.read_grey(folder / "MR_small.dcm")
+    uncompressed = loading.read_grey(folder / "MR_small.dcm")
     assert uncompressed.std() > 20
-    np.testing.assert_array_equal(images.read_grey(folder / f"MR_small_{name}.dcm"), uncompressed)
+    np.testing.assert_array_equal(loading.read_grey(folder / f"MR_small_{name}.dcm"), uncompressed)
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLossless, uid.JPEGLosslessSV1])
@@ -294,7 +294,7 @@ def test_jpeg_lossless_agrees_with_uncompressed(tmp_path: Path, syntax: uid.UID)
     source = written(tmp_path, dataset(RAMP, 12))
     target = compress_losslessly(source, tmp_path / "b.dcm", syntax)
     assert pydicom.dcmread(target).file_meta.TransferSyntaxUID == syntax
-    np.testing.assert_array_equal(images.read_grey(target), images.read_grey(source))
+    np.testing.assert_array_equal(loading.read_grey(target), loading.read_grey(source))
 
 
 def compress_losslessly(source: Path, target: Path, syntax: uid.UID) -> Path:
@@ -321,14 +321,14 @@ def jpeg(pixels: np.ndarray) -> bytes:
 def test_baseline_jpeg_equals_the_same_jpeg_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(BYTES))
     made = dataset(BYTES, 8, uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg(BYTES)]))
-    np.testing.assert_array_equal(images.read_grey(written(tmp_path, made)), images.read_grey(tmp_path / "a.jpg"))
+    np.testing.assert_array_equal(loading.read_grey(written(tmp_path, made)), loading.read_grey(tmp_path / "a.jpg"))
 
 
 def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
     path = written(tmp_path, dataset(BYTES, 8), name="IM0001")
-    np.testing.assert_array_equal(images.read_grey(path), BYTES)
-    assert images.load_grey(path, (8, 4)).shape == (8, 4)
-    assert {".dcm", ".dicom"} <= set(images.SUFFIXES)
+    np.testing.assert_array_equal(loading.read_grey(path), BYTES)
+    assert loading.load_grey(path, (8, 4)).shape == (8, 4)
+    assert {".dcm", ".dicom"} <= set(loading.SUFFIXES)
 
 
 # ---- real files
@@ -336,7 +336,7 @@ def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
 
 def test_jpeg_and_uncompressed_radiograph_agree(shared: Path) -> None:
     """The uncompressed file was decoded elsewhere: another inverse cosine transform, one level at 3.2 % of pixels."""
-    _, compressed, uncompressed = (images.read_grey(shared / "dicom" / name) for name in SHARED)
+    _, compressed, uncompressed = (loading.read_grey(shared / "dicom" / name) for name in SHARED)
     assert uncompressed.shape == (1024, 1024)
     assert uncompressed.std() > 40
     difference = np.abs(compressed - uncompressed)
@@ -348,7 +348,7 @@ def test_radiograph_marked_monochrome1_is_the_negative(shared: Path) -> None:
     """The two files differ in one byte, the photometric interpretation: one is shown as the negative of the other."""
     marked, plain = ((shared / "dicom" / name).read_bytes() for name in SHARED[:2])
     assert sum(a != b for a, b in zip(marked, plain, strict=True)) == 1
-    inverted, upright = (images.read_grey(shared / "dicom" / name) for name in SHARED[:2])
+    inverted, upright = (loading.read_grey(shared / "dicom" / name) for name in SHARED[:2])
     np.testing.assert_array_equal(inverted, 255 - upright)
 
 
@@ -382,7 +382,7 @@ def test_radiograph_marked_monochrome1_is_the_negative(shared: Path) -> None:
 def test_refusals_name_file_and_remedy(tmp_path: Path, tags: dict[str, object], sentence: str) -> None:
     path = written(tmp_path, dataset(RAMP, 12, **tags))
     with pytest.raises(InputError, match=rf"a\.dcm: {sentence}") as caught:
-        images.read_grey(path)
+        loading.read_grey(path)
     assert "\n" not in str(caught.value)
 
 
@@ -390,13 +390,13 @@ def test_number_that_is_none_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, dataset(RAMP, 12, WindowCenter=123.5, WindowWidth=10))
     path.write_bytes(path.read_bytes().replace(b"123.5", b"nan  "))
     with pytest.raises(InputError, match=r"a\.dcm: WindowCenter is nan, not a number; correct it in the file"):
-        images.read_grey(path)
+        loading.read_grey(path)
 
 
 def test_more_frames_than_declared_are_refused(tmp_path: Path) -> None:
     made = dataset(BYTES, 8, uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg(BYTES)] * 2))
     with pytest.raises(InputError, match=r"a\.dcm: has 2 frames; save one frame per file"):
-        images.read_grey(written(tmp_path, made))
+        loading.read_grey(written(tmp_path, made))
 
 
 def test_damaged_jpeg_is_refused(tmp_path: Path) -> None:
@@ -404,14 +404,14 @@ def test_damaged_jpeg_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\.dcm: damaged JPEG Baseline \(Process 1\) pixels, which pillow cannot decode"
     ):
-        images.read_grey(written(tmp_path, made))
+        loading.read_grey(written(tmp_path, made))
 
 
 @pytest.mark.parametrize("left", [132, 200, 2000, 60000, 127000])
 def test_truncated_radiograph_is_refused(shared: Path, tmp_path: Path, left: int) -> None:
     (tmp_path / "a.dcm").write_bytes((shared / "dicom" / SHARED[1]).read_bytes()[:left])
     with pytest.raises(InputError, match=r"a\.dcm: .*; export"):
-        images.read_grey(tmp_path / "a.dcm")
+        loading.read_grey(tmp_path / "a.dcm")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_missing_decoder_is_named(
     with pytest.raises(
         InputError, match=rf"a\.dcm: {name}.* need a decoder that is not installed; pip install {package}$"
     ):
-        images.read_grey(path)
+        loading.read_grey(path)
 
 
 def test_syntax_without_any_decoder_is_named(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_syntax_without_any_decoder_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\.dcm: MPEG2 Main Profile .* pixels cannot be decoded; save it uncompressed"
     ):
-        images.read_grey(path)
+        loading.read_grey(path)
 
 
 def test_random_damage_never_leaves_as_another_error(tmp_path: Path) -> None:
@@ -454,7 +454,7 @@ def test_random_damage_never_leaves_as_another_error(tmp_path: Path) -> None:
             damaged[position : position + 1] = random.bytes(1)
         (tmp_path / "b.dcm").write_bytes(damaged)
         try:
-            assert images.read_grey(tmp_path / "b.dcm").max() <= 255
+            assert loading.read_grey(tmp_path / "b.dcm").max() <= 255
         except InputError:  # any other error fails the test
             refused += 1
     assert refused > 100
@@ -466,7 +466,7 @@ def test_random_damage_never_leaves_as_another_error(tmp_path: Path) -> None:
 def test_nothing_is_printed_and_nothing_warned(tmp_path: Path) -> None:
     """In a process of its own with every warning an error: pydicom's remark on excess pixel data stays inside."""
     path = written(tmp_path, dataset(BYTES, 8, PixelData=BYTES.tobytes() + b"\1" * 10))
-    program = f"from harness.images import read_grey; read_grey({str(path)!r})"
+    program = f"from harness.images.loading import read_grey; read_grey({str(path)!r})"
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -477,5 +477,5 @@ def test_nothing_is_printed_and_nothing_warned(tmp_path: Path) -> None:
 def test_threads_agree(tmp_path: Path) -> None:
     paths = [written(tmp_path, dataset(np.roll(BYTES, i), 8), f"{i}.dcm") for i in range(32)]
     with ThreadPoolExecutor(4) as pool:
-        for i, found in enumerate(pool.map(images.read_grey, paths)):
+        for i, found in enumerate(pool.map(loading.read_grey, paths)):
             np.testing.assert_array_equal(found, np.roll(BYTES, i))

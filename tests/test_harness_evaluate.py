@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import command, pictures, store
-from harness.collect import Running
-from harness.compare import STABILITY
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import load_grey
-from harness.model import Model
-from harness.results import Evaluation, MetricSummary
-from harness.study import ArchitectureConfig, Data, Options, make_plan
-from harness.table import drift_table
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.explain import Running
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.images.loading import load_grey
+from harness.models.session import Model
+from harness.report import heatmaps
+from harness.report.text_tables import drift_table
+from harness.results import part_files
+from harness.results.plan import Data, Options
+from harness.results.schema import Evaluation, MetricSummary
+from harness.results.vocabulary import STABILITY
 from kernels.cam import cam
 from kernels.metrics import pair_metrics
 from tests import tiny_graphs
@@ -44,12 +47,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 def evaluated(inputs: Inputs, out: Path, options: Options = OPTIONS, running: Running | None = None) -> Evaluation:
     pair = ArchitectureConfig(before=inputs.before, after=inputs.after)
     plan = make_plan([pair], Data(inputs.data), options)
-    execution = command.Execution(out, running or Running(), quiet=True, resamples=500)
-    return command.evaluate(plan, execution)
+    execution = evaluation_run.Execution(out, running or Running(), quiet=True, resamples=500)
+    return evaluation_run.evaluate(plan, execution)
 
 
 def rows_of(out: Path, kind: str) -> list[dict]:
-    folder = store.Store(out)
+    folder = part_files.Store(out)
     return folder.read(kind, range(len(list((out / kind).iterdir())))).to_pylist()
 
 
@@ -97,7 +100,7 @@ def test_result_holds_means_of_the_stored_scores(inputs: Inputs, tmp_path: Path)
 def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -> None:
     one = evaluated(inputs, tmp_path / "one", running=Running(batch=1))
     many = evaluated(inputs, tmp_path / "many", running=Running(batch=13, threads=2))
-    for kind in store.SCHEMAS:
+    for kind in part_files.SCHEMAS:
         assert repr(rows_of(tmp_path / "one", kind)) == repr(rows_of(tmp_path / "many", kind))
     assert one.pairs == many.pairs
     assert one.checkpoints == many.checkpoints
@@ -132,7 +135,7 @@ def test_heat_maps_lie_on_the_radiograph_the_right_way_round(tmp_path: Path) -> 
     grey = load_grey(tmp_path / "a.png", (32, 32))
     activations = grey.reshape(8, 4, 8, 4).mean(axis=(1, 3))[None, None]  # a layer that holds the brightness of tiles
     raw, _ = cam("layercam", activations, np.ones_like(activations))
-    shown = pictures.panels(pictures.Case("", grey, raw[0], np.zeros_like(raw[0])))
+    shown = heatmaps.panels(heatmaps.Case("", grey, raw[0], np.zeros_like(raw[0])))
     heat = np.abs(shown[1][1] - shown[0][1]).sum(axis=-1)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     assert 3 <= row <= 8
@@ -145,7 +148,7 @@ def test_a_sheet_keeps_pictures_upright_in_proportion_and_in_their_order(tmp_pat
     """A red corner at the upper left stays there, and a picture twice as wide as high stays so."""
     first, second = np.full((20, 20, 3), 0.5), np.full((10, 20, 3), (0.0, 0.0, 1.0))
     first[:10, :10] = (1, 0, 0)
-    pictures.grid("title", [[("first", first), ("second", second)]], tmp_path / "sheet.png")
+    heatmaps.grid("title", [[("first", first), ("second", second)]], tmp_path / "sheet.png")
     blue, green, red = np.moveaxis(cv2.imread(str(tmp_path / "sheet.png")).astype(int), -1, 0)
     corner, grey = (red > 250) & (blue < 5), (abs(red - 127) < 3) & (abs(blue - 127) < 3) & (abs(green - 127) < 3)
     (top, left), (bottom, right) = (np.argwhere(corner).min(axis=0), np.argwhere(corner).max(axis=0))

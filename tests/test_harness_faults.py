@@ -22,11 +22,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import harness.cli
-from harness import collect, pictures, store
-from harness.compare import STABILITY
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import load_grey
-from harness.results import SCHEMA, Evaluation
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.evaluation import explain
+from harness.images.loading import load_grey
+from harness.report import heatmaps
+from harness.results import part_files
+from harness.results.schema import SCHEMA, Evaluation
+from harness.results.vocabulary import STABILITY
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, metric, read_rows
 
@@ -355,7 +357,7 @@ def unread_from(checkpoint: int, image: str, monkeypatch: pytest.MonkeyPatch) ->
             raise InputError(f"{path}: vanished")
         return load_grey(path, size)
 
-    monkeypatch.setattr(collect, "load_grey", read)
+    monkeypatch.setattr(explain, "load_grey", read)
 
 
 @pytest.mark.usefixtures("_in_brief")
@@ -382,7 +384,7 @@ def test_maps_that_lost_an_image_are_refused(place: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     evaluate(out, *asked(place), *BRIEF)
     part = out / "maps" / "part-00001.parquet"
-    table = pq.read_table(part, schema=store.SCHEMAS["maps"])
+    table = pq.read_table(part, schema=part_files.SCHEMAS["maps"])
     pq.write_table(table.filter(pc.not_equal(table["record"], 4)), part)
     with pytest.raises(InputError, match=r"out: its maps hold none of 'image-004.png', which was read; evaluate anew"):
         evaluate(out, "--from", out, "--seed", 7)
@@ -452,7 +454,7 @@ def test_a_full_disk_is_a_sentence_and_the_run_can_go_on(
     out = tmp_path / "out"
     evaluate(out, *asked(place), *BRIEF)
     (out / "evaluation.json").unlink()
-    for kind in store.SCHEMAS:
+    for kind in part_files.SCHEMAS:
         part = out / kind / Path(partial).with_suffix("").name
         part.unlink(missing_ok=True)
     (out / partial).symlink_to(FULL)
@@ -477,7 +479,7 @@ def test_a_disk_that_is_full_when_the_contact_sheet_is_drawn(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pictures, "contact_sheet", full)
+    monkeypatch.setattr(heatmaps, "contact_sheet", full)
     code, _, err = outcome([*asked(place), *BRIEF, "--out", tmp_path], monkeypatch, capsys)
     assert "Traceback" not in err
     assert code == 0 or ROOM in err
@@ -562,15 +564,15 @@ def watched(folder: Path, arguments: list[object], comparisons: int, images: int
     """MiB that an evaluation holds: after 1,000 images, and the most in each of its stages."""
     line = tiny_graphs.command_line("evaluate", *arguments, "--out", "drift", "--quiet")
     folder.mkdir()
-    blocks = -(-images // store.BLOCK)
+    blocks = -(-images // part_files.BLOCK)
     found: dict[str, float] = {}
     with subprocess.Popen(
         line, cwd=folder, env=tiny_graphs.process_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         while process.poll() is None:
             size = resident(process.pid) / 1024
-            done = {kind: len(list((folder / "drift" / kind).glob("part-*.parquet"))) for kind in store.SCHEMAS}
-            if done["predictions"] * store.BLOCK >= 1000:
+            done = {kind: len(list((folder / "drift" / kind).glob("part-*.parquet"))) for kind in part_files.SCHEMAS}
+            if done["predictions"] * part_files.BLOCK >= 1000:
                 found.setdefault("after 1,000 images", size)
             stage = "collect" if not done["scores"] else "compare"
             stage = "summarise" if done["scores"] == comparisons * blocks else stage

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import JUnitXml
 
-from harness import cli, verdicts
-from harness.errors import InputError
-from harness.gate import Verdict, judge
-from harness.gating import Outputs, gate, initialise
-from harness.policy import Policy, Rule, read_policy
-from harness.proposal import propose
-from harness.results import Estimate, Evaluation, IndexResult, MetricSummary
+from harness import cli
+from harness.common.errors import InputError
+from harness.gate import reporters
+from harness.gate.command import Outputs, gate, initialise
+from harness.gate.derive_policy import propose
+from harness.gate.judge import Verdict, judge
+from harness.gate.policy import Policy, Rule, read_policy
+from harness.results.schema import Estimate, Evaluation, IndexResult, MetricSummary
 from harness.testing import assert_no_drift
 from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary
 
@@ -613,7 +614,7 @@ def test_every_output_tells_the_same(
 def test_junit_marks_errors_and_skips(tmp_path: Path) -> None:
     rules = policy({**PLACE, "statistic": "mean", "min": 0.1, "layer": "x"}, {**PLACE, "statistic": "mean", "min": 0.1})
     verdict = judge(evaluation([summary(n=3)]), rules)
-    verdicts.write_junit(verdict, tmp_path / "verdict.xml")
+    reporters.write_junit(verdict, tmp_path / "verdict.xml")
     suite = next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))
     assert (suite.tests, suite.errors, suite.skipped) == (2, 1, 1)
 
@@ -632,7 +633,7 @@ def test_junit_holds_to_the_common_schema(tmp_path: Path) -> None:
     place = {**PLACE, "statistic": "mean"}
     rules = policy({**place, "min": 0.1, "layer": "x"}, {**place, "min": 0.1, "scope": "storm"}, {**place, "min": 0.9})
     metrics = [summary(), summary(scope="storm", n=3)]
-    verdicts.write_junit(judge(evaluation(metrics), rules), tmp_path / "verdict.xml")
+    reporters.write_junit(judge(evaluation(metrics), rules), tmp_path / "verdict.xml")
     root = ElementTree.parse(tmp_path / "verdict.xml").getroot()
     assert root.tag == "testsuites"
     found = {element.tag for element in root.iter()}
@@ -647,12 +648,12 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>", "a|b`c\n::error::x\x00"]
     result = evaluation([summary(scope=name) for name in names], classes=names)
     verdict = judge(result, policy({**PLACE, "statistic": "mean", "min": 0.9, "scope": "each-class"}))
-    text = verdicts.markdown(verdict, tmp_path)
+    text = reporters.markdown(verdict, tmp_path)
     assert "<script>" not in text
     assert "a|b" not in text
-    assert all("\n::error::x" not in line for line in verdicts.github(verdict))
-    assert "\n::error::x" not in verdicts.terminal(verdict)
-    verdicts.write_junit(verdict, tmp_path / "verdict.xml")
+    assert all("\n::error::x" not in line for line in reporters.github(verdict))
+    assert "\n::error::x" not in reporters.terminal(verdict)
+    reporters.write_junit(verdict, tmp_path / "verdict.xml")
     assert len(next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))) == 2
 
 

@@ -18,13 +18,14 @@ from scipy.optimize import minimize
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
-from harness import command
-from harness.gate import judge
-from harness.images import RULE, load_grey
-from harness.policy import read_policy
-from harness.proposal import propose
-from harness.results import Evaluation
-from harness.study import ArchitectureConfig, Data, Options, make_plan
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.gate.derive_policy import propose
+from harness.gate.judge import judge
+from harness.gate.policy import read_policy
+from harness.images.loading import RULE, load_grey
+from harness.results.plan import Data, Options
+from harness.results.schema import Evaluation
 from tests import tiny_graphs
 
 SIZE, TILE, FEATURES = 32, 4, 12
@@ -138,7 +139,7 @@ def compared(place: Path, kind: str, seeds: list[int], out: Path) -> Evaluation:
     after = [place / f"{kind}-{seed}.onnx" for seed in seeds]
     item = ArchitectureConfig(before=place / "clean-0.onnx", after=after)
     plan = make_plan([item], Data(place / kind / "test" / "manifest.csv"), Options(map_size=(32, 32)))
-    return command.evaluate(plan, command.Execution(out, quiet=True, resamples=1000))
+    return evaluation_run.evaluate(plan, evaluation_run.Execution(out, quiet=True, resamples=1000))
 
 
 def test_spoiled_fine_tunes_are_stopped_and_honest_ones_pass(place: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.demonstration import FOLDER
+from harness.evaluation.demonstration import FOLDER
 
 PAGE = Path(__file__).parent.parent / "docs" / "gate.md"
 

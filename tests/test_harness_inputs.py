@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.collect import jittered
-from harness.compare import CONCENTRATION, PAIR_METRICS, STABILITY
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import channels_first, load_grey
-from harness.model import Model
-from harness.results import Evaluation
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.images.jitter import jittered
+from harness.images.loading import channels_first, load_grey
+from harness.models.session import Model
+from harness.results.schema import Evaluation
+from harness.results.vocabulary import CONCENTRATION, PAIR_METRICS, STABILITY
+from harness.statistics.chance import derangements
 from kernels.cam import cam
-from kernels.chance import derangements
 from kernels.metrics import pair_metrics
 from tests import tiny_graphs
 from tests.tiny_graphs import CLASSES, evaluate, maps_of, metric, read_rows

@@ -14,14 +14,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness import store
-from harness.compare import COLUMNS, STABILITY, Comparer, read_collected, tasks
-from harness.gate import judge
-from harness.plans import read_stored, restore
-from harness.policy import parse_policy
-from harness.results import Evaluation, MetricSummary, PairResult
-from harness.summary import groups_of
-from kernels.chance import derangements, sampled
+from harness.evaluation.score import Comparer
+from harness.evaluation.summarise import groups_of
+from harness.gate.judge import judge
+from harness.gate.policy import parse_policy
+from harness.results import part_files
+from harness.results.plan import read_stored, restore
+from harness.results.reader import read_collected, tasks
+from harness.results.schema import Evaluation, MetricSummary, PairResult
+from harness.results.vocabulary import COLUMNS, STABILITY
+from harness.statistics.chance import derangements, sampled
 from kernels.metrics import pair_metrics
 from tests import made_results, tiny_graphs, vast_studies
 from tests.conftest import ROOT
@@ -68,8 +70,8 @@ def part(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluat
     """Chance on a sample, in parts of 20 images."""
     out = tmp_path_factory.mktemp("part") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.compare.SAMPLE", LIMIT)
-        patch.setattr("harness.store.BLOCK", 20)
+        patch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+        patch.setattr("harness.results.part_files.BLOCK", 20)
         return evaluate(out, *asked(place)), out
 
 
@@ -129,7 +131,7 @@ def test_sample_and_scores_depend_neither_on_blocks_nor_on_the_order_of_the_imag
     header, *rows = (place / "images" / "manifest.csv").read_text().splitlines()
     turned = place / "images" / "turned.csv"
     turned.write_text("\n".join([header, *rows[::-1]]))
-    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
     again = evaluate(tmp_path / "out", *asked(place, "turned.csv"))
     for reference in ("observed", "chance"):
         for name in STABILITY:
@@ -139,10 +141,10 @@ def test_sample_and_scores_depend_neither_on_blocks_nor_on_the_order_of_the_imag
 
 def test_a_part_can_be_computed_alone(part: tuple[Evaluation, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     _, out = part
-    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
-    monkeypatch.setattr("harness.store.BLOCK", 20)
+    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.results.part_files.BLOCK", 20)
     stored, samples = restore(read_stored(out), out)
-    folder = store.Store(out)
+    folder = part_files.Store(out)
     for number, task in enumerate(tasks(stored.plan)):
         collected = read_collected(folder, stored.plan, samples, 2)
         comparer = Comparer(stored.plan, collected, stored.select, folder, 1)
@@ -220,10 +222,10 @@ def test_reading_some_metrics_at_a_time_changes_no_number(
 ) -> None:
     """But for the last digit of bootstrap draws, whose matrix product is of another width."""
     result, out = part
-    monkeypatch.setattr("harness.compare.SAMPLE", LIMIT)
-    monkeypatch.setattr("harness.store.BLOCK", 20)
-    for name in ("summary", "across"):
-        monkeypatch.setattr(f"harness.{name}.HELD", 5 * PATIENTS * EACH)
+    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.results.part_files.BLOCK", 20)
+    for name in ("summarise", "architectures"):
+        monkeypatch.setattr(f"harness.evaluation.{name}.HELD", 5 * PATIENTS * EACH)
     again = evaluate(tmp_path, "--from", out)
     assert list(groups_of(range(7), PATIENTS * EACH)) == [(0, 1, 2, 3, 4), (5, 6)]
     one, other = (json.loads(of.model_dump_json(include={"pairs", "study", "checkpoints"})) for of in (result, again))
@@ -252,10 +254,10 @@ def require_close(one: object, other: object, where: str = "") -> None:
 def test_scores_of_some_metrics_are_columns_of_those_of_all(part: tuple[Evaluation, Path]) -> None:
     _, out = part
     stored, samples = restore(read_stored(out), out)
-    collected = read_collected(store.Store(out), stored.plan, samples, 2)
+    collected = read_collected(part_files.Store(out), stored.plan, samples, 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.store.BLOCK", 20)
-        comparer = Comparer(stored.plan, collected, stored.select, store.Store(out), 1)
+        patch.setattr("harness.results.part_files.BLOCK", 20)
+        comparer = Comparer(stored.plan, collected, stored.select, part_files.Store(out), 1)
         number = next(n for n, task in enumerate(tasks(stored.plan)) if task.kind == "pair")
         for reference in ("observed", "chance"):
             every, some = comparer.read(number, reference), comparer.read(number, reference, ["ssim", "peak_shift"])

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import places, store
 from harness.cli import cli
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import read_grey
-from harness.places import Address, Place, place
-from harness.results import Evaluation
-from harness.store import Store
+from harness.common import storage
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.storage import Address, Place, place
+from harness.images.loading import read_grey
+from harness.results import folder as result_folder
+from harness.results import layout, part_files
+from harness.results.part_files import Store
+from harness.results.schema import Evaluation
 from tests import tiny_graphs
 from tests.object_store import serving, uploaded
 from tests.tiny_graphs import evaluate, read_rows
@@ -117,21 +119,21 @@ def test_an_unknown_scheme_is_a_sentence() -> None:
 def test_files_are_written_read_listed_and_removed(folder: Place) -> None:
     file = folder / "a" / "one.txt"
     file.parent.mkdir(parents=True)
-    places.write_bytes(file, b"two words")
-    places.write_bytes(file, b"three\r\nwords")
+    storage.write_bytes(file, b"two words")
+    storage.write_bytes(file, b"three\r\nwords")
     assert (file.exists(), file.is_file(), file.is_dir()) == (True, True, False)
     assert (file.parent.exists(), file.parent.is_file(), file.parent.is_dir()) == (True, False, True)
     assert file.read_bytes() == b"three\r\nwords"
     with file.open(newline="", encoding="utf-8") as stream:
         assert stream.read() == "three\r\nwords"
     assert [found.name for found in file.parent.iterdir()] == ["one.txt"]
-    places.copy_folder(folder / "a", folder / "b")
+    storage.copy_folder(folder / "a", folder / "b")
     assert (folder / "b" / "one.txt").read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
     file.unlink()
     file.unlink(missing_ok=True)
     assert not file.exists()
-    places.remove_folder(folder / "b")
-    places.remove_folder(folder / "b")
+    storage.remove_folder(folder / "b")
+    storage.remove_folder(folder / "b")
     assert not (folder / "b").exists()
 
 
@@ -152,13 +154,13 @@ def test_a_server_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyP
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "_writer", "")
+    monkeypatch.setattr(storage, "_writer", "")
     other = tmp_path / "a.txt.partial"
     other.write_text("half of what another process writes")
-    places.write_as("worker-1")
-    places.write_bytes(tmp_path / "a.txt", b"whole")
+    storage.write_as("worker-1")
+    storage.write_bytes(tmp_path / "a.txt", b"whole")
     assert other.read_text() == "half of what another process writes"
-    places.sweep(tmp_path, places.PARTIAL)
+    storage.sweep(tmp_path, storage.PARTIAL)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
@@ -170,7 +172,7 @@ def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
         marker = folder / "maps" / "part-00003.begun"
         left = marker.read_bytes()
     assert not marker.exists()
-    places.write_bytes(marker, left)  # as a process leaves it that ends without a word
+    storage.write_bytes(marker, left)  # as a process leaves it that ends without a word
     with suppress(KeyboardInterrupt), parts.begun("maps", 3) as deaths:
         assert deaths == 1
         raise KeyboardInterrupt
@@ -179,28 +181,28 @@ def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
     assert parts.missing("maps", [3]) == [3]
 
 
-@pytest.mark.parametrize("step", range(1, len(store.OURS) + 1))
+@pytest.mark.parametrize("step", range(1, len(result_folder.OURS) + 1))
 def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
     folder: Place, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stops: the next evaluation replaces the folder, or goes on in it."""
-    store.begin(folder, {"format": 1}, {}, False)
-    for name in (store.STATISTICS, store.RESULT):
-        store.write_whole(folder / name, "{}")
-    whole, steps = store._remove, itertools.count(1)
+    result_folder.begin(folder, {"format": 1}, {}, False)
+    for name in (layout.STATISTICS, layout.RESULT):
+        storage.write_whole(folder / name, "{}")
+    whole, steps = result_folder._remove, itertools.count(1)
 
     def interrupted(path: Place) -> None:
         if next(steps) == step:
             raise KeyboardInterrupt
         whole(path)
 
-    monkeypatch.setattr(store, "_remove", interrupted)
+    monkeypatch.setattr(result_folder, "_remove", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        store.begin(folder, {"format": 1}, {}, False)
-    monkeypatch.setattr(store, "_remove", whole)
-    over = (folder / store.RESULT).exists()
-    assert over or step == len(store.OURS)
-    opened = store.begin(folder, {"format": 1}, {}, resume=not over)
+        result_folder.begin(folder, {"format": 1}, {}, False)
+    monkeypatch.setattr(result_folder, "_remove", whole)
+    over = (folder / layout.RESULT).exists()
+    assert over or step == len(result_folder.OURS)
+    opened = result_folder.begin(folder, {"format": 1}, {}, resume=not over)
     assert opened.missing("maps", [0]) == [0]
 
 
@@ -230,7 +232,7 @@ def numbers(result: Evaluation) -> dict:
 
 
 def require_same_rows(one: Path, other: Address, here: Path, there: Address) -> None:
-    for kind in store.SCHEMAS:
+    for kind in part_files.SCHEMAS:
         local = repr(read_rows(one, kind))
         assert repr(read_rows(other, kind)) == local.replace(str(here), str(there)), kind
 
@@ -239,7 +241,7 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
     here: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Graphs, manifest and images are read there; the result is written, resumed, gated and rendered there."""
-    monkeypatch.setattr(store, "BLOCK", 8)
+    monkeypatch.setattr(part_files, "BLOCK", 8)
     there = uploaded(here, f"{bucket}/data")
     out = place(f"{bucket}/run")
     assert isinstance(out, Address)
@@ -274,7 +276,7 @@ class Hiccups:
 
     def __init__(self, name: str, fails: Container[int], patch: pytest.MonkeyPatch) -> None:
         self.name, self.fails, self.reads, self.whole = name, fails, 0, Address.read_bytes
-        patch.setattr(places, "WAITS", (0.0, 0.0, 0.0))
+        patch.setattr(storage, "WAITS", (0.0, 0.0, 0.0))
         patch.setattr(Address, "read_bytes", lambda address: self.read(address))
 
     def read(self, address: Address) -> bytes:
@@ -336,7 +338,7 @@ def test_a_study_names_addresses(here: Path, bucket: str, tmp_path: Path) -> Non
 
 def test_foreign_files_and_logging_are_refused_there_too(here: Path, bucket: str) -> None:
     out = place(f"{bucket}/foreign")
-    places.write_bytes(out / "thesis.txt", b"precious")
+    storage.write_bytes(out / "thesis.txt", b"precious")
     with pytest.raises(InputError, match=rf"{out}: holds 'thesis.txt', which no evaluation wrote"):
         evaluate(out, *asked(here))
     with pytest.raises(InputError, match=r"s3://bucket\?secret_key=\.\.\.: an address"):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.errors import InputError
-from harness.predictions import Quality, agreement, decisions, qualities
-from harness.statistics import Resampling, interval
+from harness.common.errors import InputError
+from harness.evaluation.classification_metrics import Quality, agreement, qualities
+from harness.models.score_kinds import decisions
+from harness.statistics.bootstrap import Resampling, interval
 from tests import made_results
 
 

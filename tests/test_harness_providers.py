@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import batches, providers, stages
 from harness.cli import cli
-from harness.collect import Running, Wanted
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import channels_first
-from harness.model import Model
-from harness.store import Store
-from harness.study import ArchitectureConfig, Data, Options, make_plan
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.evaluation import batch_size, jobs
+from harness.evaluation.explain import Running, Wanted
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.images.loading import channels_first
+from harness.models import providers
+from harness.models.session import Model
+from harness.results.part_files import Store
+from harness.results.plan import Data, Options
 from kernels.cam import cams
 from kernels.reasons import Reason
 from tests import tiny_graphs
@@ -215,7 +217,7 @@ def test_a_run_is_not_resumed_with_other_maps(graphs: list[Path], manifest: Path
 
 
 def test_undefined_maps_of_the_graph_have_a_reason() -> None:
-    from harness.collect import _judged
+    from harness.evaluation.explain import _judged
 
     maps = np.ones((3, 2, 2), np.float32)
     maps[1, 0, 0] = np.nan
@@ -248,7 +250,7 @@ def test_the_batch_grows_while_that_pays(rates: list, expected: int) -> None:
             raise RuntimeError("Failed to allocate memory")
         return count / by_count[count]
 
-    assert batches._search(seconds) == expected
+    assert batch_size._search(seconds) == expected
 
 
 def test_what_fails_with_the_smallest_batch_is_no_question_of_size() -> None:
@@ -256,7 +258,7 @@ def test_what_fails_with_the_smallest_batch_is_no_question_of_size() -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        batches._search(seconds)
+        batch_size._search(seconds)
 
 
 def test_on_an_accelerator_the_batch_is_measured(
@@ -264,10 +266,10 @@ def test_on_an_accelerator_the_batch_is_measured(
 ) -> None:
     plan = plan_of(graphs, manifest)
     wanted = Wanted(plan.layers, plan.options, "all")
-    monkeypatch.setattr(stages, "accelerated", lambda _: True)
-    monkeypatch.setattr(batches, "LARGEST", 32)
+    monkeypatch.setattr(jobs, "accelerated", lambda _: True)
+    monkeypatch.setattr(batch_size, "LARGEST", 32)
     for given, expected in ((None, (16, 32)), (5, (5,))):
-        stage = stages.Explaining(plan.checkpoints[0], Store(tmp_path), wanted, "cpu", Running(batch=given))
+        stage = jobs.Explaining(plan.checkpoints[0], Store(tmp_path), wanted, "cpu", Running(batch=given))
         stage.prepare()
         assert stage.running.batch in expected
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.errors import InputError
-from harness.rankings import (
+from harness.common.errors import InputError
+from harness.statistics.bootstrap import Resampling
+from harness.statistics.inference import holm, sign_flip
+from harness.statistics.rankings import (
     NULL_PROBABILITY,
     Cell,
     Comparison,
@@ -21,7 +23,6 @@ from harness.rankings import (
     _Study,
     compare,
 )
-from harness.statistics import Resampling, holm, sign_flip
 
 Cells = dict[Cell, np.ndarray]
 

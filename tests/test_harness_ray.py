@@ -17,21 +17,24 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import engines, places, store
-from harness.collect import Running, Wanted, blocks
-from harness.dataset import Records, read_dataset
-from harness.engines import Pool
-from harness.errors import CannotEvaluateError, InputError
-from harness.places import Place, place
-from harness.quarantine import deadly
-from harness.stages import Explaining
-from harness.store import Store
-from harness.study import ArchitectureConfig, Data, Options, Plan, make_plan
+from harness.common import storage
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.storage import Place, place
+from harness.evaluation import executors
+from harness.evaluation.executors import Pool
+from harness.evaluation.explain import Running, Wanted, blocks
+from harness.evaluation.jobs import Explaining
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.images.crash_isolation import deadly
+from harness.images.dataset import Records, read_dataset
+from harness.results import part_files
+from harness.results.part_files import Store
+from harness.results.plan import Data, Options, Plan
 from tests import tiny_graphs
 from tests.object_store import serving
 from tests.tiny_graphs import read_rows
 
-ray_engine = pytest.importorskip("harness.ray_engine")
+ray_engine = pytest.importorskip("harness.evaluation.ray_executor")
 
 IMAGES = 1000  # four parts per checkpoint
 ASKED = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--select", "all", "--quiet"]
@@ -92,7 +95,7 @@ def require_done(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def require_same_rows(out: Place, local: Path) -> None:
-    for kind in store.SCHEMAS:
+    for kind in part_files.SCHEMAS:
         names = [sorted(path.name for path in (folder / kind).iterdir()) for folder in (out, local)]
         assert names[0] == names[1]
         assert repr(read_rows(out, kind)) == repr(read_rows(local, kind)), kind
@@ -121,16 +124,16 @@ def test_options_that_are_refused(here: Path, tmp_path: Path, extra: list[object
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "harness.ray_engine", None)
+    monkeypatch.setitem(sys.modules, "harness.evaluation.ray_executor", None)
     with (
         pytest.raises(InputError, match=r"Ray is not installed; pip install 'evidence-drift\[ray\]'"),
-        engines.opened(Pool()),
+        executors.opened(Pool()),
     ):
         pass
 
 
 def test_nothing_imports_ray_for_the_local_engine() -> None:
-    code = "import sys, harness.cli, harness.command; sys.exit('ray' in sys.modules)"
+    code = "import sys, harness.cli, harness.evaluation.run; sys.exit('ray' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env=tiny_graphs.process_environment(), check=False).returncode == 0
     )
@@ -331,10 +334,10 @@ def test_two_workers_on_an_object_store(here: Path, tmp_path: Path) -> None:
     with serving("archive") as bucket:
         there, out = place(f"{bucket}/data"), place(f"{bucket}/run")
         for name in ("before.onnx", "after.onnx", "images/first.csv", *listed):
-            places.write_bytes(there / name, (here / name).read_bytes())
+            storage.write_bytes(there / name, (here / name).read_bytes())
         line = [*asked(there)[:5], there / "images" / "first.csv", *ASKED]
         require_done(tiny_graphs.run(tmp_path, "evaluate", *line, *RAY, "--out", out))
-        for kind in store.SCHEMAS:
+        for kind in part_files.SCHEMAS:
             rows = repr(read_rows(tmp_path / "drift", kind)).replace(str(here), str(there))
             assert repr(read_rows(out, kind)) == rows, kind
 
@@ -459,7 +462,7 @@ def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path
     plan = planned(tmp_path, here / "images" / "manifest.csv", work=0)
     samples = read_dataset(plan.data.source, plan.classes)[:16]
     folder = Store(tmp_path / "out")
-    folder.clear(store.SCHEMAS)
+    folder.clear(part_files.SCHEMAS)
     with ray_engine.cluster(Pool(workers=1)) as engine:
         engine.require_visible([Path("/tmp"), place("s3://bucket/x")])
         with pytest.raises(InputError, match=rf"{mine}: node .* of the cluster does not see it; put it on"):
@@ -559,7 +562,7 @@ class Timed:
     def __init__(self, size: int, plan: Plan, out: Path) -> None:
         self.engine = ray_engine.Cluster(Pool(workers=size))
         folder = Store(out)
-        folder.clear(store.SCHEMAS)
+        folder.clear(part_files.SCHEMAS)
         wanted = Wanted(plan.layers, plan.options, "all")
         running = self.engine.running(Running())
         self.engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", running))
@@ -593,7 +596,7 @@ def test_two_workers_are_nearly_twice_as_fast_as_one(tmp_path: Path, monkeypatch
     """A graph of 226 million multiplications per image, one thread per worker; both pools take turns."""
     import ray
 
-    monkeypatch.setattr(store, "BLOCK", 32)
+    monkeypatch.setattr(part_files, "BLOCK", 32)
     images = 256
     plan = planned(tmp_path, write_many(tmp_path / "images", images), work=2048)
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level=40)
@@ -637,7 +640,7 @@ def test_memory_of_driver_and_workers_is_flat(tmp_path: Path) -> None:
     line = ["--before", tmp_path / "before.onnx", "--after", tmp_path / "after.onnx"]
     line += ["--data", tmp_path / "images" / "manifest.csv", "--jitter", 0, "--chance", 0, "--method", "layercam"]
     process = begun(tmp_path, [*line, "--map-size", 16, "--select", "all", "--quiet", *RAY])
-    total, held = 2 * -(-ROWS // store.BLOCK), dict[str, dict[int, float]]()
+    total, held = 2 * -(-ROWS // part_files.BLOCK), dict[str, dict[int, float]]()
     started = time.monotonic()
     for percent in (20, 60, 95):
         wait_for(process, tmp_path / "drift", "predictions", total * percent // 100)

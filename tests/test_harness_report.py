@@ -21,15 +21,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import cells, command, definitions, gallery, plots, report, tracking, views, wording
-from harness.cells import Cells
 from harness.cli import cli
-from harness.errors import InputError
-from harness.gallery import Gallery
-from harness.images import read_grey
-from harness.pseudonyms import Names, names_of
-from harness.results import Estimate, Evaluation, IndexResult
-from harness.study import ArchitectureConfig, Data, Options, make_plan
+from harness.common import formatting
+from harness.common.errors import InputError
+from harness.evaluation import run as evaluation_run
+from harness.evaluation.study_file import ArchitectureConfig, make_plan
+from harness.images.loading import read_grey
+from harness.report import cells, findings, gallery, glossary, html_tables, plots
+from harness.report import html as report_html
+from harness.report import mlflow as mlflow_log
+from harness.report.cells import Cells
+from harness.report.gallery import Gallery
+from harness.results.plan import Data, Options
+from harness.results.pseudonyms import Names, names_of
+from harness.results.schema import Estimate, Evaluation, IndexResult
 from tests import made_results, made_studies, tiny_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +43,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module", autouse=True)
 def _brief() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.pictures.contact_sheet", lambda *_: None)
+        patch.setattr("harness.report.heatmaps.contact_sheet", lambda *_: None)
         yield
 
 
@@ -70,27 +75,27 @@ def data_of(page: str) -> Any:
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        (cells.number(-0.1234), "-0.123"),
-        (cells.number(-0.0001), "0.000"),
-        (cells.number(None), cells.DASH),
-        (cells.signed(0.5, 1), "+0.5"),
-        (cells.signed(-0.04, 1), "+0.0"),
-        (cells.span(-0.2, 0.1, 2), "-0.20 to 0.10"),
-        (cells.span(None, 0.1), ""),
+        (formatting.number(-0.1234), "-0.123"),
+        (formatting.number(-0.0001), "0.000"),
+        (formatting.number(None), formatting.DASH),
+        (formatting.signed(0.5, 1), "+0.5"),
+        (formatting.signed(-0.04, 1), "+0.0"),
+        (formatting.span(-0.2, 0.1, 2), "-0.20 to 0.10"),
+        (formatting.span(None, 0.1), ""),
         (cells.with_span(Estimate(mean=0.5, low=None, high=None)), "0.500"),
-        (cells.percent(0.001), "< 1 %"),
-        (cells.percent(0.999), "> 99 %"),
-        (cells.percent(0.9996, 1), "> 99.9 %"),
-        (cells.percent(0.0), "0 %"),
-        (cells.percent(1.0), "100 %"),
-        (cells.percent(0.425), "42 %"),
-        (cells.points(-0.054), "5.4 points"),
-        (cells.count(1, "class", "classes"), "1 class"),
-        (cells.count(1200, "image"), "1,200 images"),
+        (formatting.percent(0.001), "< 1 %"),
+        (formatting.percent(0.999), "> 99 %"),
+        (formatting.percent(0.9996, 1), "> 99.9 %"),
+        (formatting.percent(0.0), "0 %"),
+        (formatting.percent(1.0), "100 %"),
+        (formatting.percent(0.425), "42 %"),
+        (formatting.points(-0.054), "5.4 points"),
+        (formatting.count(1, "class", "classes"), "1 class"),
+        (formatting.count(1200, "image"), "1,200 images"),
     ],
 )
 def test_numbers_are_written_for_people(shown: str, text: str) -> None:
-    assert shown == text.replace("-", cells.MINUS)
+    assert shown == text.replace("-", formatting.MINUS)
 
 
 # The verdict in words
@@ -113,15 +118,15 @@ def test_numbers_are_written_for_people(shown: str, text: str) -> None:
     ],
 )
 def test_the_word_follows_index_and_interval(found: IndexResult | None, level: str) -> None:
-    assert wording.level_of(found).key == level
+    assert findings.level_of(found).key == level
 
 
-def verdict(metrics: list[Any] | None = None, **changed: Any) -> wording.Verdict:
+def verdict(metrics: list[Any] | None = None, **changed: Any) -> findings.Verdict:
     result = made_results.evaluation(metrics, **changed)
-    return wording.verdicts(result, Cells(result))[0]
+    return findings.verdicts(result, Cells(result))[0]
 
 
-def fact(found: wording.Verdict, label: str) -> str:
+def fact(found: findings.Verdict, label: str) -> str:
     return next(item.text for item in found.facts if item.label == label)
 
 
@@ -148,8 +153,8 @@ def test_the_verdict_says_what_by_how_much_and_against_what() -> None:
 def test_the_change_of_accuracy_is_claimed_only_where_its_interval_says_so(change: Any, sentence: str) -> None:
     result = made_results.evaluation()
     result.pairs[0].change = {"accuracy": change} if change else {}
-    found = wording.verdicts(result, Cells(result))[0]
-    assert fact(found, "Accuracy").replace(cells.MINUS, "-").startswith(sentence)
+    found = findings.verdicts(result, Cells(result))[0]
+    assert fact(found, "Accuracy").replace(formatting.MINUS, "-").startswith(sentence)
 
 
 def test_the_worst_class_is_worse_only_where_intervals_lie_apart() -> None:
@@ -188,26 +193,26 @@ def test_without_an_index_there_is_no_verdict_but_a_reason(reason: str) -> None:
     )
     found = verdict([made_results.summary(index=none)])
     assert found.level.words == "Not judged"
-    assert definitions.STATISTIC_REASONS[reason] in found.sentence
+    assert glossary.STATISTIC_REASONS[reason] in found.sentence
 
 
 def test_several_labels_of_an_image_are_not_called_images() -> None:
     result = made_results.evaluation()
     result.checkpoints[0].metadata.score_kind = "multilabel"
-    assert wording.verdicts(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
+    assert findings.verdicts(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
 
 
 def test_an_empty_selection_is_no_verdict() -> None:
     result = made_results.evaluation([])
     result.pairs[0].selected = 0
-    found = wording.verdicts(result, Cells(result))
+    found = findings.verdicts(result, Cells(result))
     assert found[0].sentence.startswith("No image was compared")
-    assert wording.overall(found) == "Not judged between two checkpoints."
+    assert findings.overall(found) == "Not judged between two checkpoints."
 
 
 def test_images_without_maps_are_no_empty_selection() -> None:
     result = made_results.evaluation([made_results.summary(n=0, mean=None, undefined={"empty_map": 100})])
-    (found,) = wording.verdicts(result, Cells(result))
+    (found,) = findings.verdicts(result, Cells(result))
     assert found.sentence == "None of the 100 compared images has two maps to compare; see what is undefined."
     assert "Not known: no image has a map before and after." in [fact.text for fact in found.facts]
 
@@ -215,7 +220,7 @@ def test_images_without_maps_are_no_empty_selection() -> None:
 def test_evidence_that_vanished_at_any_layer_is_told() -> None:
     last = made_results.summary(layer="last", vanished=40)
     result = made_results.evaluation([made_results.summary(), last], layers=["penultimate", "last"])
-    (found,) = wording.verdicts(result, Cells(result))
+    (found,) = findings.verdicts(result, Cells(result))
     (text,) = [fact.text for fact in found.facts if fact.label == "Vanished"]
     assert text == "Evidence is there on one side only in 40 % of those compared under layercam at last (40 of 100)."
 
@@ -224,7 +229,7 @@ def test_the_word_goes_with_the_number_that_is_shown() -> None:
     def level(value: float) -> str:
         index = IndexResult(value=value, low=value - 0.01, high=value + 0.01, reason=None, n=100, n_patients=80,
                             observed=0.5, chance=0.2, floor=0.8)  # fmt: skip
-        return wording.level_of(index).key
+        return findings.level_of(index).key
 
     assert [level(value) for value in (0.894, 0.896, 0.7449, 0.7451)] == ["slight", "none", "moderate", "slight"]
 
@@ -233,28 +238,28 @@ def test_several_pairs_are_counted_by_word_and_the_lowest_is_named() -> None:
     result = made_results.evaluation()
     second = result.pairs[0].model_copy(update={"name": "a -> c", "metrics": [made_results.summary(mean=0.25)]})
     result.pairs.append(second)
-    found = wording.verdicts(result, Cells(result))
-    assert wording.overall(found) == "2 pairs of checkpoints: 1 with severe drift, 1 with moderate drift."
-    assert wording.lowest(found) == "The lowest stability index is 0.08: a -> c."
+    found = findings.verdicts(result, Cells(result))
+    assert findings.overall(found) == "2 pairs of checkpoints: 1 with severe drift, 1 with moderate drift."
+    assert findings.lowest(found) == "The lowest stability index is 0.08: a -> c."
 
 
 # Tables as data
 
 
 def test_a_cell_is_tinted_by_its_index() -> None:
-    assert views.cell(made_results.summary(mean=0.8)).tint == 0
-    assert views.cell(made_results.summary(mean=0.5)).tint == 50
-    assert views.cell(made_results.summary(mean=0.1)).tint == 100
+    assert html_tables.cell(made_results.summary(mean=0.8)).tint == 0
+    assert html_tables.cell(made_results.summary(mean=0.5)).tint == 50
+    assert html_tables.cell(made_results.summary(mean=0.1)).tint == 100
     missing = made_results.summary(index=index(None, reason="floor_not_separated"))
-    assert views.cell(missing).tint is None
-    assert "drift cannot be told from that" in views.cell(missing).note
-    assert views.cell(None).note == "nothing to compare"
+    assert html_tables.cell(missing).tint is None
+    assert "drift cannot be told from that" in html_tables.cell(missing).note
+    assert html_tables.cell(None).note == "nothing to compare"
 
 
 def test_boxes_stand_at_their_share_of_the_range() -> None:
     item = made_results.summary("pearson", mean=0.5, q05=-1.0, q95=1.0)
     result = made_results.evaluation([item])
-    (box,) = views.boxes(result, Cells(result), result.pairs[0], "pearson")
+    (box,) = html_tables.boxes(result, Cells(result), result.pairs[0], "pearson")
     assert box.quantiles == (0.0, 70.0, 75.0, 80.0, 100.0)  # of -1, 0.4, 0.5, 0.6, 1 in -1..1
     assert (box.mean, box.chance, box.floor) == (75.0, 60.0, 90.0)
     assert box.band == (74.0, 2.0)
@@ -265,17 +270,17 @@ def test_boxes_stand_at_their_share_of_the_range() -> None:
     [("iou_top20", ("0", "1"), "right"), ("pearson", ("-1", "1"), "right"), ("gini_shift", ("0", "1"), "left")],
 )
 def test_an_axis_is_the_whole_range(metric: str, ends: tuple[str, str], side: str) -> None:
-    axis = views.axis(metric)
+    axis = html_tables.axis(metric)
     assert [place for place, _ in axis.ticks] == [0, 25, 50, 75, 100]
-    assert (axis.ticks[0][1].replace(cells.MINUS, "-"), axis.ticks[-1][1]) == ends
+    assert (axis.ticks[0][1].replace(formatting.MINUS, "-"), axis.ticks[-1][1]) == ends
     assert axis.stable_at == side
 
 
 def test_an_index_off_the_line_stands_on_its_end() -> None:
-    scale = views.scale(index(3.0, -2.0, 4.0))
+    scale = html_tables.scale(index(3.0, -2.0, 4.0))
     assert scale is not None
     assert (scale.start, scale.dot, scale.start + scale.width) == (0.0, 100.0, 100.0)
-    assert views.scale(index(None)) is None
+    assert html_tables.scale(index(None)) is None
 
 
 def test_undefined_counts_are_gathered_by_reason_and_explained() -> None:
@@ -283,18 +288,18 @@ def test_undefined_counts_are_gathered_by_reason_and_explained() -> None:
         made_results.summary(name, undefined={"empty_map": 7}, vanished=0) for name in ("pearson", "centroid_shift")
     ]
     result = made_results.evaluation([*metrics, made_results.summary(vanished=3)])
-    rows = views.missing(result)
+    rows = html_tables.missing(result)
     assert [(row.reason, row.images, row.share, row.metrics) for row in rows] == [
         ("empty_map", 7, "7.0 %", ["pearson", "centroid_shift"]),
         ("vanished", 3, "3.0 %", ["iou_top20"]),
     ]
-    assert "the evidence vanished" in views.unreasons(result, rows)["vanished"]
+    assert "the evidence vanished" in html_tables.unreasons(result, rows)["vanished"]
 
 
 def test_a_whole_family_of_metrics_is_named_once() -> None:
-    overlap = [name for name, record in views.METRICS.items() if record.is_overlap]
+    overlap = [name for name, record in html_tables.METRICS.items() if record.is_overlap]
     metrics = [made_results.summary(name, undefined={"empty_union": 2}) for name in (*overlap, "pearson")]
-    rows = views.missing(made_results.evaluation(metrics))
+    rows = html_tables.missing(made_results.evaluation(metrics))
     assert [row.metrics for row in rows] == [["all overlap metrics", "pearson"]]
 
 
@@ -305,7 +310,7 @@ def test_orders_and_reversals_come_with_their_probabilities() -> None:
         "orders": [{"architectures": list(names), "probability": share} for names, share in (("AB", 0.7), ("BA", 0.3))],
     }  # fmt: skip
     reversal = {"architectures": ("A", "B"), "methods": ("layercam", "gradcam"), "probability": 0.99, **shared}
-    compared = views.ComparisonResult.model_validate({
+    compared = html_tables.ComparisonResult.model_validate({
         "layer": "last", "scope": "all", "metric": "iou_top20", "differences": [], "interaction": None,
         "rankings": [ranking],
         "reversals": [
@@ -314,41 +319,41 @@ def test_orders_and_reversals_come_with_their_probabilities() -> None:
             {**reversal, "first": 0.4, "second": -0.3, "called": True},
         ],
     })  # fmt: skip
-    (order,) = views.orders([compared])
+    (order,) = html_tables.orders([compared])
     assert (order.order, order.means, order.probability, order.others) == (
         "A > B",
         "0.400, 0.300",
         "0.70",
         "B > A (0.30)",
     )
-    lines = views.reversals([compared])
+    lines = html_tables.reversals([compared])
     assert [line.marked for line in lines] == [True, True, False]
-    assert lines[0].texts[3:] == (f"+0.400 to {cells.MINUS}0.300", "0.99", "0.50")
+    assert lines[0].texts[3:] == (f"+0.400 to {formatting.MINUS}0.300", "0.99", "0.50")
 
 
 # Definitions
 
 
 def test_every_word_that_a_template_explains_has_a_definition() -> None:
-    known = definitions.definitions(["layercam", "gradcam++"])
-    text = "".join(path.read_text(encoding="utf-8") for path in report.TEMPLATES.glob("*.html"))
+    known = glossary.definitions(["layercam", "gradcam++"])
+    text = "".join(path.read_text(encoding="utf-8") for path in report_html.TEMPLATES.glob("*.html"))
     words = set(re.findall(r'term\("([^"]+)"', text))
     assert words
     assert words <= set(known)
-    assert set(views.SWITCHED) <= set(known)
-    assert set(views.CONCENTRATION) <= set(known)
+    assert set(html_tables.SWITCHED) <= set(known)
+    assert set(html_tables.CONCENTRATION) <= set(known)
     assert "method-gradcampp" in known
     fact_terms = {item.term for item in verdict([made_results.summary(undefined={"empty_map": 9})]).facts}
     assert fact_terms <= set(known)
 
 
 def test_the_thresholds_in_the_definition_are_those_of_the_words() -> None:
-    text = definitions.definitions([])["words"].text
-    assert re.findall(r"0\.\d\d", text) == [f"{level.least:.2f}" for level in wording.LEVELS[:-1]]
+    text = glossary.definitions([])["words"].text
+    assert re.findall(r"0\.\d\d", text) == [f"{level.least:.2f}" for level in findings.LEVELS[:-1]]
 
 
 def test_sources_become_links_and_stay_inert() -> None:
-    text = str(report.cited("<b>A</b> 2001, doi:10.1/ab.c; B, arXiv 2604.08513"))
+    text = str(report_html.cited("<b>A</b> 2001, doi:10.1/ab.c; B, arXiv 2604.08513"))
     assert '<a href="https://doi.org/10.1/ab.c" rel="noreferrer">doi:10.1/ab.c</a>;' in text
     assert '<a href="https://arxiv.org/abs/2604.08513" rel="noreferrer">arXiv 2604.08513</a>' in text
     assert "<b>" not in text
@@ -370,7 +375,8 @@ def test_plots_take_their_colours_from_the_page_and_hold_no_markup_but_their_own
     shared = {"orders": [], "most_stable": {}, "n": 9, "n_patients": 9, "reason": None}
     names = ["<script>alert(1)</script>", "$\\frac{1}{0}$", "_hidden"]
     rankings = [
-        views.Ranking(method=method, architectures=names, means=[0.1, None, 0.3], **shared) for method in ("a", "b")
+        html_tables.Ranking(method=method, architectures=names, means=[0.1, None, 0.3], **shared)
+        for method in ("a", "b")
     ]
     picture = plots.slopes(rankings, upwards=True)
     assert "<script" not in picture
@@ -414,7 +420,7 @@ def test_a_broken_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_name_stands_in_the_report_unless_asked_for(study: Path) -> None:
-    page = report.write_report(study).read_text(encoding="utf-8")
+    page = report_html.write_report(study).read_text(encoding="utf-8")
     key = (study / "names.key").read_bytes()
     names = {row["image"] for row in tiny_graphs.read_rows(study, "predictions")}
     patients = {row["group"] for row in tiny_graphs.read_rows(study, "predictions")}
@@ -422,7 +428,7 @@ def test_no_name_stands_in_the_report_unless_asked_for(study: Path) -> None:
     assert not [patient for patient in patients if re.search(rf"{patient}\b", page)]
     assert key.hex() not in page
     assert base64.b64encode(key).decode() not in page
-    shown = report.render(Evaluation.read(study), study, Names(None))
+    shown = report_html.render(Evaluation.read(study), study, Names(None))
     cases = data_of(shown)["cases"]
     assert {case["image"] for case in cases} <= names
     assert {case["patient"] for case in cases} <= patients
@@ -434,10 +440,10 @@ def test_the_gallery_follows_scores_that_were_computed_again_for_less(tmp_path: 
     manifest = tiny_graphs.write_images(tmp_path / "images")
     pair = ArchitectureConfig(before=graphs[0], after=graphs[1])
     plan = make_plan([pair], Data(manifest), Options(select="all", map_size=(32, 32), chance=1, jitter=1))
-    execution = command.Execution(tmp_path / "out", quiet=True, resamples=50)
-    command.evaluate(plan, execution)
+    execution = evaluation_run.Execution(tmp_path / "out", quiet=True, resamples=50)
+    evaluation_run.evaluate(plan, execution)
     before = Gallery(tmp_path / "out", Names(None)).data()
-    command.evaluate_again(tmp_path / "out", {"methods": ("gradcam++",)}, execution)
+    evaluation_run.evaluate_again(tmp_path / "out", {"methods": ("gradcam++",)}, execution)
     after = Gallery(tmp_path / "out", Names(None)).data()
     assert (before["methods"], after["methods"]) == (["layercam", "gradcam++"], ["gradcam++"])
     ours = {case["image"]: case["values"] for case in after["cases"]}
@@ -450,12 +456,12 @@ def test_the_gallery_follows_scores_that_were_computed_again_for_less(tmp_path: 
 def test_an_unreadable_image_is_told_without_its_name(hostile: Path) -> None:
     result = Evaluation.read(hostile)
     assert list(result.unreadable) == ["broken <i>.png"]
-    ((name, what),) = report.unreadable(result, names_of(hostile, show=False))
+    ((name, what),) = report_html.unreadable(result, names_of(hostile, show=False))
     assert re.fullmatch(r"[0-9a-f]{10}", name)
     assert "broken" not in what
     assert "images" not in what
     assert what.startswith("not a readable image")
-    assert report.unreadable(result, Names(None))[0][0] == "broken <i>.png"
+    assert report_html.unreadable(result, Names(None))[0][0] == "broken <i>.png"
 
 
 @pytest.mark.parametrize(
@@ -468,7 +474,7 @@ def test_an_unreadable_image_is_told_without_its_name(hostile: Path) -> None:
     ],
 )
 def test_what_is_told_of_an_unreadable_image_holds_no_place(name: str, error: str, told: str) -> None:
-    assert report._what(error, name, Names(b"key")) == told
+    assert report_html._what(error, name, Names(b"key")) == told
 
 
 @pytest.mark.parametrize(
@@ -484,7 +490,7 @@ def test_what_is_told_of_an_unreadable_image_holds_no_place(name: str, error: st
     ],
 )
 def test_home_folders_are_a_tilde(text: str, shown: str) -> None:
-    assert report.without_home(text) == shown
+    assert report_html.without_home(text) == shown
 
 
 # The page
@@ -538,7 +544,7 @@ def test_ids_are_unique_and_whatever_points_to_one_finds_it(study: Path) -> None
 def test_hostile_names_stay_text(hostile: Path) -> None:
     """The same names with and without hashes; an independent parser finds no tag and no handler of theirs."""
     for names in (names_of(hostile, show=False), Names(None)):
-        page = report.render(Evaluation.read(hostile), hostile, names)
+        page = report_html.render(Evaluation.read(hostile), hostile, names)
         tags = Tags(page).tags
         assert [tag for tag, _ in tags].count("script") == 2
         assert not [attributes for _, attributes in tags if "onerror" in attributes or "onload" in attributes]
@@ -555,17 +561,17 @@ def test_sections_follow_what_there_is(study: Path, tmp_path: Path) -> None:
                     "undefined", "definitions", "stamp"):  # fmt: skip
         assert f'<section id="{section}"' in whole
     assert '<section id="training"' not in whole
-    small = report.render(made_results.evaluation(), tmp_path, Names(None))
+    small = report_html.render(made_results.evaluation(), tmp_path, Names(None))
     assert '<section id="comparisons"' not in small
     assert "There is no gallery" in small
-    along = report.render(Evaluation.read(made_studies.training(tmp_path)), tmp_path / "out", Names(None))
+    along = report_html.render(Evaluation.read(made_studies.training(tmp_path)), tmp_path / "out", Names(None))
     assert '<section id="training"' in along
     assert along.count("<figure>") == 1
 
 
 def test_the_stamp_says_where_the_numbers_come_from(study: Path) -> None:
     result = Evaluation.read(study)
-    lines = {label: text for group in report.stamp(result) for label, text in group.lines}
+    lines = {label: text for group in report_html.stamp(result) for label, text in group.lines}
     assert {"command", "data digest", "seed", "provider", "cpu", "wall time", "file digest", "weights digest"} <= set(
         lines
     )
@@ -692,7 +698,7 @@ def test_an_image_that_is_gone_leaves_its_maps(tmp_path: Path) -> None:
     gone, broken = list(Gallery(tmp_path / "out", Names(None)).data()["images"])[:2]
     (tmp_path / "images" / gone).unlink()
     (tmp_path / "images" / broken).write_bytes(b"no picture")
-    data = data_of(report.write_report(tmp_path / "out", show_names=True).read_text(encoding="utf-8"))
+    data = data_of(report_html.write_report(tmp_path / "out", show_names=True).read_text(encoding="utf-8"))
     assert {name for name, picture in data["images"].items() if picture is None} == {gone, broken}
     case = next(case for case in data["cases"] if case["image"] == gone)
     assert len(case["maps"][0][0]) == 3
@@ -713,7 +719,7 @@ def test_a_map_without_evidence_or_value_says_so() -> None:
     [("mlflow", "sqlite:///mlflow.db"), ("mlflow:http://host:5000/x", "http://host:5000/x")],
 )
 def test_where_to_log(asked: str, uri: str) -> None:
-    assert tracking.destination(asked) == uri
+    assert mlflow_log.destination(asked) == uri
 
 
 def test_another_tracker_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -736,7 +742,7 @@ def test_a_result_is_logged_with_its_report(study: Path, tmp_path: Path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     result = Evaluation.read(study)
-    run = tracking.log(result, study, "sqlite:///mlflow.db")
+    run = mlflow_log.log(result, study, "sqlite:///mlflow.db")
     client = mlflow.MlflowClient(tracking_uri="sqlite:///mlflow.db")
     logged = client.get_run(run)
     first = result.pairs[0]
@@ -748,14 +754,16 @@ def test_a_result_is_logged_with_its_report(study: Path, tmp_path: Path, monkeyp
     assert {entry.path for entry in client.list_artifacts(run)} == {"report.html", "report.md", "evaluation.json"}
     assert logged.info.status == "FINISHED"
     assert not [tag for tag in logged.data.tags if "user" in tag or "source" in tag]
-    assert not set(re.findall(r"[^\w\-. /]", "".join(tracking.metrics(result)) + "".join(tracking.parameters(result))))
+    assert not set(
+        re.findall(r"[^\w\-. /]", "".join(mlflow_log.metrics(result)) + "".join(mlflow_log.parameters(result)))
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_store_that_cannot_be_reached_is_one_sentence(study: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no database")
     with pytest.raises(InputError, match=r"--log-to mlflow:sqlite.*; the result itself is in ") as refused:
-        tracking.log(Evaluation.read(study), study, f"sqlite:///{tmp_path / 'file'}")
+        mlflow_log.log(Evaluation.read(study), study, f"sqlite:///{tmp_path / 'file'}")
     assert "\n" not in str(refused.value)
 
 
@@ -768,7 +776,7 @@ def test_twelve_pairs_of_a_thousand_images_take_seconds_and_half_a_gigabyte(tmp_
     folder = made_studies.large(tmp_path / "large")
     code = (
         "import sys, time; started = time.perf_counter()\n"
-        "from pathlib import Path; from harness.report import write_report\n"
+        "from pathlib import Path; from harness.report.html import write_report\n"
         "page = write_report(Path(sys.argv[1]))\n"
         "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
         "print(time.perf_counter() - started, peak, page.stat().st_size)"

@@ -8,21 +8,22 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness import command, demonstration
-from harness.errors import InputError
-from harness.results import SCHEMA, Evaluation, schema
-from harness.study import Options
+from harness.common.errors import InputError
+from harness.evaluation import demonstration
+from harness.evaluation import run as evaluation_run
+from harness.results.plan import Options
+from harness.results.schema import SCHEMA, Evaluation, schema
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("result") / "drift"
-    command.evaluate(demonstration.plan(Options()), command.Execution(out, quiet=True, resamples=200))
+    evaluation_run.evaluate(demonstration.plan(Options()), evaluation_run.Execution(out, quiet=True, resamples=200))
     return out
 
 
 def test_shipped_schema_is_the_generated_one() -> None:
-    """Write it again with: python -c "from harness.results import *; SCHEMA.write_text(schema())"."""
+    """Write it again with: python -c "from harness.results.schema import *; SCHEMA.write_text(schema())"."""
     assert SCHEMA.read_text(encoding="utf-8") == schema()
 
 

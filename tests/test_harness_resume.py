@@ -17,11 +17,14 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import command, engines, plans, stages, store
 from harness.cli import cli
-from harness.errors import InputError, InterruptedRunError
-from harness.places import Place
-from harness.results import Evaluation
+from harness.common.errors import InputError, InterruptedRunError
+from harness.common.storage import Place
+from harness.evaluation import executors, jobs
+from harness.evaluation import run as evaluation_run
+from harness.results import folder as result_folder
+from harness.results import part_files, plan
+from harness.results.schema import Evaluation
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, read_rows
 
@@ -76,7 +79,7 @@ def _in_brief() -> Iterator[None]:
 @pytest.fixture
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three parts of eight images."""
-    monkeypatch.setattr(store, "BLOCK", 8)
+    monkeypatch.setattr(part_files, "BLOCK", 8)
 
 
 def content(out: Path) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def require_same_rows(one: Path, other: Path) -> None:
-    for kind in store.SCHEMAS:
+    for kind in part_files.SCHEMAS:
         names = [sorted(path.name for path in (out / kind).iterdir()) for out in (one, other)]
         assert names[0] == names[1]
         assert repr(read_rows(one, kind)) == repr(read_rows(other, kind)), kind
@@ -186,7 +189,9 @@ def test_kill_at_any_moment_and_resume(
     arguments = pair_of(place, many) + LENGTHY
     code = killed_when(tmp_path, [*arguments, "--quiet"], reached, delay)
     assert code == -signal.SIGKILL
-    print(f"killed {delay:.2f} s after {kind} {count}: {[parts(tmp_path / 'drift', k) for k in store.SCHEMAS]} parts")
+    print(
+        f"killed {delay:.2f} s after {kind} {count}: {[parts(tmp_path / 'drift', k) for k in part_files.SCHEMAS]} parts"
+    )
     require_same_end(tmp_path, uninterrupted, arguments)
 
 
@@ -234,7 +239,7 @@ def test_numbers_do_not_depend_on_whether_the_kernels_were_compiled_before(tmp_p
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     """Ctrl-C before the block of that number is explained."""
-    whole: Callable[..., Any] = getattr(stages, "collect_block")  # noqa: B009
+    whole: Callable[..., Any] = getattr(jobs, "collect_block")  # noqa: B009
     done: list[int] = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -243,7 +248,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
         done.append(1)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(stages, "collect_block", counted)
+    monkeypatch.setattr(jobs, "collect_block", counted)
 
 
 def begun(out: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, *arguments: object) -> Path:
@@ -451,13 +456,13 @@ def test_from_maps_with_another_seed_draws_anew_but_means_the_same(finished: Pat
 def test_from_maps_asks_whether_every_worker_sees_the_result(finished: Path, tmp_path: Path) -> None:
     """Before anything is computed."""
 
-    class Blind(engines.Local):
+    class Blind(executors.Local):
         def require_visible(self, where: Sequence[Place]) -> None:
             assert (tmp_path / "out" / "plan.json").is_file()
             raise InputError(f"{where[0]}: not seen")
 
     with pytest.raises(InputError, match=r"out/plan\.json: not seen"):
-        command.evaluate_again(finished, {}, command.Execution(tmp_path / "out", engine=Blind()))
+        evaluation_run.evaluate_again(finished, {}, evaluation_run.Execution(tmp_path / "out", engine=Blind()))
 
 
 def test_a_chance_level_of_another_sample_is_not_resumed(
@@ -467,11 +472,11 @@ def test_a_chance_level_of_another_sample_is_not_resumed(
     out = tmp_path / "out"
     shutil.copytree(finished, out)
     kept = json.loads((out / "scores.json").read_text())
-    monkeypatch.setattr(plans, "SAMPLE", 7)
-    stored = plans.restore(plans.read_stored(out), out)[0]
+    monkeypatch.setattr(plan, "SAMPLE", 7)
+    stored = plan.restore(plan.read_stored(out), out)[0]
     assert json.loads(json.dumps(stored.statistics())) == {**kept, "chance_sample": 7}
     with pytest.raises(InputError, match=r"was begun with another chance sample \(4096, now 7\)"):
-        store.begin(out, plans.identity_of(stored), stored.details(), resume=True)
+        result_folder.begin(out, plan.identity_of(stored), stored.details(), resume=True)
 
 
 def test_from_maps_with_one_of_its_methods(finished: Path, tmp_path: Path) -> None:

@@ -11,22 +11,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.errors import InputError
-from harness.statistics import (
-    FLIPS,
+from harness.common.errors import InputError
+from harness.statistics.bootstrap import (
     Interval,
     PatientSums,
     Resampling,
     _Ascending,
-    _product,
-    equivalence,
-    holm,
+    blocked_product,
     interval,
     mean,
     patient_codes,
-    sign_flip,
-    stability_index,
 )
+from harness.statistics.inference import FLIPS, equivalence, holm, sign_flip, stability_index
 
 
 def clustered(patients: int, seed: int, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +47,7 @@ def bootstrap(values: np.ndarray, groups: np.ndarray, seed: int) -> list[Interva
 def test_a_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
     drawn, table = rng.integers(0, 4, shape[:2]).astype(float), rng.normal(size=shape[1:])
-    np.testing.assert_allclose(_product(drawn, table), drawn @ table, rtol=1e-10, atol=1e-8)
+    np.testing.assert_allclose(blocked_product(drawn, table), drawn @ table, rtol=1e-10, atol=1e-8)
 
 
 def test_means_agree_with_a_loop_over_the_drawn_patients() -> None:
@@ -90,7 +86,7 @@ def test_the_number_of_times_that_a_patient_is_drawn_is_binomial() -> None:
 def test_draws_that_are_not_kept_are_the_ones_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     values, groups = clustered(40, seed=5)
     kept = Resampling(groups, seed=3, resamples=8_000)  # more than one chunk of 40 patients
-    monkeypatch.setattr("harness.statistics._KEPT", 0)
+    monkeypatch.setattr("harness.statistics.bootstrap._KEPT", 0)
     repeated = Resampling(groups, seed=3, resamples=8_000)
     assert kept._kept is not None
     assert repeated._kept is None
@@ -556,7 +552,7 @@ def test_memory_is_bounded(patients: int) -> None:
 @pytest.mark.parametrize("reach", [0, 0.5, 8])
 def test_quantiles_equal_those_of_the_drawn_images(monkeypatch: pytest.MonkeyPatch, reach: float) -> None:
     """Witness: the images of the drawn patients written out. The window holds none, some or all quantiles."""
-    monkeypatch.setattr("harness.statistics._REACH", reach)
+    monkeypatch.setattr("harness.statistics.bootstrap._REACH", reach)
     values, groups = clustered(25, seed=3)
     values = np.hstack([values, np.where(values > 0, values, np.nan), np.round(values)])
     resampling = Resampling(groups, seed=5, resamples=40)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.compare import STABILITY
-from harness.errors import InputError
-from harness.results import Evaluation
-from harness.study import read_study
+from harness.common.errors import InputError
+from harness.evaluation.study_file import read_study
+from harness.results.schema import Evaluation
+from harness.results.vocabulary import STABILITY
 from kernels.metrics import pair_metrics
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, maps_of, metric, read_rows

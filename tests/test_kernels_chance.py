@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.chance import derangements, mean_over_draws, partner_metrics, sampled
+from harness.statistics.chance import derangements, sampled
 from kernels.metrics import METRICS, pair_metrics
+from kernels.partners import mean_over_draws, partner_metrics
 from kernels.reasons import Reason
 from kernels.resize import upsample
 from kernels.scoring import PairScores

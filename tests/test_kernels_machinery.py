@@ -102,7 +102,7 @@ def test_compile_all_fills_the_cache_and_leaves_nothing_to_compile(tmp_path: Pat
     use = COUNT_COMPILED.replace("compile_all()\n", "", 1).replace(
         "entered =",
         "import numpy as np\n"
-        "from kernels.chance import partner_metrics\n"
+        "from kernels.partners import partner_metrics\n"
         "from kernels.metrics import METRICS, pair_metrics\n"
         "maps = np.random.rand(2, 30, 40)\n"
         "pair_metrics(maps[:, ::2], maps[:, ::2], size=(12, 13))\n"

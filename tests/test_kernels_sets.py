@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kernels.metrics import METRICS
+from kernels.pairwise import consistency, pairwise_mask_iou, pairwise_soft_iou
 from kernels.reasons import Reason
-from kernels.sets import consistency, pairwise_mask_iou, pairwise_soft_iou
 from tests.map_samples import cam_like
 
 # float32 sums over 1,024 pixels at a time

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.errors import InputError
-from harness.store import SCHEMAS, Store, coded, text
+from harness.common.errors import InputError
+from harness.results.part_files import SCHEMAS, Store, coded, text
 from kernels.resize import upsample
 from scripts.study import anatomy
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.results import Evaluation, MetricSummary, PairResult
+from harness.results.schema import Evaluation, MetricSummary, PairResult
 from scripts.study import numbers
 from tests import made_results
 from tests.made_results import LAYER, METHOD, estimate, summary

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.study import StudyConfig
+from harness.evaluation.study_file import StudyConfig
 from scripts.study import steps
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.backbones import find
 from training.config import PRESETS, Augment, Config, Data, Model, Phantoms, Phase, read_config
 

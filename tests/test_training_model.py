@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training import backbones
 from training.config import Model, Phase
 from training.framework import keras

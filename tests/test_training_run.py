@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.errors import CannotEvaluateError, InputError
-from harness.images import RULE, load_grey
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.images.loading import RULE, load_grey
 from tests.training_runs import MODEL, digests, record, tiny, write_backbone
 from training import files, phase, run
 from training.backbones import load_model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.samples import Sample, at_most, class_names, data_digest, one_hot, read_folders, read_manifest
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.samples import Sample, one_hot, read_manifest
 from training.split import SPLITS, read_split, require_all_classes, split_by_group, write_split
 

@@ -23,12 +23,13 @@ import pytest
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
-from harness import command, pictures
 from harness.cli import cli
-from harness.images import RULE, channels_first, load_grey
-from harness.model import Model
-from harness.places import Place
-from harness.results import Evaluation, MetricSummary
+from harness.common.storage import Place
+from harness.evaluation import run as evaluation_run
+from harness.images.loading import RULE, channels_first, load_grey
+from harness.models.session import Model
+from harness.report import heatmaps
+from harness.results.schema import Evaluation, MetricSummary
 
 ROOT = Path(__file__).parent.parent
 
@@ -273,7 +274,7 @@ def metric(result: Evaluation, name: str, method: str = "layercam", scope: str =
 def in_brief() -> Iterator[None]:
     """Fewer resamples, no contact sheet and no page: they take longer than all the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "contact_sheet", lambda *_: None)
-        patch.setattr(command, "write_report", lambda *_: None)
-        patch.setattr(command, "Execution", partial(command.Execution, resamples=300))
+        patch.setattr(heatmaps, "contact_sheet", lambda *_: None)
+        patch.setattr(evaluation_run, "write_report", lambda *_: None)
+        patch.setattr(evaluation_run, "Execution", partial(evaluation_run.Execution, resamples=300))
         yield

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from harness import store
-from harness.across import Across
-from harness.compare import COLUMNS, STABILITY, Comparer, Task, read_collected, tasks
-from harness.dataset import Sample
-from harness.study import Plan
-from harness.summary import Summary
-from kernels.chance import sampled
+from harness.evaluation.architectures import Across
+from harness.evaluation.score import Comparer
+from harness.evaluation.summarise import Summary
+from harness.images.dataset import Sample
+from harness.results import part_files
+from harness.results.plan import Plan
+from harness.results.reader import Task, read_collected, tasks
+from harness.results.vocabulary import COLUMNS, STABILITY
+from harness.statistics.chance import sampled
 from tests import made_studies
 
 CLASSES = [f"class_{number}" for number in range(5)]
@@ -27,17 +29,17 @@ LEAP = 1_000_003  # a prime: multiples of it, modulo any smaller number, leap th
 def write(folder: Path, images: int) -> None:
     """Predictions and scores of one pair by two methods, on so many images, two of a patient; see `values`."""
     plan, samples = planned(folder, images)
-    parts = store.Store(folder)
-    parts.clear(store.SCHEMAS)
+    parts = part_files.Store(folder)
+    parts.clear(part_files.SCHEMAS)
     names = [sample.name for sample in samples]
-    blocks = [range(start, min(start + store.BLOCK, images)) for start in range(0, images, store.BLOCK)]
+    blocks = [range(start, min(start + part_files.BLOCK, images)) for start in range(0, images, part_files.BLOCK)]
     rng = np.random.default_rng(0)
     for place, item in enumerate(plan.checkpoints):
-        for number, block in zip(store.parts_of(place, images), blocks, strict=True):
+        for number, block in zip(part_files.parts_of(place, images), blocks, strict=True):
             parts.write("predictions", number, [made_studies.prediction_table(item.key, names, block, CLASSES, rng)])
     drawn = drawn_for_chance(samples)
     for place, task in enumerate(tasks(plan)):
-        for number, block in zip(store.parts_of(place, images), blocks, strict=True):
+        for number, block in zip(part_files.parts_of(place, images), blocks, strict=True):
             parts.write("scores", number, _tables(task, names, np.array(block), drawn))
 
 
@@ -79,7 +81,7 @@ def _tables(task: Task, names: list[str], block: np.ndarray, drawn: np.ndarray) 
 def summarise(folder: Path, images: int, resamples: int) -> dict[str, object]:
     """All numbers of the pair and of the comparison of its methods, and the peak memory (KiB) of this process."""
     plan, samples = planned(folder, images)
-    parts = store.Store(folder)
+    parts = part_files.Store(folder)
     comparer = Comparer(plan, read_collected(parts, plan, samples, 2), "all", parts, 2)
     summary = Summary(plan, comparer.collected, comparer, resamples)
     pair, compared = summary.pair(plan.pairs[0], 2), Across(plan, comparer, summary).result(2)

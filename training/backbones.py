@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.config import Model, nearest
 from training.framework import keras
 from training.phantomnet import phantomnet

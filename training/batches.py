@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from harness.images import channels_last
+from harness.images.loading import channels_last
 from training.augment import augment
 from training.config import Augment
 from training.framework import keras

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

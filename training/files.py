@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.errors import CannotEvaluateError
+from harness.common.errors import CannotEvaluateError
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @contextlib.contextmanager

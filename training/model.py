@@ -12,8 +12,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from harness import digests
-from harness.errors import InputError
+from harness.common import provenance
+from harness.common.errors import InputError
 from training import backbones
 from training.config import Model, Phase, nearest
 from training.framework import fresh_session, keras, several_devices
@@ -72,7 +72,7 @@ def copy_weights(source: Any, target: Any, without: tuple[str, ...] = ()) -> set
 
 def weights_digest(model: Any) -> str:
     """The identity of a model's weights, as `run.json` records it."""
-    return digests.weights_digest((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
+    return provenance.weights_digest((weight.path, keras.ops.convert_to_numpy(weight)) for weight in model.weights)
 
 
 def set_trainable(classifier: Any, phase: Phase) -> None:

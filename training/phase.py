@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training import metrics
 from training.backbones import load_model
 from training.batches import ImageBatches, epoch_key

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
-from harness.errors import InputError
-from harness.images import load_grey
+from harness.common.errors import InputError
+from harness.images.loading import load_grey
 from training.samples import Sample
 
 

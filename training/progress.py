@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness.errors import CannotEvaluateError
+from harness.common.errors import CannotEvaluateError
 from training.framework import keras
 
 

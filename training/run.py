@@ -17,8 +17,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-from harness.images import RULE
+from harness.common.errors import InputError
+from harness.images.loading import RULE
 from training import backbones
 from training.config import Config, read_config
 from training.events import write_events

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import InputError
-from harness.images import SUFFIXES
+from harness.common.errors import InputError
+from harness.images.loading import SUFFIXES
 
 COLUMNS = ("file", "class", "group")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.files import write_text
 from training.samples import Sample, read_manifest
 

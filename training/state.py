@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import InputError
+from harness.common.errors import InputError
 from training.files import replacing
 from training.framework import keras
 

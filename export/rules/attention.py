@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from export.emit import Emitter
 from export.engine import OPSETS, Step, define, describe
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 LOWEST = -3e38  # stands for minus infinity in masks
 

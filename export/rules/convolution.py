@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from export.engine import Step, define, describe
 from export.windows import Window, window_of
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def _conv_input(s: Step) -> ir.Value:

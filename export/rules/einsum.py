@@ -7,7 +7,7 @@ from string import ascii_letters
 import onnx_ir as ir
 
 from export.engine import Step, define_variadic, describe
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def _einsum(s: Step, active: frozenset[int]) -> list[ir.Value | None]:

@@ -8,7 +8,7 @@ from math import pi, sqrt
 import onnx_ir as ir
 
 from export.engine import Step, define, define_no_gradient, define_variadic, describe, unbroadcast
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 define_no_gradient("Constant", "ConstantOfShape", "Shape", "Size", "Range", "ArgMax", "ArgMin", "OneHot", "NonZero")
 define_no_gradient("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor")

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from export.engine import Step, define, define_variadic, describe
 from export.rules.resampling import along
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def _transposed_back(s: Step) -> ir.Value:

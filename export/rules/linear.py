@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from export.engine import Step, define, describe, unbroadcast
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def _swapped(s: Step, matrix: ir.Value) -> ir.Value:

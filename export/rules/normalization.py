@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.engine import OPSETS, Step, define, describe
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from export.engine import Step, define, describe
 from export.windows import Window, window_of
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def _average_pool(s: Step) -> ir.Value:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from export.emit import constant_array
 from export.engine import Step, define, describe
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 NOTE = "straight through: a pair passes the cotangent unchanged"
 

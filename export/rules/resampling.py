@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.engine import Step, define, describe
-from harness.errors import InputError
+from harness.common.errors import InputError
 
 
 def along(s: Step, cotangent: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:

@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.errors import InputError
-from harness.statistics import Resampling, holm, interval, mean_of_defined, sign_flip
+from harness.common.errors import InputError
+from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
+from harness.statistics.inference import holm, sign_flip
 from kernels.resize import upsample
 
 SIDE = 256  # pixels of the side of the pictures that boxes are measured in

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from harness.results import ALL, CheckpointResult, Evaluation, MetricSummary, PairResult
-from harness.statistics import Resampling, interval, mean_of_defined
+from harness.results.schema import ALL, CheckpointResult, Evaluation, MetricSummary, PairResult
+from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
 from scripts.study import anatomy, steps
 
 DATA = Path("../shared/cxr5")

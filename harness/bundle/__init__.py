@@ -1,0 +1,1 @@
+"""A model with golden cases for the deployment side: pack it, and verify it there."""

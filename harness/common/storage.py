@@ -1,0 +1,316 @@
+"""Where files lie: a local path, or an address such as `s3://bucket/run` in an object store.
+
+A local place is a `pathlib.Path`. An address, `scheme://...`, is an `Address` with the part of Path's interface that
+is used here, so that the code beside this module reads and writes either. Addresses are opened by `pyarrow.fs` (s3,
+gs, abfs, hdfs) or, where that does not know the scheme, by fsspec. Credentials come from the environment, never from
+the address, which is written into results.
+
+What is written is written whole or not at all: in an object store by one put, elsewhere into a file beside it, which
+is then renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import posixpath
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from harness.common.errors import CannotEvaluateError, InputError, first_line
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+PARTIAL = ".partial"
+WAITS = (0.5, 2.0, 8.0)  # seconds between attempts to read
+WHOLE_PUTS = ("s3", "gcs", "abfs")  # stores in which a file appears when it is closed
+REACHED_BY = ("region", "endpoint_override", "scheme")  # what a query may hold
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """A file or folder behind `scheme://`.
+
+    root: scheme and what stands behind it up to the first slash, the bucket for example; path: the rest, without
+    slashes at its ends; query: how the store is reached, such as `?region=eu-west-1`
+    """
+
+    root: str
+    path: str
+    query: str = ""
+
+    def __str__(self) -> str:
+        return (f"{self.root}/{self.path}" if self.path else self.root) + self.query
+
+    def __truediv__(self, inner: str | Path | Address) -> Address:
+        if isinstance(inner, Address):
+            return inner
+        return Address(self.root, _normal(f"{self.path}/{inner}"), self.query)
+
+    def __rtruediv__(self, _: Path) -> Address:
+        """An address is absolute: relative to a folder it is itself."""
+        return self
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.path).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.path).suffix
+
+    @property
+    def parent(self) -> Address:
+        return Address(self.root, self.path.rpartition("/")[0], self.query)
+
+    def with_name(self, name: str) -> Address:
+        """The neighbour of that name."""
+        return self.parent / name
+
+    def resolve(self) -> Address:
+        """Itself; an address is absolute."""
+        return self
+
+    def exists(self) -> bool:
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        return bool(self._info().is_file)
+
+    def is_dir(self) -> bool:
+        """True for a folder; an object store has one as long as something lies in it."""
+        return self._info().type.name == "Directory"
+
+    def iterdir(self) -> Iterator[Address]:
+        """What lies in the folder, nothing where it is not there."""
+        from pyarrow.fs import FileSelector
+
+        with self._named() as (system, path):
+            found = system.get_file_info(FileSelector(path, allow_not_found=True))
+        return iter([self / info.base_name for info in found])
+
+    def read_bytes(self) -> bytes:
+        """The whole content; raises OSError with the address."""
+        with self._named() as (system, path), system.open_input_stream(path) as stream:
+            return stream.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole content as text; raises OSError with the address."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, content: bytes | memoryview) -> None:
+        """Put the content there, whole."""
+        with self._named() as (system, path):
+            first = path if system.type_name in WHOLE_PUTS else path + PARTIAL
+            with system.open_output_stream(first) as stream:
+                stream.write(content)
+            if first != path:
+                system.move(first, path)
+
+    def open(self, mode: str = "r", encoding: str | None = None, newline: str | None = None) -> Any:
+        """The content, read already, as a binary ("rb") or text stream."""
+        content = io.BytesIO(self.read_bytes())
+        return content if "b" in mode else io.TextIOWrapper(content, encoding=encoding, newline=newline)
+
+    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
+        """Nothing in an object store, where a folder is a common beginning of names; elsewhere the folder."""
+        del parents, exist_ok
+        with self._named() as (system, path):
+            system.create_dir(path, recursive=True)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the file."""
+        if missing_ok and not self.is_file():
+            return
+        with self._named() as (system, path):
+            system.delete_file(path)
+
+    def rmtree(self) -> None:
+        """Remove the folder and all that lies in it, if it is there."""
+        with self._named() as (system, path):
+            system.delete_dir_contents(path, missing_dir_ok=True)
+            if self.is_dir():  # an object store may keep a marker of the folder
+                system.delete_dir(path)
+
+    def _info(self) -> Any:
+        with self._named() as (system, path):
+            return system.get_file_info([path])[0]
+
+    @contextmanager
+    def _named(self) -> Iterator[tuple[FileSystem, str]]:
+        """The file system and the path in it; errors get a number, one line of text, and the address."""
+        try:
+            system, base = _opened(self.root, self.query)
+            yield system, "/".join(filter(None, [base.rstrip("/"), self.path]))
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(self)) from None
+        except OSError as error:
+            raise OSError(error.errno or errno.EIO, first_line(error), str(self)) from error
+
+
+Place = Path | Address
+Found = TypeVar("Found")
+
+
+def place(where: str | os.PathLike[str] | Address) -> Place:
+    """What a user calls a file or folder, as a path or an address.
+
+    :raises InputError: an address with a password, another query than REACHED_BY, or no bucket.
+    """
+    if isinstance(where, Address):
+        return where
+    found = _ADDRESS.fullmatch(os.fspath(where))
+    if found is None:
+        return Path(where)
+    scheme, authority, path, query = found.groups()
+    if scheme.lower() == "file":
+        return Path(path)
+    if ":" in authority.rpartition("@")[0]:
+        raise InputError(f"{scheme}://...: holds a password, and addresses are written into results; leave it to the "
+                         "environment (AWS_ACCESS_KEY_ID, for example)")  # fmt: skip
+    if not authority:
+        raise InputError(f"{where}: names no bucket; write {scheme}://BUCKET/FOLDER")
+    _require_no_secret(f"{scheme}://{authority}", query or "")
+    return Address(f"{scheme}://{authority}", _normal(path), query or "")
+
+
+def _normal(path: str) -> str:
+    """A path without slashes at its ends, `.` and `..`: to an object store these would be names like any other."""
+    return posixpath.normpath(f"/{path.strip('/')}").strip("/")
+
+
+def _require_no_secret(root: str, query: str) -> None:
+    """Refuse what else may stand in a query, keys and tokens for example, without repeating its value."""
+    for part in filter(None, query[1:].split("&")):
+        name = part.partition("=")[0]
+        if name not in REACHED_BY:
+            raise InputError(
+                f"{root}?{name}=...: an address may hold {', '.join(REACHED_BY)} only, since it is written into "
+                "results; leave the rest to the environment (AWS_SECRET_ACCESS_KEY, for example)"
+            )
+
+
+def patiently(where: Place, read: Callable[[], Found]) -> Found:
+    """What `read` finds; where the store fails for a moment, it is asked again after each of WAITS.
+
+    :raises OSError: of LASTING, which say that the file is missing or forbidden: asking again is no use.
+    :raises CannotEvaluateError: any other failure that does not pass. It says nothing about the file.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return read()
+        except LASTING:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # Python has no class of its own for them
+                raise NotADirectoryError(error.errno, error.strerror, str(where)) from None
+            if wait is None:
+                raise CannotEvaluateError(
+                    f"{where}: could not be read in {len(WAITS) + 1} attempts ({error.strerror or first_line(error)}); "
+                    "when the storage answers again, run the same command with --resume (without, if it did not get "
+                    "as far as explaining images)"
+                ) from error
+            time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+_writer = ""
+
+
+def write_as(name: str) -> None:
+    """Name this process as a writer, where it is not the only one that may be writing the same file."""
+    global _writer
+    _writer = f".{name}"
+
+
+def write_bytes(where: Place, content: bytes | memoryview) -> None:
+    """Write a file so that a reader never sees half of it."""
+    if isinstance(where, Address):
+        where.write_bytes(content)
+        return
+    partial = where.with_name(f"{where.name}{_writer}{PARTIAL}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(where)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sweep(folder: Place, *suffixes: str) -> None:
+    """Remove the files of a folder that end so."""
+    files: list[Place] = [*folder.iterdir()]
+    for file in files:
+        if file.suffix in suffixes:
+            file.unlink(missing_ok=True)
+
+
+def remove_folder(where: Place) -> None:
+    """Remove a folder and all that lies in it, if it is there."""
+    if isinstance(where, Address):
+        where.rmtree()
+    else:
+        shutil.rmtree(where, ignore_errors=True)
+
+
+def copy_folder(source: Place, target: Place) -> None:
+    """Copy the files of a folder, locally as links where the file system has them."""
+    if isinstance(source, Path) and isinstance(target, Path):
+        shutil.copytree(source, target, copy_function=_link)
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        write_bytes(target / file.name, file.read_bytes())
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+@functools.cache
+def _opened(root: str, query: str) -> tuple[FileSystem, str]:
+    """The file system of an address, and the path of its root in it."""
+    from pyarrow import ArrowInvalid, ArrowNotImplementedError
+    from pyarrow.fs import FileSystem
+
+    try:
+        return FileSystem.from_uri(root + query)
+    except (ArrowInvalid, ArrowNotImplementedError) as error:
+        if query:
+            raise InputError(f"{root}{query}: not an address that can be opened ({first_line(error)})") from error
+    return _by_fsspec(root)
+
+
+def _by_fsspec(root: str) -> tuple[FileSystem, str]:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    try:
+        from fsspec.core import url_to_fs
+
+        system, base = url_to_fs(root)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{root}: no file system is known for this address ({first_line(error)})") from error
+    return PyFileSystem(FSSpecHandler(system)), base
+
+
+def write_whole(path: Place, text: str) -> None:
+    """Write a text file so that a reader never sees half of it."""
+    write_bytes(path, f"{text}\n".encode())

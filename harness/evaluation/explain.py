@@ -1,0 +1,285 @@
+"""Every image through every checkpoint: predictions and raw maps, of the image and of the image with noise.
+
+Decoding, the ONNX Runtime call and the CAM kernels overlap, each ahead of the next by a batch or two. The result of
+an image does not depend on its neighbours, on the batch size or on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.evaluation.prefetch import ahead
+from harness.images.dataset import UNLABELLED, Records, Sample
+from harness.images.jitter import jittered
+from harness.images.loading import channels_first, load_grey
+from harness.models.session import Explanation, Model
+from harness.results import part_files
+from harness.results.plan import Options, Selection
+from kernels.cam import cams
+from kernels.reasons import Reason
+
+BATCH = 16  # images per call on the CPU
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the work is cut up. On the CPU it changes no number.
+
+    batch: images per call; None: 16 on the CPU, on an accelerator what is fastest there (`best_batch`)
+    """
+
+    batch: int | None = None
+    threads: int = 1
+    strict: bool = False  # stop at the first unreadable image
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is collected of every image, by the labels of CAM layers."""
+
+    layers: Sequence[str]
+    options: Options
+    select: Selection
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some images and their records; `records` are places in the list of all records."""
+
+    samples: Sequence[Sample]
+    images: np.ndarray  # (r,) image of each record, counted within the block
+    classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
+    records: np.ndarray  # (r,)
+    unreadable: Mapping[int, str] = field(default_factory=dict)  # images known as such, by their place, and why
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What one ONNX Runtime call found: the draw of the noise (0: none), the records it belongs to."""
+
+    draw: int
+    rows: np.ndarray
+    found: Explanation
+
+
+@dataclass
+class _Step:
+    """What one ONNX Runtime call works on: decoded images and the class to explain in each."""
+
+    rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
+    samples: Sequence[Sample]  # (n,)
+    greys: np.ndarray  # (n, H, W)
+    noisy: np.ndarray  # (draws, n, H, W)
+    targets: np.ndarray  # (n,)
+
+
+def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str, str]) -> list[Block]:
+    """The images cut into parts, with their records.
+
+    :param unreadable: image -> why, of those that need not be tried: an earlier checkpoint could not read them.
+    """
+    found = []
+    for start in range(0, len(samples), part_files.BLOCK):
+        stop = min(start + part_files.BLOCK, len(samples))
+        rows = records.within(start, stop)
+        places = np.arange(rows.start, rows.stop)
+        some = samples[start:stop]
+        known = {n: unreadable[sample.name] for n, sample in enumerate(some) if sample.name in unreadable}
+        found.append(Block(some, records.images[rows] - start, records.classes[rows], places, known))
+    return found
+
+
+def collect_block(
+    key: str,
+    model: Model,
+    block: Block,
+    wanted: Wanted,
+    running: Running,
+    progress: Progress,
+) -> tuple[pa.Table, list[pa.Table]]:
+    """Predictions and maps of one checkpoint for one block: a table, and the row groups of another.
+
+    :raises InputError: an unreadable image, where `running.strict`.
+    """
+    logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
+    errors: dict[int, str] = {}
+    classes = block.classes.copy()
+    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    place = {sample.name: number for number, sample in enumerate(block.samples)}
+    for step, found, explained in _explained(model, block, wanted, running, errors):
+        for sample, row in zip(step.samples, found, strict=True):
+            logits[place[sample.name]] = row
+        unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
+        if len(unlabelled):
+            classes[unlabelled] = model.metadata.decisions(found).argmax(axis=1)
+        for name, (rows, *result) in explained.items():
+            maps.setdefault(name, []).append((rows, *result))
+        progress(len(set(step.samples)))
+    progress(len(errors))
+    named = replace(block, classes=classes)
+    tables = [_map_table(key, name, named, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
+    return _prediction_table(key, block, model.metadata.classes, logits, errors), tables
+
+
+def _outputs(model: Model) -> int:
+    return 1 if model.metadata.score_kind == "binary" else len(model.metadata.classes)
+
+
+def _explained(
+    model: Model, block: Block, wanted: Wanted, running: Running, errors: dict[int, str]
+) -> Iterator[tuple[_Step, np.ndarray, dict]]:
+    """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
+    rows, size, batch = _rows(block), model.metadata.input_size, running.batch or BATCH
+    decoded = ahead(
+        lambda start: _load(block, rows[start : start + batch], size, wanted.options, running.strict),
+        range(0, len(rows), batch),
+        depth=2 * running.threads,
+        threads=running.threads,
+    )
+
+    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, np.ndarray, list]:
+        step, wrong = loaded
+        errors.update(wrong)
+        return (step, *_explain(model, step, wanted)) if len(step.rows) else (step, np.empty(0), [])
+
+    for step, logits, calls in ahead(run, decoded, depth=1):
+        if len(step.rows):
+            yield step, logits, _reduce(calls, wanted.options.methods, running.threads)
+
+
+def _rows(block: Block) -> list[list[tuple[int, int]]]:
+    """Per image its (image, record) pairs, both counted within the block; -1 where an image has no record."""
+    found: list[list[tuple[int, int]]] = [[] for _ in block.samples]
+    for record, image in enumerate(block.images):
+        found[image].append((int(image), record))
+    return [pairs or [(image, -1)] for image, pairs in enumerate(found)]
+
+
+def _load(
+    block: Block, batch: Sequence[list[tuple[int, int]]], size: tuple[int, int], options: Options, strict: bool
+) -> tuple[_Step, dict[int, str]]:
+    """The decoded images of a batch, with and without noise, and what is wrong with those that cannot be read."""
+    greys: dict[int, np.ndarray] = {}
+    wrong: dict[int, str] = {}
+    for image, _ in (pairs[0] for pairs in batch):
+        try:
+            greys[image] = _decoded(block, image, size)
+        except InputError as error:
+            if strict:
+                raise
+            wrong[image] = str(error)
+    kept = [pair for pairs in batch for pair in pairs if pair[0] in greys]
+    rows = np.array([record for _, record in kept], np.int64)
+    targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
+    samples = [block.samples[image] for image, _ in kept]
+    pictures = np.stack([greys[image] for image, _ in kept]) if kept else np.zeros((0, *size), np.float32)
+    return _Step(rows, samples, pictures, _noisy(pictures, samples, options), targets), wrong
+
+
+def _noisy(pictures: np.ndarray, samples: Sequence[Sample], options: Options) -> np.ndarray:
+    """(draws, n, H, W): made where images are decoded, so that nothing waits for it."""
+    noisy = np.empty((options.jitter, *pictures.shape), np.float32)
+    for draw, made in enumerate(noisy, start=1):
+        for grey, sample, place in zip(pictures, samples, made, strict=True):
+            place[:] = jittered(grey, sample.name, draw, options.seed)
+    return noisy
+
+
+def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
+    if image in block.unreadable:
+        raise InputError(block.unreadable[image])
+    return load_grey(block.samples[image].path, size)
+
+
+def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[_Call]]:
+    """(logits, calls): the images themselves, then with noise where they may be compared."""
+    maps = wanted.options.methods if wanted.options.maps == "graph" else ()
+    clean = model.explain(channels_first(step.greys), step.targets, wanted.layers, maps)
+    broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
+    if len(broken):
+        name = step.samples[int(broken[0])].name
+        raise CannotEvaluateError(f"{model.graph.path}: its logits for {name!r} are not finite; check the model")
+    decided = model.metadata.decisions(clean.logits)
+    targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
+    calls = [_Call(0, step.rows, clean)]
+    compared = step.rows >= 0
+    if wanted.select == "true-positive":
+        compared = compared & decided[np.arange(len(targets)), targets]
+    if compared.any():
+        for draw, greys in enumerate(step.noisy, start=1):
+            found = model.explain(channels_first(greys[compared]), targets[compared], wanted.layers, maps)
+            calls.append(_Call(draw, step.rows[compared], found))
+    return clean.logits, calls
+
+
+def _reduce(calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
+    """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
+    found = {}
+    for call in calls:
+        kept = call.rows >= 0
+        for (layer, method), maps in call.found.maps.items():
+            found[layer, method, call.draw] = (call.rows[kept], *_judged(method, maps[kept]))
+        for layer, (activations, gradients) in call.found.layers.items():
+            for method, result in cams(methods, activations[kept], gradients[kept], threads).items():
+                found[layer, method, call.draw] = (call.rows[kept], *result)
+    return found
+
+
+def _judged(method: str, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Maps (n, h, w) that a graph made, and why some are undefined: there they are not finite.
+
+    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one.
+    """
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    reason = Reason.SINGULAR_ALPHA if method == "gradcam++" else Reason.NON_FINITE
+    maps = np.where(finite[:, None, None], maps, np.float32(np.nan))
+    return maps, np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)
+
+
+def _prediction_table(
+    key: str, block: Block, names: Sequence[str], logits: np.ndarray, errors: dict[int, str]
+) -> pa.Table:
+    samples, count = block.samples, len(block.samples)
+    labels = [None if sample.labels is None else [names[label] for label in sample.labels] for sample in samples]
+    columns = {
+        "checkpoint": part_files.text(key, count),
+        "image": part_files.coded(np.arange(count), [sample.name for sample in samples]),
+        "group": part_files.coded(np.arange(count), [sample.group for sample in samples]),
+        "labels": pa.array(labels, pa.list_(pa.string())),
+        "logits": pa.array([None if n in errors else row for n, row in enumerate(logits)], pa.list_(pa.float32())),
+        "error": pa.array([errors.get(n) for n in range(count)], pa.string()),
+    }
+    return pa.table(columns, schema=part_files.SCHEMAS["predictions"])
+
+
+def _map_table(
+    key: str,
+    name: tuple[str, str, int],
+    block: Block,
+    classes: Sequence[str],
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> pa.Table:
+    (layer, method, draw), (rows, maps, codes) = name, (np.concatenate(part) for part in zip(*parts, strict=True))
+    count, height, width = maps.shape
+    offsets = np.arange(count + 1, dtype=np.int32) * (height * width)
+    columns = {
+        "checkpoint": part_files.text(key, count),
+        "layer": part_files.text(layer, count),
+        "method": part_files.text(method, count),
+        "draw": np.full(count, draw, np.int32),
+        "record": block.records[rows].astype(np.int32),
+        "image": part_files.coded(block.images[rows], [sample.name for sample in block.samples]),
+        "class": part_files.coded(block.classes[rows], list(classes)),
+        "reason": part_files.reasons(codes),
+        "height": np.full(count, height, np.int32),
+        "width": np.full(count, width, np.int32),
+        "map": pa.ListArray.from_arrays(offsets, pa.array(maps.ravel())),
+    }
+    return pa.table(columns, schema=part_files.SCHEMAS["maps"])

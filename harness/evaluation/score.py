@@ -1,0 +1,235 @@
+"""From stored maps to scores: what a pair scores, what chance would score, and what noise alone does.
+
+Nothing here runs a model. Per layer and method there are three kinds of comparison, each written to `scores/`:
+
+- a pair of checkpoints: `observed` (image i before and after) and `chance` (image i before, image j after, of the
+  same class and another patient, as `harness.statistics.chance` draws them; of more than SAMPLE records for a
+  sample of them only);
+- a checkpoint with itself: `jitter` (the image, and the image with noise, moved by a pixel and moved back);
+- two trainings of one phase: `replicate`.
+
+A part is computed from the maps of its own block and, for chance, from those of the sample, so memory does not grow
+with the number of images, and any part can be computed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from harness.common.errors import InputError
+from harness.images.jitter import shift_of
+from harness.results import part_files
+from harness.results.part_files import Store
+from harness.results.plan import Plan, Selection
+from harness.results.reader import NOT_COMPARED, Collected, Maps, Scores, Task, maps_of_rows, selected
+from harness.results.vocabulary import COLUMNS, CONCENTRATION, SHIFTS, STABILITY
+from harness.statistics.chance import SAMPLE, derangements, sampled
+from kernels.metrics import pair_metrics
+from kernels.partners import mean_over_draws, partner_metrics
+from kernels.scoring import PairScores
+
+Reference = Literal["observed", "chance", "jitter", "replicate"]
+
+
+@dataclass(frozen=True)
+class Unrelated:
+    """The records of a pair that get a chance level, ascending (n,), and their partners (draws, n), counted in them."""
+
+    records: np.ndarray
+    partners: np.ndarray
+
+
+class Comparer:
+    """Computes the parts of comparisons from the stored maps, and reads their scores back."""
+
+    def __init__(self, plan: Plan, collected: Collected, select: Selection, folder: Store, threads: int) -> None:
+        self.plan = plan
+        self.collected = collected
+        self.select = select
+        self.store = folder
+        self.threads = threads
+        self.blocks = len(self.numbers(0))  # parts of a task
+        self._unrelated: dict[str, Unrelated] = {}
+        self._partners: tuple[tuple[str, ...], Maps] | None = None
+
+    @cached_property
+    def selections(self) -> dict[str, np.ndarray]:
+        """Pair -> (R,) records that are compared; two replicates are compared on every image."""
+        logits, records = self.collected.logits, self.collected.records
+        return {
+            pair.name: selected(
+                self.plan.by_key[pair.after].graph.metadata,
+                records,
+                logits[self.plan.place(pair.before)],
+                logits[self.plan.place(pair.after)],
+                "all" if pair.kind == "replicates" else self.select,
+            )
+            for pair in self.plan.pairs
+        }
+
+    def numbers(self, task: int) -> range:
+        """The numbers of the parts that hold a task's scores."""
+        return part_files.parts_of(task, len(self.collected.samples))
+
+    def score(self, task: Task, block: int) -> Iterator[pa.Table]:
+        """The tables of one part, one per reference; they depend on nothing but plan, predictions and maps."""
+        within = self.collected.records.within(block * part_files.BLOCK, (block + 1) * part_files.BLOCK)
+        rows = np.arange(len(self.collected.records))[within]
+        for reference, records, scores in (self._jitter if task.kind == "jitter" else self._pair)(task, rows):
+            yield self._table(task, reference, records, scores)
+
+    def read(self, number: int, reference: Reference, names: Sequence[str] | None = None) -> Scores:
+        """The stored scores of one reference of a task: all its metrics, or those of `names`."""
+        columns = COLUMNS if reference == "observed" else STABILITY
+        names = columns if names is None else tuple(names)
+        places = [columns.index(name) for name in names]
+        shape = (len(self.collected.records), len(names))
+        values, codes = np.full(shape, np.nan), np.full(shape, NOT_COMPARED, np.uint8)
+        for rows in self.store.scan("scores", self.numbers(number), ["record", "value", "reason"], reference=reference):
+            records = rows["record"].to_numpy()[:: len(columns)]
+            values[records] = rows["value"].to_numpy().reshape(-1, len(columns))[:, places]
+            codes[records] = part_files.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
+        return Scores(names, values, codes)
+
+    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
+        """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
+        raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
+        numbers = part_files.parts_of(checkpoint, len(self.collected.samples))
+        parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
+        columns = ["record", "reason", "height", "width", "map"]
+        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):
+            stored = rows["record"].to_numpy()
+            _, mine, there = np.intersect1d(records, stored, assume_unique=True, return_indices=True)
+            if len(mine):
+                found = maps_of_rows(rows)[there]
+                raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw
+                raw[mine] = found
+                codes[mine] = part_files.reason_codes(rows["reason"])[there]
+        return Maps(np.zeros((len(records), 1, 1), np.float32) if raw is None else raw, codes)
+
+    def _pair(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+        """(reference, records, scores) of a pair of checkpoints."""
+        chosen = rows[self.selections[task.name][rows]]
+        before, after = (self.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
+        self._require_maps(chosen, before, after)
+        reasons = {"before_reasons": before.codes, "after_reasons": after.codes}
+        scores = pair_metrics(before.raw, after.raw, self.threads, **reasons, size=self.plan.options.map_size)
+        observed = with_shifts(scores)
+        if task.pair is not None and task.pair.kind == "replicates":
+            yield "replicate", chosen, only(observed, STABILITY)
+            return
+        yield "observed", chosen, observed
+        if self.plan.options.chance:
+            yield self._chance(task, chosen, before)
+
+    def _require_maps(self, chosen: np.ndarray, *sides: Maps) -> None:
+        """Refuse maps that lack a record which is to be compared."""
+        lost = np.flatnonzero(np.any([side.codes == NOT_COMPARED for side in sides], axis=0))
+        if len(lost):
+            name = self.collected.samples[self.collected.records.images[chosen[lost[0]]]].name
+            raise InputError(f"{self.store.folder}: its maps hold none of {name!r}, which was read; evaluate anew")
+
+    def _chance(self, task: Task, chosen: np.ndarray, before: Maps) -> tuple[Reference, np.ndarray, PairScores]:
+        """What those of the records that are in the sample score against unrelated ones."""
+        unrelated = self.unrelated(task.name)
+        _, mine, drawn = np.intersect1d(chosen, unrelated.records, assume_unique=True, return_indices=True)
+        left, right = before.of(mine), self._partners_of(task)
+        mixed = partner_metrics(
+            left.raw,
+            right.raw,
+            unrelated.partners[:, drawn],
+            self.threads,
+            before_reasons=left.codes,
+            after_reasons=right.codes,
+            size=self.plan.options.map_size,
+        )
+        return "chance", chosen[mine], mean_over_draws(only(with_shifts(mixed), STABILITY))
+
+    def _jitter(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+        """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
+        place = task.before, task.layer, task.method
+        draws = range(1, self.plan.options.jitter + 1)
+        rows = rows[self.collected.readable[self.collected.records.images[rows]]]
+        noisy = [self.maps(*place, rows, draw) for draw in draws]
+        inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
+        clean = self.maps(*place, rows[inside])
+        height, width = task.checkpoint.graph.metadata.input_size
+        scores = partner_metrics(
+            clean.raw,
+            np.concatenate([maps.raw[inside] for maps in noisy]),
+            np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
+            self.threads,
+            before_reasons=clean.codes,
+            after_reasons=np.concatenate([maps.codes[inside] for maps in noisy]),
+            size=self.plan.options.map_size,
+            shifts=[(down / height, right / width) for down, right in map(shift_of, draws)],
+        )
+        yield "jitter", rows[inside], mean_over_draws(only(with_shifts(scores), STABILITY))
+
+    def unrelated(self, pair: str) -> Unrelated:
+        """Whom the records of a pair meet by chance."""
+        if pair not in self._unrelated:
+            self._unrelated[pair] = self._draw(np.flatnonzero(self.selections[pair]))
+        return self._unrelated[pair]
+
+    def _draw(self, chosen: np.ndarray) -> Unrelated:
+        records, samples, options = self.collected.records, self.collected.samples, self.plan.options
+
+        def described(rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+            images = [samples[image] for image in records.images[rows]]
+            return [image.name for image in images], records.classes[rows], [image.group for image in images]
+
+        drawn = chosen[sampled(*described(chosen), options.seed, SAMPLE)]
+        return Unrelated(drawn, derangements(*described(drawn), options.chance, options.seed))
+
+    def _partners_of(self, task: Task) -> Maps:
+        """The maps after of the sample, kept while the parts of one task are computed."""
+        place = task.name, task.layer, task.method
+        if self._partners is None or self._partners[0] != place:
+            records = self.unrelated(task.name).records
+            self._partners = place, self.maps(task.after, task.layer, task.method, records)
+        return self._partners[1]
+
+    def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
+        """The long form: one row per record and metric."""
+        width, count = len(scores.names), len(rows) * len(scores.names)
+        samples, records = self.collected.samples, self.collected.records
+        images, place = np.unique(records.images[rows], return_inverse=True)
+        checkpoint = task.checkpoint
+        columns = {
+            "record": np.repeat(rows, width).astype(np.int32),
+            "image": part_files.coded(np.repeat(place, width), [samples[image].name for image in images]),
+            "group": part_files.coded(np.repeat(place, width), [samples[image].group for image in images]),
+            "class": part_files.coded(np.repeat(records.classes[rows], width), self.plan.classes),
+            "pair": part_files.text(task.name, count),
+            "architecture": part_files.text(checkpoint.architecture, count),
+            "phase": part_files.text(checkpoint.phase, count),
+            "replicate": np.full(count, checkpoint.replicate, np.int32),
+            "layer": part_files.text(task.layer, count),
+            "method": part_files.text(task.method, count),
+            "reference": part_files.text(reference, count),
+            "metric": part_files.coded(np.tile(np.arange(width), len(rows)), scores.names),
+            "value": scores.values.ravel(),
+            "reason": part_files.reasons(scores.reasons.ravel()),
+        }
+        return pa.table(columns, schema=part_files.SCHEMAS["scores"])
+
+
+def with_shifts(scores: PairScores) -> PairScores:
+    """The scores with |change| of every concentration metric as further columns."""
+    changes = [scores.column(f"{name}_change") for name in CONCENTRATION]
+    values = np.concatenate([scores.values, np.stack([np.abs(value) for value, _ in changes], axis=-1)], axis=-1)
+    codes = np.concatenate([scores.reasons, np.stack([code for _, code in changes], axis=-1)], axis=-1)
+    return PairScores((*scores.names, *SHIFTS), values, codes)
+
+
+def only(scores: PairScores, names: Sequence[str]) -> PairScores:
+    """Some columns of the scores."""
+    places = [scores.names.index(name) for name in names]
+    return PairScores(tuple(names), scores.values[..., places], scores.reasons[..., places])

@@ -1,0 +1,320 @@
+"""From stored scores to numbers: means, spreads, intervals, references, counts of what is undefined.
+
+Scores are read a few metrics at a time, as many as HELD has room for, so that memory holds a few numbers per record
+however many metrics, layers, methods and pairs there are. What the bootstrap draws are sums over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from harness.evaluation.classification import Classification
+from harness.evaluation.score import Comparer
+from harness.results.plan import Pair, Plan
+from harness.results.reader import Collected, Scores, Task, tasks
+from harness.results.schema import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
+from harness.results.vocabulary import COLUMNS, DIRECTIONS, SHIFTS, STABILITY
+from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
+from harness.statistics.inference import stability_index
+from kernels.metrics import METRICS
+from kernels.pairwise import consistency
+from kernels.reasons import Reason, tally
+from kernels.resize import upsample
+from kernels.scoring import StableIs
+
+CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
+CONSISTENCY_LIMIT = 1000  # images per class
+HELD = 2**24  # scores that are held at a time: 128 MB
+Intervals = dict[Literal["q05", "median", "q95"], tuple[float, float]]
+FloorKind = Literal["jitter", "replicate"]
+
+OVERLAPS = tuple(name for name, record in METRICS.items() if record.is_overlap)
+_STABLE_IS: dict[str, StableIs] = {
+    **{column: record.stable_is for record in METRICS.values() for column in record.columns},
+    **dict.fromkeys(SHIFTS, "low"),
+}
+
+
+@dataclass(frozen=True)
+class _Read:
+    """Some metrics of one task over all records.
+
+    chance: None where there is none; weights (R,): how many records each stands for that has a chance level, None
+    where all have one; floor (R, S): of the metrics `stable`, None where there is none
+    """
+
+    observed: Scores
+    stable: tuple[str, ...]
+    chance: Scores | None
+    weights: np.ndarray | None
+    floor: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Values (n, C) of some metrics, with the draws of their patients."""
+
+    names: Sequence[str]
+    values: np.ndarray
+    resampling: Resampling
+
+
+class Summary:
+    """Computes the numbers of a result from what is stored. Everything shares the same draws of patients."""
+
+    def __init__(self, plan: Plan, collected: Collected, comparer: Comparer, resamples: int) -> None:
+        self.plan = plan
+        self.collected = collected
+        self.comparer = comparer
+        groups = np.array([sample.group for sample in collected.samples])
+        self.by_record = Resampling(groups[collected.records.images], plan.options.seed, resamples)
+        self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
+        self.tasks = tasks(plan)
+
+    @cached_property
+    def scopes(self) -> list[tuple[str, np.ndarray]]:
+        """(name, records (R,) bool): all, then each class that has a record."""
+        classes = self.collected.records.classes
+        named = [(name, classes == index) for index, name in enumerate(self.plan.classes)]
+        return [(ALL, np.ones(len(classes), bool)), *((name, mask) for name, mask in named if mask.any())]
+
+    def pair(self, pair: Pair, threads: int) -> PairResult:
+        """All numbers of one pair."""
+        assert pair.kind != "replicates"
+        before, after = self.plan.place(pair.before), self.plan.place(pair.after)
+        chosen = self.comparer.selections[pair.name]
+        return PairResult(
+            name=pair.name,
+            before=pair.before,
+            after=pair.after,
+            kind=pair.kind,
+            architecture=pair.architecture,
+            replicate=pair.replicate,
+            selected=int(chosen.sum()),
+            selected_patients=len(np.unique(self.by_record.patient[chosen])),
+            floor=self._floor_kind(pair),
+            agreement=self.classification.agreement(before, after),
+            change=self.classification.changes(before, after),
+            equivalence=self.classification.equivalences(pair.name, [before], [after]),
+            metrics=list(self._metrics(pair, threads)),
+        )
+
+    def consistency(self, checkpoint: int, threads: int) -> list[Consistency]:
+        """Per layer, method and class."""
+        weights = self.classification.probabilities(checkpoint)
+        images = self.collected.records.images
+        explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[images]
+        drawn = {scope: self._few(np.flatnonzero(mask & explained)) for scope, mask in self.scopes[1:]}
+        found = []
+        for layer in self.plan.layers:
+            for method in self.plan.options.methods:
+                maps = self.comparer.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
+                ends = np.cumsum([len(records) for records in drawn.values()])
+                for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
+                    value, reason, n = self._consistency(own, records, weights, threads)
+                    found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
+        return found
+
+    def observed(self, pair: Pair, layer: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Method -> values (R, metrics) of a pair at one layer."""
+        return {
+            item.method: self.comparer.read(part, "observed", names).values
+            for part, item in self._tasks_of(pair)
+            if item.layer == layer
+        }
+
+    def _consistency(
+        self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
+    ) -> tuple[float, str | None, int]:
+        """(value, reason, n) over the maps of some records of a class."""
+        images, classes = self.collected.records.images[records], self.collected.records.classes[records]
+        large = upsample(maps, CONSISTENCY_SIZE, threads)
+        found = consistency(large, weights[images, classes], CONSISTENCY_LIMIT, threads=threads)
+        reason = None if found.reason == Reason.DEFINED else found.reason.label
+        return found.value, reason, found.n
+
+    def _few(self, records: np.ndarray) -> np.ndarray:
+        """A seeded sample of the records of a class."""
+        return np.sort(np.random.default_rng(self.plan.options.seed).permutation(records)[:CONSISTENCY_LIMIT])
+
+    def _tasks_of(self, pair: Pair) -> list[tuple[int, Task]]:
+        return [(part, item) for part, item in enumerate(self.tasks) if item.pair == pair]
+
+    def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
+        def summarise(numbered: tuple[int, Task]) -> list[MetricSummary]:
+            groups = [self._scopes(pair, *numbered, names) for names in groups_of(COLUMNS, self.by_record.images)]
+            return [item for scope in zip(*groups, strict=True) for items in scope for item in items]
+
+        room = max(1, HELD // (self.by_record.images * len(COLUMNS)))  # tasks that are held at a time
+        with ThreadPoolExecutor(min(threads, room)) as pool:
+            for found in pool.map(summarise, self._tasks_of(pair)):
+                yield from found
+
+    def _scopes(self, pair: Pair, part: int, task: Task, names: tuple[str, ...]) -> list[list[MetricSummary]]:
+        """Per scope the summaries of some metrics."""
+        observed, stable = self.comparer.read(part, "observed", names), tuple(n for n in names if n in STABILITY)
+        chance = self.comparer.read(part, "chance", stable) if stable else None
+        chance = chance if chance is not None and chance.compared.any() else None
+        weights = self._weights(observed, chance) if chance is not None else None
+        read = _Read(observed, stable, chance, weights, self._floor(pair, task, stable))
+        return [list(self._scope(task, scope, mask, read)) for scope, mask in self.scopes]
+
+    def _weights(self, observed: Scores, chance: Scores) -> np.ndarray | None:
+        """(R,) how many compared records of its class each record stands for that was drawn for a chance level."""
+        classes = self.collected.records.classes
+        compared, drawn = (
+            np.bincount(classes[scores.compared], minlength=len(self.plan.classes)) for scores in (observed, chance)
+        )
+        return None if (compared == drawn).all() else (compared / np.maximum(drawn, 1))[classes]
+
+    def _floor_kind(self, pair: Pair) -> FloorKind | None:
+        if any(self._is_replicate(item, pair) for item in self.tasks):
+            return "replicate"
+        return "jitter" if self.plan.options.jitter else None
+
+    def _floor(self, pair: Pair, task: Task, names: tuple[str, ...]) -> np.ndarray | None:
+        """(R, S) floor of every record: the mean over the replicates of the phase, or over the noise of both sides."""
+        kind = self._floor_kind(pair)
+        if kind is None or not names:
+            return None
+        sides = (task.before, task.after)
+        parts = [
+            part
+            for part, item in enumerate(self.tasks)
+            if (item.layer, item.method) == (task.layer, task.method)
+            and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
+        ]
+        return mean_of_defined(np.stack([self.comparer.read(part, kind, names).values for part in parts]))
+
+    @staticmethod
+    def _is_replicate(item: Task, pair: Pair) -> bool:
+        """True for two trainings of the phase in which the pair ends."""
+        other = item.pair
+        return other is not None and other.kind == "replicates" and other.architecture == pair.architecture
+
+    def _scope(self, task: Task, scope: str, mask: np.ndarray, read: _Read) -> Iterator[MetricSummary]:
+        rows = np.flatnonzero(mask & read.observed.compared)
+        names, values, codes = read.observed.names, read.observed.values[rows], read.observed.codes[rows]
+        own = _Sample(names, values, self.by_record.of(rows))
+        found = self._references(rows, read) | {"estimate": own, "vanished_rate": _vanished(own, codes)}
+        estimates = self._estimates(found)
+        intervals, indices = self._quantile_intervals(own), self._indices(rows, read)
+        patients = own.resampling.n_patients(values)
+        for column, name in enumerate(names):
+            defined = values[np.isfinite(values[:, column]), column]
+            q05, q25, median, q75, q95 = _quantiles(defined)
+            yield MetricSummary(
+                layer=task.layer,
+                method=task.method,
+                scope=scope,
+                metric=name,
+                stable_is=_STABLE_IS[name],
+                n=len(defined),
+                n_patients=int(patients[column]),
+                undefined=_undefined(codes[:, column]),
+                vanished=int((codes[:, column] == Reason.VANISHED).sum()),
+                sd=defined.std(ddof=1) if len(defined) > 1 else None,
+                q05=q05,
+                q25=q25,
+                median=median,
+                q75=q75,
+                q95=q95,
+                intervals=intervals.get(name, {}),
+                index=indices.get(name),
+                estimate=estimates["estimate"][name],
+                vanished_rate=estimates["vanished_rate"].get(name),
+                chance=estimates.get("chance", {}).get(name),
+                floor=estimates.get("floor", {}).get(name),
+            )
+
+    def _references(self, rows: np.ndarray, read: _Read) -> dict[str, _Sample]:
+        """Chance and floor of some records, as far as there are any."""
+        found = {}
+        if read.chance is not None:
+            drawn, resampling = self._drawn(rows, read, read.chance)
+            found["chance"] = _Sample(read.stable, read.chance.values[drawn], resampling)
+        if read.floor is not None:
+            found["floor"] = _Sample(read.stable, read.floor[rows], self.by_record.of(rows))
+        return found
+
+    def _drawn(self, rows: np.ndarray, read: _Read, chance: Scores) -> tuple[np.ndarray, Resampling]:
+        """Those of the records that have a chance level, defined or not, and the draws of their patients."""
+        drawn = rows[chance.compared[rows]]
+        return drawn, self.by_record.of(drawn, None if read.weights is None else read.weights[drawn])
+
+    def _indices(self, rows: np.ndarray, read: _Read) -> dict[str, IndexResult]:
+        """Metric -> stability index over the records that have a chance level."""
+        if read.chance is None or read.floor is None:
+            return {}
+        drawn, resampling = self._drawn(rows, read, read.chance)
+        own = read.observed.values[drawn][:, [read.observed.names.index(name) for name in read.stable]]
+        directions = [DIRECTIONS[name] for name in read.stable]
+        indices = stability_index(resampling, own, read.chance.values[drawn], read.floor[drawn], directions)
+        sampled = len(drawn) if len(drawn) < len(rows) else None
+        return {
+            name: IndexResult(**asdict(index), sampled=sampled)
+            for name, index in zip(read.stable, indices, strict=True)
+        }
+
+    def _quantile_intervals(self, own: _Sample) -> dict[str, Intervals]:
+        """Metric -> interval of q05, median and q95, where there are patients enough."""
+        names = [name for name in own.names if name in STABILITY]
+        values = own.values[:, [own.names.index(name) for name in names]]
+        draws, patients = own.resampling.quantiles(values, (0.05, 0.5, 0.95)), own.resampling.n_patients(values)
+        found: dict[str, Intervals] = {}
+        for column, metric in enumerate(names):
+            ends = [interval(draws[:, column, place], int(patients[column])) for place in range(3)]
+            if not any(end.reason for end in ends):
+                low, middle, high = ((end.low, end.high) for end in ends)
+                found[metric] = {"q05": low, "median": middle, "q95": high}
+        return found
+
+    def _estimates(self, samples: dict[str, _Sample]) -> dict[str, dict[str, Estimate]]:
+        """Mean and interval of every metric of some samples, all from the same draws."""
+        sums = [sample.resampling.sums(sample.values) for sample in samples.values()]
+        distributions = self.by_record.means_of(sums)
+        return {
+            kind: dict(zip(sample.names, _estimated(sample, table.n_patients, draws), strict=True))
+            for (kind, sample), table, draws in zip(samples.items(), sums, distributions, strict=True)
+        }
+
+
+def groups_of(names: Sequence[str], records: int) -> Iterator[tuple[str, ...]]:
+    """Metrics, as many at a time as there is room for with so many records."""
+    each = max(1, HELD // max(1, records))
+    for start in range(0, len(names), each):
+        yield tuple(names[start : start + each])
+
+
+def _vanished(own: _Sample, codes: np.ndarray) -> _Sample:
+    """1 where the evidence of a compared image vanished, 0 where not."""
+    names = [name for name in own.names if name in OVERLAPS]
+    columns = [own.names.index(name) for name in names]
+    return _Sample(names, (codes[:, columns] == Reason.VANISHED).astype(np.float64), own.resampling)
+
+
+def _estimated(sample: _Sample, patients: np.ndarray, draws: np.ndarray) -> Iterator[Estimate]:
+    for column, n, distribution in zip(sample.values.T, patients.tolist(), draws.T, strict=True):
+        ends = interval(distribution, n)
+        centre = mean(column, sample.resampling.weights)
+        yield Estimate(mean=centre, low=ends.low, high=ends.high, reason=ends.reason)
+
+
+def _is_noise(item: Task, sides: tuple[int, int]) -> bool:
+    return item.kind == "jitter" and item.before in sides
+
+
+def _quantiles(values: np.ndarray) -> list[float | None]:
+    if not values.size:
+        return [None] * 5
+    return [float(value) for value in np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])]
+
+
+def _undefined(codes: np.ndarray) -> dict[str, int]:
+    return {reason.label: n for reason, n in tally(codes).items() if reason.is_undefined}

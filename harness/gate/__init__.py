@@ -1,0 +1,1 @@
+"""A result is judged by a policy, for people and for continuous integration."""

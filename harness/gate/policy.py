@@ -1,0 +1,187 @@
+"""A policy: the rules by which a gate judges an evaluation, read from TOML and checked.
+
+A rule names a metric, where to look (method, layer, scope, pair), a statistic of it, a bound, and how sure the gate
+has to be. What no result could ever satisfy or violate is refused when the policy is read.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.common.errors import InputError
+from harness.common.validation import complaint, did_you_mean
+from harness.results.vocabulary import COLUMNS, SHIFTS, STABILITY
+from kernels.cam import METHODS
+from kernels.metrics import METRICS
+
+FORMAT = 1
+QUALITIES = ("accuracy", "auc", "ece")
+MAP_STATISTICS = ("mean", "median", "p05", "p95", "index", "vanished-rate")
+QUALITY_STATISTICS = ("value", "change")
+ALL, EACH, WORST = "all", "each-class", "worst-class"
+
+Mode = Literal["surely-good", "surely-bad", "point"]
+Severity = Literal["fail", "warn"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Requirements(_Config):
+    """What a result must have before any rule is judged."""
+
+    min_images: int = Field(default=30, ge=1)
+    min_patients: int = Field(default=20, ge=1)
+    max_undefined: float = Field(default=0.01, ge=0, le=1)
+
+
+class Rule(_Config):
+    """One bound on one statistic.
+
+    scope: `all`, `each-class` (a case per class), `worst-class`, or the name of a class
+    min, max: bounds on the statistic
+    max_worsening, max_relative_worsening: how much worse than the baseline's value it may be; which way is worse is
+        known from the metric
+    mode: `surely-good`: the interval's bad end must pass; `point`: the value must; `surely-bad`: only its good end
+    """
+
+    metric: str
+    method: str | None = None
+    layer: str | None = None
+    pair: str | None = None
+    scope: str = ALL
+    statistic: str
+    min: float | None = None
+    max: float | None = None
+    max_worsening: float | None = Field(default=None, ge=0)
+    max_relative_worsening: float | None = Field(default=None, ge=0)
+    mode: Mode = "surely-good"
+    severity: Severity = "fail"
+    max_undefined: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def is_quality(self) -> bool:
+        """True for a rule on predictions, False for one on maps."""
+        return self.metric in QUALITIES
+
+    @property
+    def direction(self) -> int:
+        """+1 where a higher statistic is better, -1 where a lower one is, 0 where it should stay near zero."""
+        if self.statistic == "index":
+            return 1
+        if self.statistic == "vanished-rate":
+            return -1
+        if self.is_quality:
+            return -1 if self.metric == "ece" else 1
+        return 0 if self.metric not in STABILITY else -1 if self.metric in SHIFTS else METRICS[self.metric].direction
+
+    @property
+    def needs_baseline(self) -> bool:
+        return self.max_worsening is not None or self.max_relative_worsening is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Rule:
+        _known(self.metric, (*COLUMNS, *QUALITIES), "metric")
+        if self.is_quality:
+            _known(self.statistic, QUALITY_STATISTICS, f"statistic of {self.metric}")
+            if self.method or self.layer or self.scope != ALL:
+                raise ValueError(f"{self.metric} is of the predictions: it takes no method, layer or scope")
+        else:
+            _known(self.statistic, MAP_STATISTICS, "statistic")
+            if self.method is None or self.layer is None:
+                raise ValueError(f"a rule on {self.metric} names its method and its layer")
+            _known(self.method, METHODS, "CAM method")
+            self._check_statistic()
+        self._check_bounds()
+        return self
+
+    def _check_statistic(self) -> None:
+        if self.statistic == "index" and self.metric not in STABILITY:
+            raise ValueError(f"{self.metric} has no stability index; {did_you_mean(self.metric, STABILITY)} has")
+        if self.statistic == "vanished-rate" and not (self.metric in METRICS and METRICS[self.metric].is_overlap):
+            overlaps = [name for name, record in METRICS.items() if record.is_overlap]
+            raise ValueError(f"{self.metric} does not count vanished evidence; {', '.join(overlaps)} do")
+        if self.needs_baseline and self.direction == 0:
+            raise ValueError(
+                f"{self.metric} has no better side; use {did_you_mean(self.metric, SHIFTS)} against a baseline"
+            )
+
+    def _check_bounds(self) -> None:
+        if self.min is None and self.max is None and not self.needs_baseline:
+            raise ValueError("a rule needs a bound: min, max, max_worsening or max_relative_worsening")
+        low, high = self.range
+        for name, bound in (("min", self.min), ("max", self.max)):
+            if bound is not None and not low <= bound <= high:
+                raise ValueError(
+                    f"{name} = {bound} is impossible: {self.metric} {self.statistic} lies in {low} .. {high}"
+                )
+        if self.min == low or self.max == high:
+            raise ValueError(f"a bound at the end of {low} .. {high} would always pass; leave it out or tighten it")
+        if self.max_worsening is not None and self.max_worsening >= high - low:
+            raise ValueError(f"max_worsening = {self.max_worsening} would always pass; {low} .. {high} is no wider")
+        if self.max_relative_worsening is not None and self.max_relative_worsening >= 1 and self.direction > 0:
+            raise ValueError(f"max_relative_worsening = {self.max_relative_worsening} would always pass; 0.1 is 10 %")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}: nothing could pass")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Between what the statistic lies."""
+        if self.statistic == "index":
+            return -math.inf, math.inf
+        if self.statistic == "change":
+            return -1.0, 1.0
+        if self.is_quality or self.statistic == "vanished-rate" or self.metric in SHIFTS:
+            return 0.0, 1.0
+        if self.metric.endswith("_change"):
+            return -1.0, 1.0
+        low, high = METRICS[self.metric.removesuffix("_before").removesuffix("_after")].range
+        return float(low), float(high)
+
+
+class Policy(_Config):
+    """The rules of a gate, and what they require. `derived_from`: digest of the result that --init read."""
+
+    format: Literal[1]
+    derived_from: str | None = None
+    requirements: Requirements = Requirements()
+    rule: list[Rule] = Field(min_length=1)
+
+
+def read_policy(path: Path) -> Policy:
+    """Read and check a policy TOML.
+
+    :raises InputError: no such file, an unknown key (with the nearest), a metric that does not exist, an impossible
+        bound.
+    """
+    try:
+        return parse_policy(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); write one with `python -m harness gate RESULT --init`"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from error
+
+
+def parse_policy(text: str, path: str) -> Policy:
+    """`read_policy` for a text; `path` names it in messages."""
+    try:
+        return Policy.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a TOML file ({error})") from error
+    except ValidationError as error:
+        tables: dict[str, type[BaseModel]] = {"rule": Rule, "requirements": Requirements}
+        raise InputError(f"{path}: {complaint(error, Policy, tables)}") from error
+
+
+def _known(name: str, names: Iterable[str], kind: str) -> None:
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; did you mean {did_you_mean(name, names)}?")

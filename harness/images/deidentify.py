@@ -1,0 +1,67 @@
+"""A DICOM file reduced to its picture, for files that leave the house."""
+
+from __future__ import annotations
+
+import io
+
+from pydicom import Dataset, dcmread, dcmwrite, uid
+from pydicom.dataset import FileMetaDataset
+
+# What decides the grey levels (dicom.py), and nothing else: numbers and coded strings. Keywords of PS3.6.
+KEPT = (
+    "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelAspectRatio", "PixelSpacing",
+    "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "LossyImageCompression",
+)  # fmt: skip
+TABLES = ("ModalityLUTSequence", "VOILUTSequence")
+OF_TABLE = ("LUTDescriptor", "LUTData")
+UNSPECIFIED = "US"  # the defined term for a table or rescale of no stated unit
+
+
+def pixels_only(content: bytes) -> bytes:
+    """The bytes of a DICOM file with pixel module only and new UIDs.
+
+    No name, date, identifier, private element or free text is taken over, and of uncompressed pixels no byte more than
+    the picture has. What is burned into the picture stays, and so do comments inside of compressed pixels.
+    """
+    source = dcmread(io.BytesIO(content))
+    kept = _copied(source, KEPT)
+    for keyword in TABLES:
+        if source.get(keyword):
+            setattr(kept, keyword, [_table(item, keyword) for item in source[keyword].value[:1]])
+    if "RescaleSlope" in kept:
+        kept.RescaleType = UNSPECIFIED
+    _copy_pixels(source, kept)
+    kept.SOPClassUID = uid.SecondaryCaptureImageStorage
+    kept.SOPInstanceUID, kept.StudyInstanceUID, kept.SeriesInstanceUID = (uid.generate_uid() for _ in range(3))
+    kept.file_meta = FileMetaDataset()
+    syntax = source.file_meta.TransferSyntaxUID
+    plain = syntax.is_deflated  # nobody has to inflate it to know its size
+    kept.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian if plain else syntax
+    kept.file_meta.MediaStorageSOPClassUID = kept.SOPClassUID
+    kept.file_meta.MediaStorageSOPInstanceUID = kept.SOPInstanceUID
+    written = io.BytesIO()
+    dcmwrite(written, kept, enforce_file_format=True)
+    return written.getvalue()
+
+
+def _copied(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
+    copy = Dataset()
+    for keyword in keywords:
+        if keyword in source:
+            copy.add(source[keyword])
+    return copy
+
+
+def _table(item: Dataset, keyword: str) -> Dataset:
+    table = _copied(item, OF_TABLE)
+    if keyword == "ModalityLUTSequence":
+        table.ModalityLUTType = UNSPECIFIED
+    return table
+
+
+def _copy_pixels(source: Dataset, kept: Dataset) -> None:
+    kept.add(source["PixelData"])
+    if not source.file_meta.TransferSyntaxUID.is_encapsulated:
+        size = source.Rows * source.Columns * source.get("SamplesPerPixel", 1) * (source.BitsAllocated // 8)
+        kept["PixelData"].value = bytes(source.PixelData[:size]) + b"\0" * (size % 2)

@@ -1,0 +1,240 @@
+"""A DICOM radiograph as grey levels: from stored values to what a viewer shows, in 0..255.
+
+The steps, each a function of the stored value alone (PS3.3 is part 3 of the DICOM standard):
+
+1. Modality (PS3.3 C.11.1): the Modality LUT, else value * Rescale Slope + Rescale Intercept, else the value.
+2. VOI (PS3.3 C.11.2): the first VOI LUT, else the first window (LINEAR, LINEAR_EXACT or SIGMOID), else the full
+   range of the stored bits after step 1. A table is scaled by the bits of its entries, a window by the range that
+   its function maps to, so that this step always ends in 0..1. A table is entered at the nearest integer.
+3. MONOCHROME1 is inverted, so that 1 is white. Presentation LUT Shape only repeats this and is not read.
+4. Times 255. Padding (Pixel Padding Value, up to Pixel Padding Range Limit) becomes 0, black, in either polarity:
+   it is no part of the picture.
+
+One grey frame of at most 16 bits is read; colour, palettes and several frames are refused. Every compressed transfer
+syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on what else is installed.
+
+pydicom decodes. The tables and windows are our own: `pydicom.pixels.apply_voi_lut` wraps around where a table with
+8-bit entries has more than 256 of them, and warns of every table that follows a rescale.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from pydicom import Dataset, dcmread, uid
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+
+from harness.common.errors import InputError, first_line
+from harness.common.storage import Place
+
+_PILLOW, _GDCM, _OPENJPEG = ("pillow", "pillow"), ("gdcm", "python-gdcm"), ("pylibjpeg", '"pylibjpeg[openjpeg]"')
+# Transfer syntax to (pydicom's name of the decoder, what pip installs). The others are decoded by pydicom itself.
+_DECODERS = {
+    uid.JPEGBaseline8Bit: _PILLOW,
+    uid.JPEG2000Lossless: _PILLOW,
+    uid.JPEG2000: _PILLOW,
+    uid.JPEGLossless: _GDCM,
+    uid.JPEGLosslessSV1: _GDCM,
+    uid.JPEGLSLossless: _GDCM,
+    uid.JPEGLSNearLossless: _GDCM,
+    uid.HTJ2KLossless: _OPENJPEG,
+    uid.HTJ2KLosslessRPCL: _OPENJPEG,
+    uid.HTJ2K: _OPENJPEG,
+}
+_EXTENDED_DECODERS = {8: _PILLOW, 12: ("pylibjpeg", '"pylibjpeg[libjpeg]"')}  # JPEG Extended, by bits stored
+
+_OUR_FILTER = ("ignore", None, Warning, re.compile("pydicom"), 0)
+
+
+def decode_dicom(path: Place, content: bytes) -> np.ndarray:
+    """The bytes of a DICOM file as grey levels 0..255, float32 of shape (Rows, Columns).
+
+    Raises InputError, naming `path`, where the file is damaged, holds no single grey frame, or needs a decoder that
+    is not installed.
+    """
+    _silence_pydicom()
+    try:
+        return _decode(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+    except Exception as error:  # a parser of foreign bytes fails in many ways, and all of them mean a damaged file
+        raise InputError(f"{path}: a damaged DICOM file ({first_line(error)}); export it again") from error
+
+
+def _silence_pydicom() -> None:
+    """Keep pydicom's warnings to itself; `warnings.catch_warnings` would not be safe with several threads."""
+    if _OUR_FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", module="pydicom")
+
+
+def _decode(content: bytes) -> np.ndarray:
+    dataset = dcmread(io.BytesIO(content))
+    _require_one_grey_frame(dataset)
+    stored = _stored_values(dataset)
+    if stored.ndim != 2:
+        raise InputError(f"has {len(stored)} frames; save one frame per file")
+    unsigned = np.dtype(f"u{stored.dtype.itemsize}")
+    # Every pattern of bits that a pixel can have, read as the pixels are (signed or not, either byte order).
+    levels = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(stored.dtype)
+    return _shown(dataset, levels)[stored.view(unsigned)]
+
+
+def _require_one_grey_frame(dataset: Dataset) -> None:
+    if "PixelData" not in dataset:
+        kind = dataset.get("SOPClassUID")
+        raise InputError(
+            f"no integer pixel data in this DICOM file ({kind.name if kind else 'no SOP class'}); "
+            "export the image itself, complete"
+        )
+    kind = dataset.get("PhotometricInterpretation")
+    if kind not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
+        raise InputError(f"{kind} pixels are not supported; expected MONOCHROME1 or MONOCHROME2, so save it as grey")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise InputError(f"has {dataset.NumberOfFrames} frames; save one frame per file")
+    if dataset.BitsAllocated > 16:
+        raise InputError(f"{dataset.BitsAllocated} bits per pixel are not supported; save it with 8 or 16")
+    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
+        raise InputError(f"high bit {dataset.HighBit} is not the top of {dataset.BitsStored} stored bits; correct it")
+
+
+def _stored_values(dataset: Dataset) -> np.ndarray:
+    decoder = _decoder(dataset)
+    try:
+        return pixel_array(dataset, decoding_plugin=decoder)
+    except RuntimeError as error:  # pydicom's word for what a decoder raised
+        name = dataset.file_meta.TransferSyntaxUID.name
+        raise InputError(f"damaged {name} pixels, which {decoder} cannot decode; export the file again") from error
+
+
+def _decoder(dataset: Dataset) -> str:
+    """pydicom's name of the one decoder that we use for the file's transfer syntax, or "" for pydicom itself."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == uid.RLELossless:
+        return ""
+    extended = _EXTENDED_DECODERS[8 if dataset.BitsStored <= 8 else 12]
+    plugin, package = extended if syntax == uid.JPEGExtended12Bit else _DECODERS.get(syntax, ("", ""))
+    if not plugin:
+        raise InputError(f"{syntax.name} pixels cannot be decoded; save it uncompressed")
+    if plugin not in get_decoder(syntax).available_plugins:
+        raise InputError(f"{syntax.name} pixels need a decoder that is not installed; pip install {package}")
+    return plugin
+
+
+def _shown(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
+    """What each of the stored values `levels` (L,) is shown as: float32 (L,) in 0..255 (steps 1 to 4)."""
+    values, low, high = _modality(dataset, levels)
+    share = _voi(dataset, values, low, high)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        share = 1 - share
+    return np.where(_is_padding(dataset, levels), 0, 255 * share).astype(np.float32)
+
+
+def _modality(dataset: Dataset, levels: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Values after step 1, and the ends of their range (low < high)."""
+    bits = dataset.BitsStored
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+    if dataset.get("ModalityLUTSequence"):
+        values, top = _look_up(dataset, "ModalityLUTSequence", levels, high)
+        return values, 0, top
+    slope, intercept = _number(dataset, "RescaleSlope", 1.0), _number(dataset, "RescaleIntercept", 0.0)
+    if slope == 0:
+        raise InputError("rescale slope 0 makes every pixel equal; correct it in the file")
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    return levels * slope + intercept, ends[0], ends[1]
+
+
+def _voi(dataset: Dataset, values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values of the range low..high after step 2, in 0..1."""
+    if dataset.get("VOILUTSequence"):
+        entries, top = _look_up(dataset, "VOILUTSequence", values, high)
+        return np.clip(entries / top, 0, 1)
+    centre, width = _number(dataset, "WindowCenter", math.nan), _number(dataset, "WindowWidth", math.nan)
+    if math.isnan(centre) or math.isnan(width):
+        return np.clip((values - low) / (high - low), 0, 1)
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function not in _WINDOWS:
+        raise InputError(f"VOI LUT function {function} is not known; expected one of {', '.join(_WINDOWS)}")
+    least = 1 if function == "LINEAR" else 0
+    if width < least or width == 0:
+        raise InputError(f"window width {width:g} is too small for {function}; correct it in the file")
+    return _WINDOWS[function](values, centre, width)
+
+
+def _linear(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """PS3.3 C.11.2.1.2.1: 0 up to c - 1/2 - (w - 1)/2, 1 above c - 1/2 + (w - 1)/2, a line between; w >= 1."""
+    if width == 1:
+        return (values > centre - 0.5).astype(np.float64)
+    return _linear_exact(values, centre - 0.5, width - 1)
+
+
+def _linear_exact(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """PS3.3 C.11.2.1.3.2: 0 up to c - w/2, 1 above c + w/2, a line between; w > 0."""
+    return np.clip((values - centre) / width + 0.5, 0, 1)
+
+
+def _sigmoid(values: np.ndarray, centre: float, width: float) -> np.ndarray:
+    """PS3.3 C.11.2.1.3.1: 1 / (1 + exp(-4 (x - c) / w)), written as a hyperbolic tangent, which cannot overflow."""
+    return 0.5 + 0.5 * np.tanh(2 * (values - centre) / width)
+
+
+_WINDOWS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
+    "LINEAR": _linear,
+    "LINEAR_EXACT": _linear_exact,
+    "SIGMOID": _sigmoid,
+}
+
+
+def _look_up(dataset: Dataset, sequence: str, values: np.ndarray, high: float) -> tuple[np.ndarray, int]:
+    """`values` through the first table of `sequence`, and the largest entry that its bits allow.
+
+    `high` is the largest value that may come in.
+    """
+    item = dataset[sequence].value[0]
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count = count % 65536 or 65536  # 0 stands for 65536
+    if first > high:  # a negative number that was written, or read, as an unsigned one
+        first -= 65536
+    if not 1 <= bits <= 16:
+        raise InputError(f"{sequence} has entries of {bits} bits; expected 8 to 16")
+    entries = _entries(item.LUTData, count, little=dataset.original_encoding[1] is not False)
+    if len(entries) < count:
+        raise InputError(f"{sequence} has {len(entries)} entries, its descriptor says {count}; export the file again")
+    position = np.clip(np.rint(values) - first, 0, count - 1).astype(np.intp)
+    return entries[position].astype(np.float64), 2**bits - 1
+
+
+def _entries(data: bytes | int | list[int], count: int, *, little: bool) -> np.ndarray:
+    """LUT Data, bytes or numbers, one entry per 16-bit word or, where only that gives `count`, two (low byte first)."""
+    order = "<u2" if little else ">u2"
+    words = np.frombuffer(data, order) if isinstance(data, bytes) else np.atleast_1d(np.asarray(data))
+    words = words.astype("<u2")
+    return words.view(np.uint8) if len(words) < count <= 2 * len(words) else words
+
+
+def _is_padding(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(levels.shape, bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    # A negative value is often written as an unsigned one: the cast reads it as the pixels are read.
+    ends = np.asarray([value, value if limit is None else limit]).astype(levels.dtype)
+    return (levels >= ends.min()) & (levels <= ends.max())
+
+
+def _number(dataset: Dataset, keyword: str, default: float) -> float:
+    """The first value of a numeric element, `default` where it is absent or empty."""
+    value = dataset.get(keyword)
+    if isinstance(value, MultiValue):
+        value = value[0] if value else None
+    if value is None or value == "":
+        return default
+    if not math.isfinite(value):
+        raise InputError(f"{keyword} is {value}, not a number; correct it in the file")
+    return float(value)

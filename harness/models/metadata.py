@@ -1,0 +1,192 @@
+"""What an exported graph says about itself, and whether two graphs can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+from scipy.special import expit, softmax
+
+from harness.common.errors import InputError, first_line
+from harness.common.provenance import bytes_digest
+from harness.common.storage import Place, place
+from harness.images import loading
+from harness.models import providers
+from harness.models.score_kinds import decisions
+
+FORMAT = 1
+PREFIX = "evidence_drift."
+
+
+class LayerOutputs(BaseModel):
+    """A CAM layer and the graph outputs that carry its activations and gradients, both (N, C, h, w).
+
+    `role`: `penultimate` or `last`, which means the same in any network; None for any other layer.
+    `maps`: CAM method -> output that carries its map (N, h, w), where the graph explains itself.
+    """
+
+    name: str
+    role: str | None = None
+    activations: str
+    gradients: str
+    maps: dict[str, str] = {}
+
+    @property
+    def label(self) -> str:
+        """What results call the layer: its role, so that architectures can be compared, else its name."""
+        return self.role or self.name
+
+
+class GraphMetadata(BaseModel):
+    """What an exported graph says about itself; format 1."""
+
+    format: Literal[1]
+    architecture: str
+    phase: str
+    classes: list[str]
+    preprocessing: Any
+    image_rule: str
+    input_size: tuple[int, int]
+    input_range: tuple[float, float]
+    score_kind: Literal["softmax", "multilabel", "binary"]
+    explained: Literal["logit", "probability"]
+    thresholds: list[float] | None = None  # multi-label: the probability from which the answer is yes
+    layers: list[LayerOutputs]
+    weights_digest: str
+    data_digest: str
+    tools: dict[str, str]
+    seed: int | None
+    git_commit: str | None
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) float64 probabilities of the classes; a binary graph has one logit, the log-odds of class 1.
+
+        In float32 every logit above 17 would have the probability 1, and the order of sure answers would be lost.
+        """
+        logits = np.asarray(logits, np.float64)
+        if self.score_kind == "softmax":
+            return softmax(logits, axis=1)
+        return expit(np.concatenate([-logits, logits], axis=1) if self.score_kind == "binary" else logits)
+
+    def decisions(self, logits: np.ndarray) -> np.ndarray:
+        """(N, K) bool, the classes that the model says yes to: one per image, or (multi-label) any number."""
+        return decisions(self.probabilities(logits), self.score_kind, self.thresholds)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An exported file: what it says about itself, and sha256 of its bytes."""
+
+    path: Place
+    metadata: GraphMetadata
+    digest: str
+
+    @classmethod
+    def read(cls, path: Place) -> Graph:
+        """Read the metadata of a graph that `python -m export` wrote, without preparing it to run.
+
+        :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
+        """
+        content = read_graph_file(path)
+        session = providers.session(path, content, "cpu", threads=1, level="disabled")
+        return cls(path, metadata_of(path, session.get_modelmeta().custom_metadata_map), bytes_digest(content))
+
+    @property
+    def layers(self) -> dict[str, LayerOutputs]:
+        """The CAM layers by label."""
+        return {layer.label: layer for layer in self.metadata.layers}
+
+    def layer(self, name: str) -> LayerOutputs:
+        """The CAM layer of that role or name; InputError names those that there are."""
+        for layer in self.metadata.layers:
+            if name in (layer.label, layer.name):
+                return layer
+        raise InputError(f"{self.path}: no CAM layer {name!r}; it has: {', '.join(self.layers)}")
+
+    def map_of(self, layer: str, method: str) -> str:
+        """The output that carries the map of a CAM method, made inside the graph; InputError where there is none."""
+        fused = self.layer(layer).maps
+        if method not in fused:
+            raise InputError(
+                f"{self.path}: makes no {method} map of layer {layer!r} itself (it makes: "
+                f"{', '.join(fused) or 'none'}); export it with --fuse, or evaluate without --maps graph"
+            )
+        return fused[method]
+
+
+def require_comparable(before: Graph, after: Graph, across_networks: bool = False) -> None:
+    """Raise InputError, naming the difference, where two graphs cannot be compared image by image.
+
+    across_networks: two architectures of one study may differ in the size of their input
+    """
+    for name, what in (
+        ("classes", "classes"),
+        ("image_rule", "image rules"),
+        ("score_kind", "score kinds"),
+        ("explained", "explained scores"),
+        ("thresholds", "thresholds"),
+        ("input_size", "input sizes"),
+    ):
+        a, b = getattr(before.metadata, name), getattr(after.metadata, name)
+        if a != b and not (across_networks and name == "input_size"):
+            raise InputError(
+                f"{before.path} and {after.path} have different {what}: {_brief(a)} and {_brief(b)}; "
+                "export both from runs of one configuration"
+            )
+
+
+def layer_labels(graphs: Sequence[Graph]) -> dict[str, str]:
+    """Name of each CAM layer -> its label."""
+    return {layer.name: layer.label for graph in graphs for layer in graph.metadata.layers}
+
+
+def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
+    """Labels of the CAM layers to compare: those asked for (by role or name), else the first that all graphs carry.
+
+    :raises InputError: a layer that one of the graphs has not.
+    """
+    labels = layer_labels(graphs)
+    wanted = list(dict.fromkeys(labels.get(name, name) for name in asked))
+    common = [label for label in graphs[0].layers if all(label in graph.layers for graph in graphs)]
+    unknown = [label for label in wanted if label not in common]
+    if unknown or not common:
+        what = repr(unknown[0]) if unknown else "in common"
+        where = " and ".join(dict.fromkeys(str(graph.path) for graph in graphs))
+        raise InputError(
+            f"no CAM layer {what} in {where}; all have: {', '.join(common) or 'none'}; export with --layer NAME"
+        )
+    return wanted or common[:1]
+
+
+def read_graph_file(path: Place) -> bytes:
+    """The bytes of an exported graph; InputError where they cannot be read."""
+    try:
+        return place(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
+
+
+def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
+    ours = {key.removeprefix(PREFIX): value for key, value in properties.items() if key.startswith(PREFIX)}
+    if "format" not in ours:
+        raise InputError(f"{path}: not a graph of this project (no metadata); make one with `python -m export`")
+    if ours["format"] != str(FORMAT):
+        raise InputError(f"{path}: format {ours['format']} is not known here (known: {FORMAT}); export it again")
+    try:
+        metadata = GraphMetadata.model_validate({key: json.loads(value) for key, value in ours.items()})
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
+    if metadata.image_rule != loading.RULE:
+        raise InputError(
+            f"{path}: exported under image rule {metadata.image_rule!r}, this is {loading.RULE!r}; export it again"
+        )
+    return metadata
+
+
+def _brief(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,110 @@
+"""Opening an exported graph: what it says about itself, and one call that explains a batch of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from harness.common.errors import InputError
+from harness.common.provenance import bytes_digest
+from harness.common.storage import Place
+from harness.models import providers
+from harness.models.metadata import Graph, metadata_of, read_graph_file
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one call returns. `layers` maps a CAM layer, as it was asked for, to (A, G), both (N, C, h, w).
+
+    `maps`: (layer, method) -> map (N, h, w), where the graph was asked for those instead.
+    """
+
+    logits: np.ndarray  # (N, K)
+    layers: dict[str, tuple[np.ndarray, np.ndarray]]
+    maps: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+
+
+class Model:
+    """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it.
+
+    `bound`: calls go through IO binding, so that an accelerator keeps what is not asked for.
+    """
+
+    def __init__(self, graph: Graph, session: ort.InferenceSession, bound: bool = False) -> None:
+        self.graph = graph
+        self.metadata = graph.metadata
+        self.seconds = 0.0
+        self.bound = bound
+        self._session = session
+
+    @classmethod
+    def open(cls, path: Place, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+        """Load a graph that `python -m export` wrote.
+
+        :param level: ONNX Runtime's graph optimisation, one of `harness.models.providers.LEVELS`.
+        :raises InputError: as `Graph.read`.
+        :raises CannotEvaluateError: the provider is not available.
+        """
+        return cls.load(path, read_graph_file(path), provider, threads, level)
+
+    @classmethod
+    def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+        """`open` for bytes that have been read already; `path` names them in messages."""
+        session = providers.session(path, content, provider, threads, level)
+        metadata = metadata_of(path, session.get_modelmeta().custom_metadata_map)
+        return cls(Graph(path, metadata, bytes_digest(content)), session, bound=providers.accelerated(provider))
+
+    @property
+    def providers(self) -> dict[str, Any]:
+        """The providers really in use, with their options."""
+        return self._session.get_provider_options()
+
+    def explain(
+        self, batch: np.ndarray, target: np.ndarray, layers: Sequence[str], maps: Sequence[str] = ()
+    ) -> Explanation:
+        """One forward and backward pass.
+
+        :param batch: (N, 3, H, W) float32, grey levels 0..255.
+        :param target: (N,) int64, the class to explain, -1 the predicted one.
+        :param layers: CAM layers by role or name.
+        :param maps: CAM methods whose maps the graph makes itself; then activations and gradients stay where they are.
+        :raises InputError: a target outside -1..K-1, a layer or a map that the graph has not.
+        """
+        self._check_target(target)
+        wanted = {name: self.graph.layer(name) for name in layers}
+        if maps:
+            names = {(label, method): self.graph.map_of(label, method) for label in layers for method in maps}
+            found = self._run(["logits", *names.values()], batch, target)
+            return Explanation(found["logits"], {}, {key: found[name] for key, name in names.items()})
+        outputs = [name for layer in wanted.values() for name in (layer.activations, layer.gradients)]
+        found = self._run(["logits", *outputs], batch, target)
+        pairs = {name: (found[layer.activations], found[layer.gradients]) for name, layer in wanted.items()}
+        return Explanation(found["logits"], pairs)
+
+    def _run(self, names: list[str], batch: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
+        feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
+        started = time.perf_counter()
+        if self.bound:
+            binding = self._session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_cpu_input(name, array)
+            for name in names:
+                binding.bind_output(name, "cpu")
+            self._session.run_with_iobinding(binding)
+            values = binding.copy_outputs_to_cpu()
+        else:
+            values = self._session.run(names, feeds)
+        self.seconds += time.perf_counter() - started
+        return dict(zip(names, values, strict=True))
+
+    def _check_target(self, target: np.ndarray) -> None:
+        classes = self.metadata.classes
+        wrong = target[(target < -1) | (target >= len(classes))]
+        if wrong.size:
+            raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")

@@ -1,0 +1,298 @@
+"""The verdict in words: what drifted, by how much against floor and chance, for whom, and what is not known.
+
+The words follow the stability index of the headline metric at the first layer under the first method. They are a
+convention for readers, not a test: a gate has bounds of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from harness.common.formatting import count, number, percent, points, signed, span
+from harness.report.cells import Cells, with_span
+from harness.report.glossary import reason_sentence
+from harness.results.schema import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
+from harness.results.vocabulary import HEADLINE
+from harness.statistics.bootstrap import MIN_PATIENTS
+
+_MANY_STEPS = 3  # an interval over more steps than these says too little for a word
+_UNDEFINED_SHARE = 0.01  # from which the undefined are named: a gate's usual bound
+_FLOORS = {"jitter": "noise alone leaves", "replicate": "a second training with another seed leaves"}
+
+
+@dataclass(frozen=True)
+class Level:
+    """A word for an index of at least `least`."""
+
+    key: str
+    least: float
+    words: str
+
+
+LEVELS = (
+    Level("none", 0.90, "No drift beyond the floor"),
+    Level("slight", 0.75, "Slight drift"),
+    Level("moderate", 0.50, "Moderate drift"),
+    Level("strong", 0.25, "Strong drift"),
+    Level("severe", float("-inf"), "Severe drift"),
+)
+UNCERTAIN = Level("uncertain", float("nan"), "Uncertain")
+UNKNOWN = Level("unknown", float("nan"), "Not judged")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One aspect of a verdict; `term` is the key of its definition."""
+
+    label: str
+    term: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report says first about a pair."""
+
+    pair: PairResult
+    level: Level
+    index: IndexResult | None
+    sentence: str
+    facts: list[Fact]
+
+
+def level_of(index: IndexResult | None) -> Level:
+    """The word for an index; UNCERTAIN where its interval is too wide, UNKNOWN where there is none."""
+    if index is None or index.value is None or index.low is None or index.high is None:
+        return UNKNOWN
+    steps = _step(index.low) - _step(index.high)
+    return UNCERTAIN if steps >= _MANY_STEPS else LEVELS[_step(index.value)]
+
+
+def verdicts(result: Evaluation, cells: Cells) -> list[Verdict]:
+    """One verdict per pair."""
+    return [_verdict(result, cells, pair) for pair in result.pairs]
+
+
+def overall(found: Sequence[Verdict]) -> str:
+    """One sentence about all pairs together."""
+    if len(found) == 1:
+        return f"{found[0].level.words} between two checkpoints."
+    counts = Counter(verdict.level.key for verdict in found)
+    parts = [
+        f"{counts[level.key]} {_of_level(level)}"
+        for level in (*reversed(LEVELS), UNCERTAIN, UNKNOWN)
+        if counts[level.key]
+    ]
+    return f"{len(found)} pairs of checkpoints: {', '.join(parts)}."
+
+
+def lowest(found: Sequence[Verdict]) -> str:
+    """Which of several pairs drifted most; empty where that is not known."""
+    judged = [(one.index.value, one.pair.name) for one in found if one.index and one.index.value is not None]
+    if len(judged) < 2:
+        return ""
+    value, name = min(judged)
+    return f"The lowest stability index is {number(value, 2)}: {name}."
+
+
+def _of_level(level: Level) -> str:
+    return {"none": "with no drift beyond the floor", "unknown": "not judged", "uncertain": "uncertain"}.get(
+        level.key, f"with {level.words.lower()}"
+    )
+
+
+def _step(value: float) -> int:
+    """The place of its level; the number counts as it is shown, with two decimals."""
+    return next(place for place, level in enumerate(LEVELS) if round(value, 2) >= level.least)
+
+
+def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
+    item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE)
+    index = item.index if item else None
+    facts = [
+        _accuracy(result, pair),
+        _worst_class(result, cells, pair),
+        _vanished(result, cells, pair),
+        *_methods(result, cells, pair),
+        *_undefined(result, cells, pair),
+    ]
+    return Verdict(pair, level_of(index), index, _sentence(result, pair, item), facts)
+
+
+def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:
+    if not pair.selected:
+        return "No image was compared: the selection is empty, so nothing is known about the evidence."
+    if item is None or item.estimate.mean is None:
+        return f"None of the {count(pair.selected, 'compared image')} has two maps to compare; see what is undefined."
+    multilabel = result.checkpoints[0].metadata.score_kind == "multilabel"
+    what, many = ("pair of image and label", "pairs of image and label") if multilabel else ("image", "images")
+    lead = (
+        f"On {count(item.n, what, many)} of {count(item.n_patients, 'patient')} the most important fifth of the "
+        f"picture overlaps with where it was by an IoU of {with_span(item.estimate)}"
+    )
+    return f"{lead}{_references(pair, item)}. {_index(item.index)}"
+
+
+def _references(pair: PairResult, item: MetricSummary) -> str:
+    parts = []
+    if item.floor is not None and item.floor.mean is not None and pair.floor:
+        parts.append(f"{_FLOORS[pair.floor]} {number(item.floor.mean)}")
+    if item.chance is not None and item.chance.mean is not None:
+        parts.append(f"unrelated images of the same class give {number(item.chance.mean)}")
+    return f"; {', '.join(parts)}" if parts else ""
+
+
+def _index(index: IndexResult | None) -> str:
+    if index is None:
+        return "Without both floor and chance there is no index, and so no verdict."
+    if index.value is None:
+        return f"There is no index: {reason_sentence(index.reason or 'undefined')}."
+    return f"Between chance (0) and floor (1) the overlap stands at {with_span(index, 2)}."
+
+
+def _accuracy(result: Evaluation, pair: PairResult) -> Fact:
+    change, agree = pair.change.get("accuracy"), pair.agreement
+    if change is None:
+        text = "The images have no labels, so accuracy is not known."
+    else:
+        after = result.by_key[pair.after].quality.get("accuracy")
+        text = f"{_changed(change)}{f', to {number(after.mean)}' if after else ''}.{_equal(pair.equivalence)}"
+    return Fact("Accuracy", "accuracy", f"{text} The predictions agree on {percent(agree.mean)} of the images.")
+
+
+def _changed(change: Estimate) -> str:
+    if change.mean is None:
+        return "Not known"
+    if change.low is None or change.high is None:
+        why = reason_sentence(change.reason or "undefined")
+        return f"{signed(100 * change.mean, 1)} points, without an interval ({why})"
+    ends = f"({span(100 * change.low, 100 * change.high, 1)})"
+    if change.low > 0:
+        return f"Rose by {points(change.mean)} {ends}"
+    if change.high < 0:
+        return f"Fell by {points(change.mean)} {ends}"
+    return f"No demonstrable change: {signed(100 * change.mean, 1)} points {ends}"
+
+
+def _equal(tests: Sequence[Equivalence]) -> str:
+    test = next((test for test in tests if test.of == "accuracy"), None)
+    if test is None or not test.equivalent:
+        return ""
+    return f" Equal within {100 * test.margin:g} points."
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A summary whose index has an interval."""
+
+    name: str
+    item: MetricSummary
+    index: IndexResult
+    value: float
+    low: float
+    high: float
+
+    def below(self, other: _Judged) -> bool:
+        """True where the whole interval lies below that of the other."""
+        return self.high < other.low
+
+
+def _judged(named: Iterable[tuple[str, MetricSummary | None]]) -> list[_Judged]:
+    """Those that have an index with its interval, the lowest first."""
+    found = [
+        _Judged(name, item, item.index, item.index.value, item.index.low, item.index.high)
+        for name, item in named
+        if item is not None
+        and item.index is not None
+        and item.index.value is not None
+        and item.index.low is not None
+        and item.index.high is not None
+    ]
+    return sorted(found, key=lambda one: one.value)
+
+
+def _by_method(result: Evaluation, cells: Cells, pair: PairResult) -> list[tuple[str, MetricSummary | None]]:
+    """The headline at the first layer under each method."""
+    return [(method, cells.get(pair, result.layers[0], method, HEADLINE)) for method in result.methods]
+
+
+def _worst_class(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
+    """The class of the lowest index, and whether its interval lies apart from that of the highest."""
+    place = (pair, result.layers[0], result.methods[0], HEADLINE)
+    known = _judged((name, cells.get(*place, scope=name)) for name in result.classes)
+    if len(known) < 2:
+        return Fact("For whom", "index", "Not known by class: fewer than two classes have an index with an interval.")
+    worst, best = known[0], known[-1]
+    verb = "less stable than" if worst.below(best) else "not demonstrably worse than"
+    text = (
+        f"Lowest for {worst.name}: index {with_span(worst.index, 2)} on {count(worst.item.n, 'image')}; "
+        f"{verb} {best.name}, {with_span(best.index, 2)}."
+    )
+    unknown = len(result.classes) - len(known)
+    return Fact("For whom", "index", text + (f" {count(unknown, 'class', 'classes')} not judged." if unknown else ""))
+
+
+def _vanished(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
+    """Under which methods evidence vanished, the worst first."""
+    items = [
+        (cells.get(pair, layer, method, HEADLINE), f"{method} at {layer}" if len(result.layers) > 1 else method)
+        for layer in result.layers
+        for method in result.methods
+    ]
+    if not any(item and item.n for item, _ in items):
+        return Fact("Vanished", "vanished", "Not known: no image has a map before and after.")
+    there = [(item.vanished, name) for item, name in items if item and item.vanished]
+    if not there:
+        return Fact("Vanished", "vanished", "In no image did the evidence vanish altogether.")
+    parts = [
+        f"{percent(images / pair.selected)} of those compared under {name} ({images} of {pair.selected})"
+        for images, name in sorted(there, reverse=True)
+    ]
+    return Fact("Vanished", "vanished", f"Evidence is there on one side only in {', '.join(parts)}.")
+
+
+def _methods(result: Evaluation, cells: Cells, pair: PairResult) -> Iterator[Fact]:
+    """Whether the CAM methods tell the same story at the first layer."""
+    if len(result.methods) < 2:
+        return
+    known = _judged(_by_method(result, cells, pair))
+    if len(known) < 2:
+        yield Fact("Methods", "index", "Fewer than two methods have an index, so they cannot be compared.")
+        return
+    lowest, highest = known[0], known[-1]
+    levels = list(dict.fromkeys(level_of(one.index).words.lower() for one in known))
+    said = f"All say {levels[0]}" if len(levels) == 1 else f"Their words range from {levels[0]} to {levels[-1]}"
+    yield Fact(
+        "Methods",
+        "index",
+        f"{_disagreement(known)} {said}: the index runs from {number(lowest.value, 2)} ({lowest.name}) "
+        f"to {number(highest.value, 2)} ({highest.name}).",
+    )
+
+
+def _disagreement(known: Sequence[_Judged]) -> str:
+    """Pairs of methods whose intervals of the index lie apart."""
+    apart = [f"{one.name} and {other.name}" for one, other in combinations(known, 2) if one.below(other)]
+    if not apart:
+        return "The methods do not demonstrably disagree."
+    more = f" and {count(len(apart) - 2, 'more pair')}" if len(apart) > 2 else ""
+    return f"The methods disagree: intervals lie apart for {'; '.join(apart[:2])}{more}."
+
+
+def _undefined(result: Evaluation, cells: Cells, pair: PairResult) -> Iterator[Fact]:
+    """Where more than one in a hundred of the compared images has no value of the headline metric."""
+    parts = []
+    for method in result.methods:
+        item = cells.get(pair, result.layers[0], method, HEADLINE)
+        missing = sum(item.undefined.values()) if item else 0
+        if missing > _UNDEFINED_SHARE * pair.selected:
+            parts.append(f"{missing} of {pair.selected} under {method}")
+    if parts:
+        yield Fact("Undefined", "undefined", f"No value for {', '.join(parts)}; they are in no mean.")
+    if 0 < pair.selected_patients < MIN_PATIENTS:
+        yield Fact(
+            "Few patients", "interval", f"Only {count(pair.selected_patients, 'patient')}: no interval, no verdict."
+        )

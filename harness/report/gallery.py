@@ -1,0 +1,251 @@
+"""The cases that a report shows as pictures: which ones, their radiographs, and their maps as data.
+
+A radiograph is stored once, as a small WebP. A map is stored raw, at the few positions that its layer has, divided
+by its largest value and rounded to 8 bits; the page draws it with the rule of `kernels.resize`. So thirty cases with
+every method and layer take less room than thirty drawn heat maps of one.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+import pyarrow.compute as pc
+
+from harness.common import storage
+from harness.common.errors import InputError
+from harness.images.loading import read_grey, squash
+from harness.report.heatmaps import STRONGEST
+from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
+from harness.results.plan import Pair, read_scored, restore
+from harness.results.pseudonyms import Names
+from harness.results.reader import Collected, read_collected, tasks
+from harness.results.vocabulary import HEADLINE
+from kernels.reasons import BY_CODE, Reason
+
+SIDE = 320  # longest side of a radiograph, pixels
+QUALITY = 82  # of WebP
+CASES = {"most": 12, "least": 6, "vanished": 12}  # of one pair; each of several pairs shows half as many
+LARGEST = 255  # of a stored map
+GONE = "The image file is gone or cannot be read: the maps are shown alone."
+_MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
+Spot = tuple[str, str]  # (layer, method)
+
+
+@dataclass
+class Group:
+    """The records of a pair that are most or least drifted, or whose evidence vanished, under one layer and method."""
+
+    pair: Pair
+    kind: str
+    place: Spot
+    records: list[int]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The headline metric of one pair at one place: values (R,), NaN where undefined; codes (R,) say why."""
+
+    values: np.ndarray
+    codes: np.ndarray
+
+    def ranked(self, worst_first: bool) -> list[int]:
+        """Records with a value, vanished ones left out."""
+        known = np.flatnonzero(np.isfinite(self.values) & (self.codes == Reason.DEFINED))
+        order = known[np.argsort(self.values[known], kind="stable")]
+        return list(map(int, order if worst_first else order[::-1]))
+
+    def vanished(self) -> list[int]:
+        return list(map(int, np.flatnonzero(self.codes == Reason.VANISHED)))
+
+
+class Gallery:
+    """Reads the cases of a result folder."""
+
+    def __init__(self, folder: storage.Place, names: Names) -> None:
+        self.stored, self.samples = restore(read_scored(folder), folder)
+        self.store = Store(folder)
+        self.names = names
+        self.plan = self.stored.plan
+        self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+
+    @cached_property
+    def collected(self) -> Collected:
+        """What the checkpoints said."""
+        return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
+
+    @cached_property
+    def scored(self) -> dict[tuple[str, Spot], Scored]:
+        """(pair, place) -> the headline metric of every record."""
+        return {
+            (item.name, (item.layer, item.method)): self._scored(number)
+            for number, item in enumerate(tasks(self.plan))
+            if item.pair in self.plan.drifts
+        }
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Up to three groups per pair."""
+        share = 1.0 if len(self.plan.drifts) == 1 else 0.5
+        return [group for pair in self.plan.drifts for group in self._groups(pair, share)]
+
+    def data(self) -> dict[str, Any]:
+        """What the page draws from; JSON."""
+        cases = list(dict.fromkeys((group.pair, record) for group in self.groups for record in group.records))
+        numbers = {case: number for number, case in enumerate(cases)}
+        shown = {record: self.names.image(self._sample(record).name) for _, record in cases}
+        maps = self._maps([record for _, record in cases])
+        return {
+            "layers": list(self.plan.layers),
+            "methods": list(self.plan.options.methods),
+            "metric": HEADLINE,
+            "strongest": STRONGEST,
+            "gone": GONE,
+            "colours": {name: _colours(name) for name in ("inferno", "PuOr")},
+            "images": {shown[record]: self._radiograph(record) for record in shown},
+            "groups": [
+                {
+                    "pair": group.pair.name,
+                    "kind": group.kind,
+                    "place": self.places.index(group.place),
+                    "cases": [numbers[group.pair, record] for record in group.records],
+                }
+                for group in self.groups
+            ],
+            "cases": [self._case(pair, record, maps) for pair, record in cases],
+        }
+
+    def _groups(self, pair: Pair, share: float) -> Iterable[Group]:
+        first = self.scored[pair.name, self.places[0]]
+        limit = {kind: round(share * count) for kind, count in CASES.items()}
+        most = first.ranked(worst_first=True)[: limit["most"]]
+        least = [record for record in first.ranked(worst_first=False) if record not in most][: limit["least"]]
+        found = [Group(pair, "most", self.places[0], most), Group(pair, "least", self.places[0], least)]
+        for place in self.places:  # the first place at which any evidence vanished
+            if gone := self.scored[pair.name, place].vanished():
+                found.append(Group(pair, "vanished", place, gone[: limit["vanished"]]))
+                break
+        return [group for group in found if group.records]
+
+    def _scored(self, number: int) -> Scored:
+        parts = parts_of(number, len(self.samples))
+        columns = ["record", "value", "reason"]
+        rows = self.store.read("scores", parts, columns, reference="observed", metric=HEADLINE)
+        count = len(self.collected.records)
+        values, codes = np.full(count, np.nan), np.full(count, Reason.DEFINED, np.uint8)
+        records = rows["record"].to_numpy()
+        values[records] = rows["value"].to_numpy()
+        codes[records] = reason_codes(rows["reason"])
+        return Scored(values, codes)
+
+    def _maps(self, records: Sequence[int]) -> dict[tuple[str, int], dict[Spot, StoredMap]]:
+        """(checkpoint, record) -> its maps. Each part is read once, for all layers and methods."""
+        wanted = sorted(set(records))
+        blocks = {int(self.collected.records.images[record]) // BLOCK for record in wanted}
+        found: dict[tuple[str, int], dict[Spot, StoredMap]] = {}
+        for number, checkpoint in enumerate(self.plan.checkpoints):
+            for block in sorted(blocks):
+                rows = self.store.read("maps", [parts_of(number, len(self.samples))[block]], _MAP_COLUMNS, draw=0)
+                for row in rows.filter(pc.is_in(rows["record"], pc.cast(wanted, "int32"))).to_pylist():
+                    place = (row["layer"], row["method"])
+                    found.setdefault((checkpoint.key, row["record"]), {})[place] = StoredMap.of(row)
+        return found
+
+    def _case(self, pair: Pair, record: int, maps: dict[tuple[str, int], dict[Spot, StoredMap]]) -> dict[str, Any]:
+        sample = self._sample(record)
+        before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
+        return {
+            "image": self.names.image(sample.name),
+            "patient": self.names.patient(sample.group),
+            "class": self.plan.classes[int(self.collected.records.classes[record])],
+            "said": [self._said(key, record) for key in (pair.before, pair.after)],
+            "values": [self._value(pair, place, record) for place in self.places],
+            "maps": [
+                [side[place].data() if place in side else StoredMap.nothing() for side in (before, after)]
+                for place in self.places
+            ],
+        }
+
+    def _said(self, key: str, record: int) -> str:
+        """What a checkpoint predicts for the image, with its probability."""
+        image = int(self.collected.records.images[record])
+        metadata = self.plan.by_key[key].graph.metadata
+        shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
+        says = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
+        return (
+            ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says)) or "none of the classes"
+        )
+
+    def _value(self, pair: Pair, place: Spot, record: int) -> str:
+        """The headline metric of a case, or why it has none."""
+        scored = self.scored[pair.name, place]
+        reason = BY_CODE[int(scored.codes[record])]
+        if reason == Reason.VANISHED:
+            return "0.00, vanished"
+        value = scored.values[record]
+        return f"undefined: {reason.label}" if reason != Reason.DEFINED else f"{value:.2f}"
+
+    def _radiograph(self, record: int) -> list[Any] | None:
+        """[height, width, data URI], or None where the file is gone."""
+        try:
+            return webp(read_grey(self._sample(record).path))
+        except InputError:
+            return None
+
+    def _sample(self, record: int) -> Any:
+        return self.samples[int(self.collected.records.images[record])]
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """A raw map as a page gets it: rows, columns and bytes in base64, or a sentence where there is nothing to draw."""
+
+    height: int = 0
+    width: int = 0
+    content: str = ""
+    note: str = ""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> StoredMap:
+        """From a row of `maps/`."""
+        if row["reason"] != Reason.DEFINED.label:
+            return cls(note=f"undefined: {row['reason']}")
+        raw = np.array(row["map"], np.float32).reshape(row["height"], row["width"])
+        if not raw.max() > 0:
+            return cls(note="no evidence: the map is zero everywhere")
+        return cls(*raw.shape, base64.b64encode(quantised(raw).tobytes()).decode())
+
+    @classmethod
+    def nothing(cls) -> list[Any]:
+        """What a place without a map gets."""
+        return cls(note="no map").data()
+
+    def data(self) -> list[Any]:
+        """[height, width, bytes] or [sentence]."""
+        return [self.note] if self.note else [self.height, self.width, self.content]
+
+
+def quantised(raw: np.ndarray) -> np.ndarray:
+    """A non-negative map with a positive maximum, to 0..255: wrong by at most 1/510 of its maximum."""
+    return np.round(raw / raw.max() * LARGEST).astype(np.uint8)
+
+
+def webp(grey: np.ndarray) -> list[Any]:
+    """[height, width, data URI] of a radiograph, float (H, W) 0..255: its longest side is at most SIDE."""
+    factor = min(1.0, SIDE / max(grey.shape))
+    size = (max(1, round(grey.shape[0] * factor)), max(1, round(grey.shape[1] * factor)))
+    small = np.clip(np.round(squash(grey, size)), 0, 255).astype(np.uint8)
+    encoded = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
+    return [*size, f"data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()}"]
+
+
+def _colours(name: str) -> str:
+    """256 colours, three bytes each."""
+    table = matplotlib.colormaps[name](np.arange(256))[:, :3]
+    return base64.b64encode(np.round(255 * table).astype(np.uint8).tobytes()).decode()

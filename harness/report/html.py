@@ -1,0 +1,264 @@
+"""`report.html`: one file that needs nothing else, from `evaluation.json`, `scores/` and `maps/`.
+
+What is shown is decided here and in `wording`, `views`, `gallery` and `plots`; how it looks, in `templates/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from harness.common.errors import InputError
+from harness.common.formatting import count, number, percent, signed, span
+from harness.common.storage import Place, write_whole
+from harness.report import findings, html_tables, plots
+from harness.report.cells import Cells, with_span
+from harness.report.gallery import GONE, Gallery
+from harness.report.glossary import definitions, method_key
+from harness.report.plots import Series
+from harness.results.layout import REPORT
+from harness.results.pseudonyms import Names, names_of, without_home
+from harness.results.schema import Evaluation
+from harness.results.vocabulary import DIRECTIONS, HEADLINE
+
+TEMPLATES = Path(__file__).parent / "templates"
+_REFERENCES = {
+    r"doi:(10\.[^\s,;]+)": "https://doi.org/",
+    r"arXiv (\d{4}\.\d{4,5})": "https://arxiv.org/abs/",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of the stamp under one heading."""
+
+    title: str
+    lines: list[tuple[str, str]]
+
+
+def write_report(folder: Place, show_names: bool = False) -> Place:
+    """Render the report of a result folder into it.
+
+    :raises InputError: the folder holds no evaluation.
+    """
+    write_whole(folder / REPORT, render(Evaluation.read(folder), folder, names_of(folder, show_names)))
+    return folder / REPORT
+
+
+def render(result: Evaluation, folder: Place, names: Names) -> str:
+    """The report as text."""
+    cells = Cells(result)
+    comparisons = html_tables.headline_comparisons(result.study)
+    found = findings.verdicts(result, cells)
+    missing = html_tables.missing(result)
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            result=result,
+            cells=cells,
+            verdicts=found,
+            overall=findings.overall(found),
+            lowest=findings.lowest(found),
+            definitions=definitions(result.methods),
+            headline=HEADLINE,
+            metrics=html_tables.SWITCHED,
+            comparisons=comparisons,
+            slopes=_slopes(comparisons),
+            trainings=list(_trainings(result, cells)),
+            missing=missing,
+            reasons=html_tables.unreasons(result, missing),
+            unreadable=unreadable(result, names),
+            gallery=_gallery(folder, names),
+            gone=GONE,
+            gradients={name: gradient(name) for name in ("inferno", "PuOr")},
+            stamp=stamp(result),
+            pseudonymous=names.key is not None,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_digest=script_digest(script),
+        )
+    )
+
+
+def script_digest(script: str) -> str:
+    """What the page's content policy calls its only script: nothing else may run in it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def cited(source: str) -> Markup:
+    """A source with its DOI or arXiv number as a link."""
+    text = str(escape(source))
+    for pattern, place in _REFERENCES.items():
+        text = re.sub(pattern, rf'<a href="{place}\1" rel="noreferrer">\g<0></a>', text)
+    return Markup(text)
+
+
+def unreadable(result: Evaluation, names: Names) -> list[tuple[str, str]]:
+    """Images that could not be read and why, without their names and places unless names are shown."""
+    return [(names.image(name), _what(error, name, names)) for name, error in result.unreadable.items()]
+
+
+def _what(error: str, name: str, names: Names) -> str:
+    """Errors begin with the file: `PATH: what is wrong`."""
+    if names.key is None:
+        return without_home(error)
+    found = re.match(rf"(?:.*/)?{re.escape(PurePath(name).as_posix())}: (.*)", error, re.DOTALL)
+    what = found.group(1) if found else "cannot be read"
+    return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "the file", what)
+
+
+def stamp(result: Evaluation) -> list[Group]:
+    """Everything that says where the numbers come from."""
+    return [_run(result), _options(result), _machine(result), *(_model(result, key) for key in result.by_key)]
+
+
+def _run(result: Evaluation) -> Group:
+    seconds = {name: f"{value:,.1f} s" for name, value in result.seconds.items()}
+    lines = [
+        ("command", shlex.join(result.command)),
+        ("data", result.data),
+        ("root", result.root or ""),
+        ("split", result.split or ""),
+        ("data digest", result.data_digest),
+        ("images", f"{result.images:,} of {result.patients:,} patients, {len(result.unreadable):,} unreadable"),
+        ("wall time", f"{seconds.pop('total', 'not recorded')}{_in_brackets(seconds)}"),
+    ]
+    return Group("Run", _shown(lines))
+
+
+def _in_brackets(values: Mapping[str, str]) -> str:
+    return f" ({', '.join(f'{name} {value}' for name, value in values.items())})" if values else ""
+
+
+def _options(result: Evaluation) -> Group:
+    lines = [
+        ("selection", result.selection),
+        ("methods", ", ".join(result.methods)),
+        ("layers", ", ".join(result.layers)),
+        ("map size", " x ".join(map(str, result.map_size))),
+        ("seed", str(result.seed)),
+        ("bootstrap resamples", f"{result.resamples:,}"),
+        ("jitter draws", str(result.jitter_draws)),
+        ("chance draws", str(result.chance_draws)),
+        ("margin of equivalence", f"{result.margin:g}"),
+    ]
+    return Group("Options", _shown(lines))
+
+
+def _machine(result: Evaluation) -> Group:
+    content = dict(result.environment)
+    versions = content.pop("versions", {})
+    lines = [
+        (name.replace("_", " "), value if isinstance(value, str) else _json(value)) for name, value in content.items()
+    ]
+    return Group("Machine", _shown([*lines, *((name, str(version)) for name, version in versions.items())]))
+
+
+def _model(result: Evaluation, key: str) -> Group:
+    checkpoint = result.by_key[key]
+    metadata = checkpoint.metadata.model_dump(mode="json", exclude={"layers", "classes"})
+    layers = {layer.label: layer.name for layer in checkpoint.metadata.layers}
+    lines = [
+        ("file", checkpoint.file),
+        ("file digest", checkpoint.digest),
+        *(
+            (name.replace("_", " "), value if isinstance(value, str) else _json(value))
+            for name, value in metadata.items()
+        ),
+        ("classes", ", ".join(checkpoint.metadata.classes)),
+        ("CAM layers", ", ".join(f"{label} = {name}" for label, name in layers.items())),
+    ]
+    return Group(f"Model {key}", _shown(lines))
+
+
+def _shown(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Lines that say something, without home folders."""
+    return [(label, without_home(text)) for label, text in lines if text not in ("", "null")]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _slopes(comparisons: list[Any]) -> list[tuple[str, Markup]]:
+    """(layer, picture) where two architectures or more are compared under two methods or more."""
+    upwards = DIRECTIONS[HEADLINE] > 0
+    return [
+        (item.layer, Markup(plots.slopes(item.rankings, upwards))) for item in comparisons if len(item.rankings) > 1
+    ]
+
+
+def _trainings(result: Evaluation, cells: Cells) -> Iterator[tuple[list[html_tables.Step], Markup]]:
+    """(table, picture) of every training."""
+    for keys in html_tables.trainings(result):
+        panels = {
+            f"index by {HEADLINE}, {result.layers[0]}": list(_indices(result, cells, keys)),
+            "classification": list(_qualities(result, keys)),
+        }
+        shown = {title: series for title, series in panels.items() if series}
+        yield html_tables.steps(result, cells, keys), Markup(plots.along(keys, shown))
+
+
+def _indices(result: Evaluation, cells: Cells, keys: list[str]) -> Iterator[Series]:
+    """Since the first checkpoint, and since the one before, under the first method."""
+    for name, dashed, before in (("since the first", False, None), ("since the one before", True, -1)):
+        points = []
+        for place in range(1, len(keys)):
+            earlier = keys[0] if before is None else keys[place + before]
+            pair = html_tables.pair_between(result, earlier, keys[place])
+            item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
+            if item and item.index:
+                points.append((place, item.index.value, item.index.low, item.index.high))
+        yield Series(name, points, dashed)
+
+
+def _qualities(result: Evaluation, keys: list[str]) -> Iterator[Series]:
+    for name, words in (("accuracy", "accuracy"), ("auc", "macro AUC")):
+        found = [result.by_key[key].quality.get(name) for key in keys]
+        if any(found):
+            yield Series(words, [(n, one.mean, one.low, one.high) for n, one in enumerate(found) if one])
+
+
+def _gallery(folder: Place, names: Names) -> dict[str, Any] | None:
+    """None where the folder holds no maps (any more)."""
+    try:
+        return Gallery(folder, names).data()
+    except (InputError, FileNotFoundError):
+        return None
+
+
+def gradient(name: str) -> str:
+    """A colour bar as a CSS gradient."""
+    colours = np.round(255 * matplotlib.colormaps[name](np.linspace(0, 1, 17))[:, :3]).astype(int)
+    return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
+
+
+def _environment() -> Environment:
+    """Templates escape whatever they are given; a name that is missing is an error."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "number": number, "signed": signed, "span": span, "with_span": with_span, "percent": percent, "count": count,
+        "cited": cited, "without_home": without_home, "method_key": method_key,
+    }  # fmt: skip
+    made.globals |= {"views": html_tables}
+    return made

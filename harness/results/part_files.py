@@ -1,0 +1,184 @@
+"""Parquet parts of an evaluation, each written whole or not at all: what is there is done, what is not is to do.
+
+`predictions/` holds one row per image and checkpoint, `maps/` the raw maps, `scores/` one row per number. A part
+holds a block of BLOCK images and is numbered by its place in the plan, so that files depend neither on the batch
+size nor on where a run was interrupted. The folder may be local or in an object store (`harness.common.storage`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.common.errors import InputError, first_line
+from harness.common.storage import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes, write_whole
+from harness.results.layout import BEGUN, STATISTICS
+from kernels.reasons import Reason
+
+BLOCK = 256  # images per part
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_REASONS = [reason.label for reason in Reason]
+_CODES = {reason.label: int(reason) for reason in Reason}
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "predictions": pa.schema(
+        [
+            *((name, _TEXT) for name in ("checkpoint", "image", "group")),
+            ("labels", pa.list_(pa.string())),  # null: not labelled
+            ("logits", pa.list_(pa.float32())),  # null: the image could not be read
+            ("error", pa.string()),
+        ]
+    ),
+    "maps": pa.schema(
+        [
+            *((name, _TEXT) for name in ("checkpoint", "layer", "method")),
+            ("draw", pa.int32()),  # 0: the image itself; 1, 2, ...: with noise, moved by a pixel
+            ("record", pa.int32()),  # place in the list of images and their classes
+            *((name, _TEXT) for name in ("image", "class", "reason")),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("map", pa.list_(pa.float32())),  # row by row, raw: rectified, not rescaled
+        ]
+    ),
+    "scores": pa.schema(
+        [
+            ("record", pa.int32()),
+            *((name, _TEXT) for name in ("image", "group", "class", "pair", "architecture", "phase")),
+            ("replicate", pa.int32()),
+            *((name, _TEXT) for name in ("layer", "method", "reference", "metric")),
+            ("value", pa.float64()),
+            ("reason", _TEXT),
+        ]
+    ),
+}
+
+
+def parts_of(place: int, images: int) -> range:
+    """Numbers of the parts of one checkpoint or task, by its place in the plan; each has as many as the images need."""
+    each = -(-images // BLOCK)
+    return range(place * each, (place + 1) * each)
+
+
+class Store:
+    """The parts in a result folder."""
+
+    def __init__(self, folder: Place) -> None:
+        self.folder = folder
+
+    def has(self, kind: str, number: int) -> bool:
+        """True where the part is there, and so is whole."""
+        return self._path(kind, number).is_file()
+
+    def missing(self, kind: str, numbers: Iterable[int]) -> list[int]:
+        """Those parts that are not there, by one look at the folder."""
+        there = {path.name for path in (self.folder / kind).iterdir()}
+        return [number for number in numbers if self._path(kind, number).name not in there]
+
+    def write(self, kind: str, number: int, tables: Iterable[pa.Table]) -> None:
+        """Write tables as the row groups of one part."""
+        whole = pa.BufferOutputStream()
+        with pq.ParquetWriter(whole, SCHEMAS[kind], compression="zstd") as writer:
+            for table in tables:
+                writer.write_table(table)
+        write_bytes(self._path(kind, number), memoryview(whole.getvalue()))
+
+    @contextmanager
+    def begun(self, kind: str, number: int) -> Iterator[int]:
+        """Around the work on a part: how often a process ended over it before, without a word.
+
+        The count lies beside the parts while the work goes on, and is removed however it ends in this process.
+        """
+        marker = self._path(kind, number).with_name(f"part-{number:05d}{BEGUN}")
+        deaths = int(marker.read_text(encoding="utf-8")) if marker.is_file() else 0
+        write_bytes(marker, str(deaths + 1).encode())
+        try:
+            yield deaths
+        finally:
+            marker.unlink(missing_ok=True)
+
+    def scan(
+        self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any
+    ) -> Iterator[pa.Table]:
+        """The rows of some parts, one table per part and in order, whose columns have the values of `equal`."""
+        where = [(name, "==", value) for name, value in equal.items()] or None
+        for number in numbers:
+            try:
+                yield pq.read_table(self._source(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{self._path(kind, number)}: damaged ({first_line(error)}); remove it, then run the evaluation's "
+                    "command with --resume"
+                ) from error
+
+    def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
+        """The tables of `scan` as one."""
+        tables = list(self.scan(kind, numbers, columns, **equal))
+        empty = SCHEMAS[kind].empty_table()
+        return pa.concat_tables(tables).unify_dictionaries() if tables else empty.select(columns or empty.column_names)
+
+    def keep_scores_of(self, statistics: Mapping[str, Any]) -> None:
+        """Keep the scores if they were computed for the same `statistics`, else remove them."""
+        path, wanted = self.folder / STATISTICS, json.dumps(statistics, indent=1)
+        if not path.is_file() or path.read_text(encoding="utf-8").strip() != wanted:
+            self.clear(["scores"])
+            write_whole(path, wanted)
+
+    def clear(self, kinds: Collection[str]) -> None:
+        """Remove all parts of some kinds."""
+        for kind in kinds:
+            remove_folder(self.folder / kind)
+        self.make(kinds)
+
+    def make(self, kinds: Collection[str]) -> None:
+        """Make the folders of some kinds where they are not there."""
+        for kind in kinds:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what processes that died left behind."""
+        for folder in (self.folder, *(self.folder / kind for kind in SCHEMAS)):
+            sweep(folder, PARTIAL, BEGUN)
+
+    def _source(self, kind: str, number: int) -> Any:
+        """What Parquet reads a part from."""
+        path = self._path(kind, number)
+        return pa.BufferReader(path.read_bytes()) if isinstance(path, Address) else path
+
+    def _path(self, kind: str, number: int) -> Place:
+        return self.folder / kind / f"part-{number:05d}.parquet"
+
+
+def copy_parts(source: Place, target: Place) -> None:
+    """Put predictions and maps of one result folder into another, as links where the file system has them."""
+    for kind in ("predictions", "maps"):
+        remove_folder(target / kind)
+        copy_folder(source / kind, target / kind)
+
+
+def text(value: str, count: int) -> pa.Array:
+    """A column that holds one text `count` times."""
+    return coded(np.zeros(count, np.int32), [value])
+
+
+def coded(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
+    """A column of texts names[codes]."""
+    return pa.DictionaryArray.from_arrays(np.ascontiguousarray(codes, np.int32), pa.array(names, pa.string()))
+
+
+def reasons(codes: np.ndarray) -> pa.Array:
+    """A column of labels of reason codes."""
+    return coded(codes, _REASONS)
+
+
+def reason_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Reason codes (rows,) of a column of labels."""
+    flat = column.combine_chunks()
+    flat = flat.chunk(0) if isinstance(flat, pa.ChunkedArray) else flat
+    lookup = np.array([_CODES[label] for label in flat.dictionary.to_pylist()] or [0], np.uint8)
+    return lookup[flat.indices.to_numpy(zero_copy_only=False)]

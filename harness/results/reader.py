@@ -1,0 +1,165 @@
+"""Reading a result folder: predictions, maps and scores, and the comparisons that a plan lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from harness.images.dataset import UNLABELLED, Records, Sample
+from harness.models.metadata import GraphMetadata
+from harness.results import part_files
+from harness.results.part_files import Store
+from harness.results.plan import Checkpoint, Pair, Plan, Selection
+
+NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One reference of one task over all records: values (R, M), NaN where undefined or not compared.
+
+    codes (R, M): why; NOT_COMPARED where the record is not in the selection.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    codes: np.ndarray
+
+    @property
+    def compared(self) -> np.ndarray:
+        """(R,) records that have a score, defined or not."""
+        return self.codes[:, 0] != NOT_COMPARED
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Raw maps (n, h, w) of some records and the codes (n,) of their reasons, NOT_COMPARED where there is no map."""
+
+    raw: np.ndarray
+    codes: np.ndarray
+
+    def of(self, places: np.ndarray) -> Maps:
+        """Some of them."""
+        return Maps(self.raw[places], self.codes[places])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A place in the plan: whose maps of which layer and method are compared."""
+
+    name: str
+    kind: Literal["pair", "jitter"]
+    before: int  # index of the checkpoint
+    after: int
+    layer: str
+    method: str
+    checkpoint: Checkpoint  # whose architecture, phase and replicate the rows carry
+    pair: Pair | None = None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the checkpoints said: read back from `predictions/`, in the order of the plan."""
+
+    samples: Sequence[Sample]
+    records: Records  # with the classes that are explained
+    logits: Sequence[np.ndarray]  # per checkpoint (images, K), NaN where any checkpoint could not read the image
+    errors: dict[str, str]  # image -> what is wrong with it
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(images,) bool."""
+        return np.isfinite(self.logits[0]).all(axis=1)
+
+
+def tasks(plan: Plan) -> list[Task]:
+    """Every comparison of the plan, in the order of their parts."""
+    places = [(layer, method) for layer in plan.layers for method in plan.options.methods]
+    with_noise = plan.checkpoints if plan.options.jitter else ()
+    alone = [
+        Task(checkpoint.key, "jitter", number, number, layer, method, checkpoint)
+        for number, checkpoint in enumerate(with_noise)
+        for layer, method in places
+    ]
+    return alone + [
+        Task(
+            pair.name,
+            "pair",
+            plan.place(pair.before),
+            plan.place(pair.after),
+            layer,
+            method,
+            plan.by_key[pair.after],
+            pair,
+        )
+        for pair in plan.pairs
+        for layer, method in places
+    ]
+
+
+def selected(
+    metadata: GraphMetadata, records: Records, before: np.ndarray, after: np.ndarray, select: Selection
+) -> np.ndarray:
+    """(R,) which records are compared, from the logits (images, K) of two checkpoints.
+
+    true-positive: both say yes to the explained class; agree: both decide alike (in a multi-label model: on the
+    explained class); all: every image that could be read.
+    """
+    said = [metadata.decisions(logits)[records.images] for logits in (before, after)]  # (R, K)
+    readable = np.isfinite(before).all(axis=1)[records.images]
+    chosen = np.maximum(records.classes, 0)[:, None]
+    on_class = [np.take_along_axis(decided, chosen, axis=1)[:, 0] for decided in said]
+    if select == "true-positive":
+        return readable & on_class[0] & on_class[1]
+    if select == "agree":
+        alike = on_class[0] == on_class[1] if metadata.score_kind == "multilabel" else (said[0] == said[1]).all(axis=1)
+        return readable & alike
+    return readable
+
+
+def maps_of_rows(rows: pa.Table) -> np.ndarray:
+    """Maps (n, h, w) of rows of `maps/`."""
+    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in rows["map"].chunks])
+    return flat.reshape(len(rows), rows["height"][0].as_py(), rows["width"][0].as_py())
+
+
+def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:
+    """Logits and errors of the first `count` checkpoints; the classes of unlabelled images are what the first says.
+
+    An image that one of them could not read has no logits in any: all numbers are of the same images.
+    """
+    tables = [folder.read("predictions", part_files.parts_of(n, len(samples))) for n in range(count)]
+    width = 1 if plan.score_kind == "binary" else len(plan.classes)
+    logits = [_logits(table, width) for table in tables]
+    records = _with_classes(Records.of(samples), plan.checkpoints[0].graph.metadata, logits[0])
+    errors = _errors(tables)
+    unread = [number for number, sample in enumerate(samples) if sample.name in errors]
+    for values in logits:
+        values[unread] = np.nan
+    return Collected(samples, records, logits, errors)
+
+
+def _errors(tables: Sequence[pa.Table]) -> dict[str, str]:
+    """Image -> the first sentence about it in tables of predictions."""
+    found: dict[str, str] = {}
+    for table in tables:
+        for row in table.filter(table["error"].is_valid()).select(["image", "error"]).to_pylist():
+            found.setdefault(row["image"], row["error"])
+    return found
+
+
+def _logits(table: pa.Table, width: int) -> np.ndarray:
+    column = table["logits"].combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    found = np.full((len(there), width), np.nan, np.float32)
+    found[there] = column.flatten().to_numpy().reshape(-1, width)
+    return found
+
+
+def _with_classes(records: Records, metadata: GraphMetadata, logits: np.ndarray) -> Records:
+    chosen = metadata.decisions(logits).argmax(axis=1)[records.images]
+    return Records(records.images, np.where(records.classes == UNLABELLED, chosen, records.classes))

@@ -1,0 +1,288 @@
+"""`evaluation.json`: the result that table, report, gate and pictures read.
+
+Undefined numbers are null, with a reason. The JSON Schema beside this file is generated from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from harness.common.errors import InputError
+from harness.common.storage import Place, write_whole
+from harness.common.validation import first_problem
+from harness.models.metadata import GraphMetadata
+from harness.results.layout import RESULT
+
+FORMAT: Literal[1] = 1
+ALL = "all"  # the scope of every image, beside one scope per class
+SCHEMA = Path(__file__).parent / "evaluation.schema.json"
+
+
+def finite_or_none(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(finite_or_none)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class Estimate(_Record):
+    """A mean over images (or another statistic of them) with its 95 % patient-bootstrap interval."""
+
+    mean: Number
+    low: Number
+    high: Number
+    reason: str | None = None  # why there is no interval, or no mean
+
+
+class IndexResult(_Record):
+    """Stability index (observed - chance) / (floor - chance), and the three means on its `n` images.
+
+    sampled: the number of images that were drawn for a chance level, None where all that are compared have one
+    """
+
+    value: Number
+    low: Number
+    high: Number
+    reason: str | None
+    n: int
+    n_patients: int
+    observed: Number
+    chance: Number
+    floor: Number
+    sampled: int | None = None
+
+
+class MetricSummary(_Record):
+    """One metric of one method and layer over the selected images of one scope (`all`, or a class).
+
+    intervals: of q05, median and q95, for metrics that have a floor, from 20 patients on
+    vanished_rate: share of the compared images whose evidence vanished, for overlap metrics
+    chance, floor, index: None where the metric has none (the concentration of one map has none; its shift has)
+    """
+
+    layer: str
+    method: str
+    scope: str
+    metric: str
+    stable_is: Literal["low", "high", "zero"]
+    n: int
+    n_patients: int
+    undefined: dict[str, int]  # reason -> images
+    vanished: int
+    estimate: Estimate
+    sd: Number
+    q05: Number
+    q25: Number
+    median: Number
+    q75: Number
+    q95: Number
+    intervals: dict[Literal["q05", "median", "q95"], tuple[float, float]] = {}
+    vanished_rate: Estimate | None = None
+    chance: Estimate | None = None
+    floor: Estimate | None = None
+    index: IndexResult | None = None
+
+
+class Consistency(_Record):
+    """How alike a checkpoint's maps of one class are from image to image (`kernels.pairwise.consistency`)."""
+
+    layer: str
+    method: str
+    scope: str
+    value: Number
+    reason: str | None
+    n: int
+
+
+class CheckpointResult(_Record):
+    """A checkpoint: which file, what it says about itself, and how well it classifies."""
+
+    key: str
+    file: str
+    digest: str
+    architecture: str
+    phase: str
+    replicate: int
+    metadata: GraphMetadata
+    quality: dict[str, Estimate]  # accuracy, auc, ece
+    consistency: list[Consistency]
+
+
+class Equivalence(_Record):
+    """Two one-sided tests that a difference lies within +-margin: `equivalent` at 5 %."""
+
+    name: str
+    of: str  # which statistic
+    difference: Number
+    low90: Number
+    high90: Number
+    margin: float
+    p: Number
+    equivalent: bool
+    reason: str | None
+
+
+class PairResult(_Record):
+    """Two checkpoints, and how far the evidence moved from one to the other."""
+
+    name: str
+    before: str
+    after: str
+    kind: Literal["drift", "since-first", "since-previous"]
+    architecture: str
+    replicate: int
+    selected: int  # records compared: an image and a class
+    selected_patients: int
+    floor: Literal["jitter", "replicate"] | None
+    agreement: Estimate
+    change: dict[str, Estimate]  # after - before of accuracy, auc, ece
+    equivalence: list[Equivalence]
+    metrics: list[MetricSummary]
+
+
+class Difference(_Record):
+    """Mean difference of two cells (architecture, method); see `harness.statistics.rankings.Difference`."""
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    value: Number
+    low: Number
+    high: Number
+    p: Number
+    p_holm: Number
+    n: int
+    n_patients: int
+    reason: str | None
+
+
+class Order(_Record):
+    """Architectures from the most to the least stable, and the share of draws in this order."""
+
+    architectures: list[str]
+    probability: float
+
+
+class Ranking(_Record):
+    """Architectures by stability under one method; see `harness.statistics.rankings.Ranking`."""
+
+    method: str
+    architectures: list[str]
+    means: list[Number]
+    orders: list[Order]
+    most_stable: dict[str, Number]
+    n: int
+    n_patients: int
+    reason: str | None
+
+
+class Reversal(_Record):
+    """Two architectures that may change places between two methods; see `harness.statistics.rankings.Reversal`."""
+
+    architectures: tuple[str, str]
+    methods: tuple[str, str]
+    first: Number
+    second: Number
+    called: bool
+    probability: Number
+    n: int
+    n_patients: int
+    reason: str | None
+
+
+class Interaction(_Record):
+    """Share of the variation that is architecture x method; see `harness.statistics.rankings.Interaction`."""
+
+    value: Number
+    low: Number
+    high: Number
+    n: int
+    n_patients: int
+    reason: str | None
+
+
+class ComparisonResult(_Record):
+    """Architectures and methods against each other by one metric at one layer, in one scope."""
+
+    layer: str
+    scope: str
+    metric: str
+    differences: list[Difference]
+    rankings: list[Ranking]
+    reversals: list[Reversal]
+    interaction: Interaction | None
+
+
+class StudyResult(_Record):
+    """The study level: comparisons on the images that every pair selects, and who classifies equally well."""
+
+    selected: int
+    selected_patients: int
+    resampled: list[str]  # architectures whose replicates are resampled; others are conditional on their checkpoints
+    comparisons: list[ComparisonResult]
+    convergence: list[Equivalence]
+
+
+class Evaluation(_Record):
+    """Everything that an evaluation found."""
+
+    format: Literal[1] = FORMAT
+    command: list[str]
+    data: str
+    root: str | None
+    split: str | None
+    data_digest: str
+    images: int
+    patients: int
+    unreadable: dict[str, str]  # image -> what is wrong with it
+    classes: list[str]
+    selection: str
+    methods: list[str]
+    layers: list[str]
+    map_size: tuple[int, int]
+    seed: int
+    resamples: int
+    jitter_draws: int
+    jitter_seed: int
+    chance_draws: int
+    margin: float
+    checkpoints: list[CheckpointResult]
+    pairs: list[PairResult]
+    study: StudyResult | None = None
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+
+    @property
+    def by_key(self) -> dict[str, CheckpointResult]:
+        """The checkpoints by their keys."""
+        return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
+
+    def write(self, folder: Place) -> Place:
+        """Write `evaluation.json`, whole or not at all."""
+        write_whole(folder / RESULT, self.model_dump_json(indent=1))
+        return folder / RESULT
+
+    @classmethod
+    def read(cls, path: Place) -> Evaluation:
+        """Read a result folder or file; raises InputError where it is none of format 1."""
+        file = path / RESULT if path.is_dir() else path
+        try:
+            return cls.model_validate_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror}); run `python -m harness evaluate`") from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: not an evaluation of format {FORMAT} ({first_problem(error)})") from error
+
+
+def schema() -> str:
+    """The JSON Schema of `evaluation.json`."""
+    return json.dumps(Evaluation.model_json_schema(), indent=1) + "\n"

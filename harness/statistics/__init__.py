@@ -1,0 +1,1 @@
+"""Values of images of patients become means, intervals, indices, tests and rankings."""

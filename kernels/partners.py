@@ -1,0 +1,102 @@
+"""What two maps score that have nothing to do with each other: the chance level of the metrics.
+
+Image i before is compared with image j after, where j has the same class but is of another patient. The
+partners are drawn from the sorted image list with a seed, so they depend neither on the order of the rows nor
+on batches, and those of one class not on the other classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kernels.cached_maps import Memory, Slot
+from kernels.checks import positive_integer
+from kernels.metrics import METRICS
+from kernels.reasons import Reason
+from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_scores
+from kernels.threads import for_each
+
+NOBODY = -1
+
+
+def partner_metrics(
+    before: np.ndarray,
+    after: np.ndarray,
+    partners: np.ndarray,
+    threads: int = 1,
+    *,
+    before_reasons: np.ndarray | None = None,
+    after_reasons: np.ndarray | None = None,
+    size: tuple[int, int] | None = None,
+    shifts: Sequence[tuple[float, float]] | None = None,
+) -> PairScores:
+    """Every metric of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
+
+    shifts: per draw, by how much (in shares of height and width) the map after is moved up and left first, as in
+        `kernels.resize`
+    The other arguments are those of `kernels.metrics.pair_metrics`; stored raw maps with `size` serve as well.
+    Without a partner the reason is NO_PARTNER. What is known of before[i] is computed once for all draws.
+    """
+    left, right = Side.of(before, before_reasons, "before"), Side.of(after, after_reasons, "after")
+    size = common_size(left.maps, right.maps, size)
+    partners = _checked_partners(partners, len(left.maps), len(right.maps))
+    moves = [(0.0, 0.0)] * len(partners) if shifts is None else [(float(d), float(e)) for d, e in shifts]
+    if len(moves) != len(partners):
+        raise ValueError(f"there are {len(partners)} draws and {len(moves)} shifts; give one per draw")
+    return _against_partners(left, right, partners, moves, size, positive_integer(threads, "threads"))
+
+
+def _against_partners(
+    left: Side,
+    right: Side,
+    partners: np.ndarray,
+    moves: list[tuple[float, float]],
+    size: tuple[int, int],
+    threads: int,
+) -> PairScores:
+    """`partner_metrics` of arguments that have been checked; one image at a time per thread."""
+    metrics = list(METRICS.values())
+    scores = empty_scores(metrics, *partners.shape)
+    scores.values[partners == NOBODY] = np.nan
+    scores.reasons[partners == NOBODY] = Reason.NO_PARTNER
+    writer = PairWriter(metrics, size)
+
+    def worker() -> Callable[[int], None]:
+        shared = Memory()
+        one, other = Slot(size, shared), Slot(size, shared)
+
+        def compare(n: int) -> None:
+            facts = left.load(one, n)
+            for draw in np.flatnonzero(partners[:, n] != NOBODY):
+                partner = right.load(other, partners[draw, n], moves[draw])
+                writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
+
+        return compare
+
+    for_each(range(partners.shape[1]), threads, worker)
+    return scores
+
+
+def mean_over_draws(scores: PairScores) -> PairScores:
+    """The chance level of each image, (N, M): the mean over the draws in which the metric is defined.
+
+    Where no draw is, the reason is that of the first draw; where all that are defined VANISHED, so has the mean.
+    """
+    counted = ~np.isnan(scores.values)
+    number = counted.sum(axis=0)
+    total = np.where(counted, scores.values, 0.0).sum(axis=0)
+    values = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+    vanished = np.where((scores.reasons == Reason.VANISHED).any(axis=0), Reason.VANISHED, scores.reasons[0])
+    defined = (scores.reasons == Reason.DEFINED).any(axis=0)
+    return PairScores(scores.names, values, np.where(defined, Reason.DEFINED, vanished).astype(np.uint8))
+
+
+def _checked_partners(partners: object, before: int, after: int) -> np.ndarray:
+    result = np.asarray(partners)
+    if result.ndim != 2 or result.shape[1] != before or result.dtype.kind not in "iu":
+        raise ValueError(f"partners must be whole numbers (draws, {before}), not {result.dtype} {result.shape}")
+    if result.size and not (result.min() >= NOBODY and result.max() < after):
+        raise ValueError(f"partners must lie between -1 (nobody) and {after - 1}, the last map of after")
+    return result

@@ -1,0 +1,127 @@
+"""The one sort of a map, and what is read off it: ranks, thresholds and area50.
+
+A map is sorted as 64-bit items key << 32 | pixel. Floats >= 0 are ordered as their bits are, so the key of a
+positive value is its bits, counted from the smallest positive value, and the key of 0 is 0. Ties are ordered by
+pixel: there is one order, and everything read off it is exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.cached_maps import MapFacts
+from kernels.jit import kernel
+
+TOP_PERCENTS = (5, 10, 20, 30)
+_DIGIT_BITS = 16  # two digits cover the 31 bits of a float >= 0; mostly fewer are needed
+PIXEL = np.uint64(0xFFFFFFFF)
+
+
+def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
+    """Ranks int32 (n,) of the pixels as 2 rank - (n + 1), and the sum of their squares.
+
+    Rank 1 is the smallest and ties share their mean rank: these are whole numbers that add up to 0.
+    """
+    result = a_map.slot.own.array("ranks", a_map.flat.size, np.int32)
+    return result, _rank(a_map.fact(items), result)
+
+
+def thresholds(a_map: MapFacts) -> np.ndarray:
+    """float32, one per TOP_PERCENTS: the smallest value of {x >= k-th largest and x > 0}."""
+    return _top_values(a_map.fact(items), a_map.flat, TOP_PERCENTS)
+
+
+def items(a_map: MapFacts) -> np.ndarray:
+    """The items uint64 (n,) of a map that is not empty, in ascending order."""
+    n, shared = a_map.flat.size, a_map.slot.shared
+    result = a_map.slot.own.array("items", n, np.uint64)
+    other, keys = shared.array("other items", n, np.uint64), shared.array("keys", n, np.uint32)
+    counts = shared.array("counts", (2, 1 << _DIGIT_BITS), np.uint32)
+    _sort(a_map.flat.view(np.uint32), keys, result, other, counts)
+    return result
+
+
+@kernel
+def _sort(bits, keys, items, other, counts):
+    """Radix sort by two digits, the lower first: keys -> other -> items."""
+    width = _write_keys(bits, keys)
+    mask, high = np.uint32((1 << width) - 1), np.uint32(width)
+    _count(keys, mask, high, counts[:, : 1 << width])
+    low_places, high_places = counts[0], counts[1]
+    for p in range(keys.size):
+        key = keys[p]
+        place = low_places[key & mask]
+        low_places[key & mask] = place + np.uint32(1)
+        other[place] = np.uint64(key) << np.uint64(32) | np.uint64(p)
+    shift = np.uint64(32 + width)
+    for i in range(items.size):
+        item = other[i]
+        place = high_places[item >> shift]
+        high_places[item >> shift] = place + np.uint32(1)
+        items[place] = item
+
+
+@kernel
+def _write_keys(bits, keys):
+    """Write the keys and return the number of bits per digit that two digits need."""
+    smallest, largest = np.uint32(0xFFFFFFFF), np.uint32(0)
+    for p in range(bits.size):
+        smallest = min(smallest, bits[p] - np.uint32(1))  # 0 wraps around to the largest number
+        largest = max(largest, bits[p])
+    for p in range(bits.size):
+        keys[p] = bits[p] - smallest if bits[p] > smallest else np.uint32(0)
+    width = 1
+    while (largest - smallest) >> np.uint32(2 * width) > 0:
+        width += 1
+    return width
+
+
+@kernel
+def _count(keys, mask, high, counts):
+    """counts[d, v] becomes the number of keys whose digit d is below v: where the first of them goes."""
+    counts[:] = 0
+    for p in range(keys.size):
+        counts[0, keys[p] & mask] += np.uint32(1)
+        counts[1, keys[p] >> high] += np.uint32(1)
+    for d in range(counts.shape[0]):
+        start = np.uint32(0)
+        for v in range(counts.shape[1]):
+            start, counts[d, v] = start + counts[d, v], start
+
+
+@kernel
+def _rank(items, ranks):
+    """Write the ranks; return the sum of their squares, (n^3 - n - sum over ties (t^3 - t)) / 3."""
+    n, start, tied = items.size, 0, 0.0
+    while start < n:
+        end = _end_of_tie(items, start)
+        rank = start + end - n  # 2 * mean(start + 1 ... end) - (n + 1)
+        if end == start + 1:
+            ranks[items[start] & PIXEL] = rank
+        else:
+            for i in range(start, end):
+                ranks[items[i] & PIXEL] = rank
+            tied += (float(end - start) ** 2 - 1) * (end - start)
+        start = end
+    return ((float(n) ** 2 - 1) * n - tied) / 3
+
+
+@kernel
+def _end_of_tie(items, start):
+    end = start + 1
+    while end < items.size and items[start] >> np.uint64(32) == items[end] >> np.uint64(32):
+        end += 1
+    return end
+
+
+@kernel
+def _top_values(items, values, percents):
+    """For each of `percents` the k-th largest value, or the smallest positive one if that is larger."""
+    n, first = items.size, 0
+    while values[items[first] & PIXEL] == 0:
+        first += 1
+    result = np.empty(len(percents), np.float32)
+    for i in range(len(percents)):
+        k = (percents[i] * n + 99) // 100
+        result[i] = values[items[max(n - k, first)] & PIXEL]
+    return result
