@@ -104,5 +104,4 @@ def test_checker_catches(relative: str, line: str) -> None:
 
 
 def test_checker_allows_the_shared_rooms() -> None:
-    assert not violations("export/x.py", "from harness.common import errors
-from harness.images.loading import RULE")
+    assert not violations("export/x.py", "from harness.common import errors\nfrom harness.images.loading import RULE")
