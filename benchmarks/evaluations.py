@@ -11,10 +11,10 @@ from benchmarks.explainers import METHODS
 from benchmarks.networks import PHASES, Checkpoints
 from benchmarks.rival_pipeline import BATCH, MAP_SIZE
 from benchmarks.timing import THREADS
-from harness.evaluation import run as evaluation_run
-from harness.evaluation.explain import Running
+from harness.api.evaluate import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
-from harness.results.plan import Data, Options
+from harness.results.options import Options
+from harness.results.plan import Data
 from harness.results.schema import Evaluation
 from kernels.metrics import METRICS
 
@@ -26,7 +26,7 @@ def evaluate(pair: Checkpoints, manifest: Path, out: Path) -> Evaluation:
     before, after = (pair.onnx(phase) for phase in PHASES)
     options = Options(methods=METHODS, select="all", map_size=MAP_SIZE, jitter=0, chance=0)
     plan = make_plan([ArchitectureConfig(before=before, after=after)], Data(manifest), options)
-    return evaluation_run.evaluate(plan, evaluation_run.Execution(out, Running(BATCH, THREADS), quiet=True))
+    return evaluate_plan(plan, Settings(out, batch=BATCH, threads=THREADS, progress=False)).evaluation
 
 
 def metrics_of(out: Path, method: str) -> np.ndarray:

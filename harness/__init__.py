@@ -1,1 +1,13 @@
 """Attribution drift between two exported checkpoints: evaluate, and what reads its results."""
+
+from typing import TYPE_CHECKING
+
+from harness.common.lazy import on_demand
+
+if TYPE_CHECKING:
+    from harness.api import Result, Settings, evaluate, evaluate_again, evaluate_study, explain, judge, pack, verify
+
+__all__ = [
+    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack", "verify",
+]  # fmt: skip
+__getattr__ = on_demand(__name__, dict.fromkeys(__all__, "api"))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from functools import partial
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.common.errors import InputError, run_command_line
+from harness.cli_options import given_options, option_flags, spelled
+from harness.common.errors import InputError, run_command_line, warnings_shown
 from harness.common.storage import Address, Place, place
 
 if TYPE_CHECKING:
-    from harness.evaluation.executors import Pool
+    from harness.api.evaluate import Settings
+    from harness.evaluation.executors import WorkerPool
     from harness.results.plan import Plan
 
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
@@ -61,6 +62,7 @@ def cli() -> None:
 
     Add --debug to any command to see tracebacks.
     """
+    click.get_current_context().with_resource(warnings_shown())
 
 
 @cli.command()
@@ -76,22 +78,10 @@ def cli() -> None:
 )
 @click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
-@click.option(
-    "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
-)
-@click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first in common].")
-@click.option("--select", type=click.Choice(SELECTIONS), help="[true-positive]")
-@click.option("--map-size", type=click.IntRange(2, 4096), help="Side of compared maps [224].")
-@click.option("--seed", type=click.IntRange(0), help="Seed of all that is drawn [0].")
-@click.option("--jitter", type=click.IntRange(0), help="Draws of the noise floor, 0 for none [4].")
-@click.option("--chance", type=click.IntRange(0), help="Derangements of the chance level, 0 for none [20].")
-@click.option("--margin", type=Number(0, 1, min_open=True), help="Accuracies closer than this are equal [0.02].")
+@option_flags({"methods": METHODS})
 @click.option("--batch", type=click.IntRange(1), help="Images per call [16; on a GPU what is fastest].")
 @click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-@click.option(
-    "--maps", type=click.Choice(MAP_SOURCES), help="Who makes the maps; graph: nodes that were exported with --fuse."
-)
 @click.option(
     "--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Where the work is done."
 )
@@ -113,27 +103,20 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     evaluate --checkpoints A B C D --data D              drift along a training
     evaluate --from DIR                                  other statistics from the same maps
     """
-    from harness.evaluation import run as evaluation_run
-    from harness.evaluation.executors import opened
-    from harness.evaluation.explain import Running
+    from harness.api.evaluate import evaluate_again, evaluate_plan
     from harness.report.text_tables import drift_table
-    from harness.results import folder as result_folder
+    from harness.results.folder import written
 
     out = out or source or Path("drift")
     server = _tracking_server(asked["log_to"], out)
-    running = Running(asked["batch"], asked["threads"] or os.cpu_count() or 1, asked["strict"])
-    execution = evaluation_run.Execution(
-        out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
-    )
+    settings = _settings(out, asked)
     if source is not None:
         _refuse_beside("--from", files, asked, _NOT_FROM)
-        work = partial(evaluation_run.evaluate_again, source, _changes(asked))
+        result = evaluate_again(source, settings, **given_options(asked))
     else:
-        work = partial(evaluation_run.evaluate, _plan(files, asked))
-    with opened(_pool(asked)) as engine:
-        result = work(replace(execution, engine=engine))
-    click.echo(drift_table(result, wide))
-    click.echo(f"\nwritten to {out}: {', '.join(result_folder.written(out))}")
+        result = evaluate_plan(_plan(files, asked), settings)
+    click.echo(drift_table(result.evaluation, wide))
+    click.echo(f"\nwritten to {out}: {', '.join(written(out))}")
     _log(out, server)
 
 
@@ -145,29 +128,33 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
     """Render report.html of a result folder again."""
     server = _tracking_server(log_to, folder)
     from harness.report.html import write_report
+    from harness.results.pseudonyms import names_of
+    from harness.results.schema import Evaluation
 
-    click.echo(f"written to {write_report(folder, show_names)}")
+    click.echo(f"written to {write_report(Evaluation.read(folder), folder, names_of(folder, show_names))}")
     _log(folder, server)
 
 
-@cli.command()
+@cli.command("explain")
 @click.argument("model", type=FILE)
 @click.argument("image", type=FILE)
 @click.option("--out", type=FILE, required=True, help="PNG to write.")
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-def explain(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str) -> None:
+def explain_image(
+    model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str
+) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
+    from harness.api.explain import explain
     from harness.models.session import Model
-    from harness.report import explain_image as explaining
-    from harness.results.plan import Options
+    from harness.report.explain_image import draw, explanation_table
+    from harness.results.options import Options
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
-    found = explaining.explain(opened, image, target, layers)
-    click.echo(explaining.explanation_table(found, Options.map_size))
-    title = f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}"
-    explaining.draw(found, title, out)
+    found = explain(opened, image, target, layers)
+    click.echo(explanation_table(found, Options().map_size))
+    draw(found, f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}", out)
     click.echo(f"\nwritten to {out}")
 
 
@@ -214,14 +201,14 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Path, quiet: bool, **asked: Any) -> None:
     """Pack a model with golden cases and measured tolerances for the deployment side."""
-    from harness.bundle.pack import Wanted, pack
+    from harness.bundle.pack import PackOptions, pack
     from harness.images.dataset import read_dataset
     from harness.models.metadata import Graph
 
     metadata = Graph.read(model).metadata
     samples = read_dataset(data, metadata.classes, root, split, metadata.score_kind == "multilabel")
-    wanted = Wanted(**{name: value for name, value in asked.items() if value != ()})
-    digest = pack(model, samples, wanted, out, quiet)
+    options = PackOptions(**{name: value for name, value in asked.items() if value != ()})
+    digest = pack(model, samples, options, out, quiet)
     click.echo(
         "look at the pictures before they leave the house: text that is burned into them was not removed", err=True
     )
@@ -240,10 +227,10 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Pat
 @click.option("--json", "json_file", type=FILE, help="Write the outcome as JSON.")
 def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: Any) -> int:
     """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed."""
-    from harness.bundle.verify import Running, as_json, report, verify
+    from harness.bundle.verify import VerifyOptions, as_json, report, verify
     from harness.common.storage import write_whole
 
-    found = verify(bundle, digest, Running(**asked))
+    found = verify(bundle, digest, VerifyOptions(**asked))
     click.echo(report(found))
     if json_file:
         write_whole(json_file, as_json(found))
@@ -295,9 +282,26 @@ def _log(folder: Place, server: str | None) -> None:
     click.echo(f"logged to {server}: run {mlflow_log.log(Evaluation.read(folder), folder, server)}")
 
 
-def _pool(asked: dict[str, Any]) -> Pool | None:
+def _settings(out: Place, asked: dict[str, Any]) -> Settings:
+    from harness.api.evaluate import Settings
+
+    return Settings(
+        out=out,
+        provider=asked["provider"],
+        batch=asked["batch"],
+        threads=asked["threads"],
+        strict=asked["strict"],
+        resume=asked["resume"],
+        show_names=asked["show_names"],
+        progress=False if asked["quiet"] else None,
+        workers=_pool(asked),
+        command=("python", "-m", "harness", *(word for word in sys.argv[1:] if word != "--resume")),
+    )
+
+
+def _pool(asked: dict[str, Any]) -> WorkerPool | None:
     """The Ray workers that were asked for, if any."""
-    from harness.evaluation.executors import Pool
+    from harness.evaluation.executors import WorkerPool
 
     if asked["engine"] != "ray":
         given = [name for name in ("address", "workers", "gpus_per_worker") if asked[name] is not None]
@@ -307,21 +311,25 @@ def _pool(asked: dict[str, Any]) -> Pool | None:
     from harness.models.providers import accelerated
 
     gpus = asked["gpus_per_worker"] or float(accelerated(asked["provider"]))
-    return Pool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
+    return WorkerPool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
 
 
 def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
     from harness.evaluation import demonstration
     from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
-    from harness.results.plan import Data, Options
+    from harness.results.options import Options
+    from harness.results.plan import Data
 
-    options = Options(**_changes(asked))
+    options = Options.of(**given_options(asked))
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
         raise InputError(f"{files[0]}: give graphs as --before A --after B, or as --checkpoints A B C, with --data")
     if files and not asked["checkpoints"]:
         _refuse_beside(
-            f"the study {files[0]}", files[1:], asked, (*_OPTIONS, "before", "afters", "data", "root", "split")
+            f"the study {files[0]}",
+            files[1:],
+            asked,
+            (*Options.model_fields, "before", "afters", "data", "root", "split"),
         )
         return read_study(files[0])
     if asked["checkpoints"]:
@@ -340,18 +348,6 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
 
 
 _NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "resume", "strict", "maps")
-_OPTIONS = ("methods", "layers", "select", "map_size", "seed", "jitter", "chance", "margin", "maps")
-
-
-def _changes(asked: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as `Options` names them."""
-    given = {name: asked[name] for name in _OPTIONS if _is_given(asked[name])}
-    for name in ("methods", "layers"):
-        if name in given:
-            given[name] = tuple(dict.fromkeys(given[name]))
-    if "map_size" in given:
-        given["map_size"] = (given["map_size"], given["map_size"])
-    return given
 
 
 def _is_given(value: Any) -> bool:
@@ -361,8 +357,7 @@ def _is_given(value: Any) -> bool:
 
 def _spelled(name: str) -> str:
     """An option as people write it, by the name of its parameter."""
-    others = {"afters": "after", "methods": "method", "layers": "layer", "json_file": "json"}
-    return f"--{others.get(name, name).replace('_', '-')}"
+    return spelled({"afters": "after", "json_file": "json"}.get(name, name))
 
 
 def _refuse_beside(what: str, files: tuple[Place, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:

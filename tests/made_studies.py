@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from harness.evaluation import run as evaluation_run
-from harness.evaluation.explain import Running
+from harness.api.evaluate import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
 from harness.images.loading import RULE
 from harness.models.metadata import Graph, GraphMetadata
 from harness.results import folder as result_folder
 from harness.results import part_files
-from harness.results.plan import Checkpoint, Data, Options, Pair, Plan, Stored, identity_of
+from harness.results.options import Options
+from harness.results.plan import Checkpoint, Data, Pair, Plan, Stored, identity_of
 from harness.results.reader import tasks
 from harness.results.schema import ComparisonResult, Consistency, Evaluation, PairResult, StudyResult
 from harness.results.vocabulary import COLUMNS, STABILITY
@@ -33,7 +33,7 @@ METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 
 def evaluated(plan: Plan, out: Path, resamples: int = 300) -> Path:
     """The result folder of a plan, with its report."""
-    evaluation_run.evaluate(plan, evaluation_run.Execution(out, Running(threads=2), quiet=True, resamples=resamples))
+    evaluate_plan(plan, Settings(out, threads=2, progress=False, resamples=resamples))
     return out
 
 

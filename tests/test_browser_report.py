@@ -15,7 +15,7 @@ import pytest
 from harness.evaluation import demonstration
 from harness.report import heatmaps
 from harness.report import html as report_html
-from harness.results.plan import Options
+from harness.results.options import Options
 from harness.results.pseudonyms import Names
 from harness.results.schema import Evaluation
 from kernels.resize import upsample

@@ -19,9 +19,9 @@ from pydicom import Dataset, dcmread, dcmwrite, uid
 from harness import cli
 from harness.bundle.format import Deviation, Spread, read_manifest
 from harness.bundle.golden import deviation, exceeded
-from harness.bundle.pack import FLOOR, SAFETY, Wanted, pack, tolerances
+from harness.bundle.pack import FLOOR, SAFETY, PackOptions, pack, tolerances
 from harness.bundle.rounding import rounded
-from harness.bundle.verify import Running, Verification, as_json, report, verify
+from harness.bundle.verify import Verification, VerifyOptions, as_json, report, verify
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.images.dataset import read_dataset
 from harness.images.deidentify import KEPT, pixels_only
@@ -29,7 +29,7 @@ from harness.images.loading import load_grey
 from harness.models.providers import LEVELS
 from tests import tiny_graphs
 
-WANTED = Wanted(cases=5, map_size=(32, 32))
+WANTED = PackOptions(cases=5, map_size=(32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def rewrite(bundle: Path, change: Callable[[dict], None]) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("level", LEVELS)
 def test_passes_at_every_level_and_thread_count(packed: tuple[Path, str], level: str, threads: int) -> None:
-    found = verify(packed[0], packed[1], Running(threads=threads, level=level))
+    found = verify(packed[0], packed[1], VerifyOptions(threads=threads, level=level))
     assert found.passed
     assert found.authenticated
     assert len(found.cases) == 5
@@ -69,13 +69,13 @@ def test_passes_at_every_level_and_thread_count(packed: tuple[Path, str], level:
 
 
 def test_without_a_digest_the_bundle_vouches_for_itself(packed: tuple[Path, str]) -> None:
-    found = verify(packed[0], None, Running())
+    found = verify(packed[0], None, VerifyOptions())
     assert found.passed
     assert "unauthenticated" in report(found)
 
 
 def test_digest_may_be_written_in_capitals_and_with_its_name(packed: tuple[Path, str]) -> None:
-    assert verify(packed[0], f"sha256:{packed[1]}".upper().replace("SHA256", "sha256"), Running()).passed
+    assert verify(packed[0], f"sha256:{packed[1]}".upper().replace("SHA256", "sha256"), VerifyOptions()).passed
 
 
 def test_cases_are_spread_over_classes_and_say_nothing_by_name(packed: tuple[Path, str]) -> None:
@@ -214,7 +214,7 @@ def test_tampering_is_named_and_fails(bundle: Path, name: str) -> None:
     change, sentence = TAMPERED[name]
     change(bundle)
     before = tree(bundle.parent)
-    found = verify(bundle, None, Running())
+    found = verify(bundle, None, VerifyOptions())
     assert not found.passed
     assert found.problem is not None
     assert sentence in found.problem
@@ -229,7 +229,7 @@ def test_malformed_bundles_are_refused(bundle: Path, name: str) -> None:
     change(bundle)
     before = tree(bundle.parent)
     with pytest.raises(InputError) as caught:
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
     assert sentence in str(caught.value)
     assert tree(bundle.parent) == before
 
@@ -237,8 +237,8 @@ def test_malformed_bundles_are_refused(bundle: Path, name: str) -> None:
 def test_a_changed_manifest_is_caught_by_its_digest_alone(bundle: Path, packed: tuple[Path, str]) -> None:
     """Wider tolerances leave a bundle that agrees with itself."""
     rewrite(bundle, lambda content: content["tolerances"]["float32"].update(logits=1e9))
-    assert verify(bundle, None, Running()).passed
-    found = verify(bundle, packed[1], Running())
+    assert verify(bundle, None, VerifyOptions()).passed
+    found = verify(bundle, packed[1], VerifyOptions())
     assert not found.passed
     assert "manifest.json: its digest is" in (found.problem or "")
 
@@ -258,7 +258,7 @@ def reseal(bundle: Path, name: str) -> None:
 def test_another_model_with_a_fitting_digest_fails_its_cases(bundle: Path) -> None:
     tiny_graphs.write_graph(bundle / "model.onnx", seed=3)
     reseal(bundle, "model.onnx")
-    found = verify(bundle, None, Running())
+    found = verify(bundle, None, VerifyOptions())
     assert found.problem is None
     assert not found.passed
     assert "FAIL (" in report(found)
@@ -267,7 +267,7 @@ def test_another_model_with_a_fitting_digest_fails_its_cases(bundle: Path) -> No
 def test_other_classes_than_the_models_are_refused(bundle: Path) -> None:
     rewrite(bundle, lambda manifest: manifest.update(classes=["a", "b", "c"]))
     with pytest.raises(InputError, match="tells other classes apart than the manifest says"):
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
 
 
 def test_a_map_that_is_expected_elsewhere_fails(bundle: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_map_that_is_expected_elsewhere_fails(bundle: Path) -> None:
     first["values"] = first["values"][::-1]
     (bundle / "expected.json").write_text(json.dumps(content))
     reseal(bundle, "expected.json")
-    found = verify(bundle, None, Running())
+    found = verify(bundle, None, VerifyOptions())
     assert [case.case for case in found.cases if not case.passed] == ["case-000"]
 
 
@@ -284,7 +284,7 @@ def test_malformed_expected_values_are_refused(bundle: Path) -> None:
     (bundle / "expected.json").write_text('{"cases": {"case-000": 1}}')
     reseal(bundle, "expected.json")
     with pytest.raises(InputError, match=r"malformed \(cases\.case-000: "):
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_expected_maps_that_cannot_be_are_refused(bundle: Path, change: dict) ->
     (bundle / "expected.json").write_text(json.dumps(content))
     reseal(bundle, "expected.json")
     with pytest.raises(InputError, match="malformed"):
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
 
 
 @pytest.mark.parametrize("value", [1e30, 1e-30])
@@ -307,7 +307,7 @@ def test_expected_maps_of_odd_size_fail_and_do_not_crash(bundle: Path, value: fl
     first["values"] = [value * n for n in range(len(first["values"]))]
     (bundle / "expected.json").write_text(json.dumps(content))
     reseal(bundle, "expected.json")
-    assert [case.case for case in verify(bundle, None, Running()).cases if not case.passed] == ["case-000"]
+    assert [case.case for case in verify(bundle, None, VerifyOptions()).cases if not case.passed] == ["case-000"]
 
 
 def test_a_small_file_of_a_huge_picture_is_not_unpacked(bundle: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_small_file_of_a_huge_picture_is_not_unpacked(bundle: Path) -> None:
     picture = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
     (bundle / "images" / "case-000.png").write_bytes(picture)
     reseal(bundle, "images/case-000.png")
-    assert "no picture of at most" in (verify(bundle, None, Running()).problem or "")
+    assert "no picture of at most" in (verify(bundle, None, VerifyOptions()).problem or "")
 
 
 @pytest.mark.parametrize(("deflated", "sentence"), [(False, "no picture of at most"), (True, "a deflated DICOM file")])
@@ -335,7 +335,7 @@ def test_a_small_dicom_file_of_a_huge_picture_is_not_unpacked(
     dcmwrite(written, source, enforce_file_format=True)
     (bundle / "images" / "case-000.png").write_bytes(written.getvalue())
     reseal(bundle, "images/case-000.png")
-    assert sentence in (verify(bundle, None, Running()).problem or "")
+    assert sentence in (verify(bundle, None, VerifyOptions()).problem or "")
 
 
 def test_a_deflated_dicom_file_is_packed_plain(shared: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_model_that_is_no_model_is_refused(bundle: Path) -> None:
     (bundle / "model.onnx").write_bytes(b"import os")
     reseal(bundle, "model.onnx")
     with pytest.raises(InputError, match="not an ONNX file"):
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
 
 
 def test_weights_outside_of_the_model_are_not_loaded(
@@ -364,12 +364,12 @@ def test_weights_outside_of_the_model_are_not_loaded(
     reseal(bundle, "model.onnx")
     monkeypatch.chdir(tmp_path)  # where the weights lie
     with pytest.raises(InputError, match="not an ONNX file that ONNX Runtime can run"):
-        verify(bundle, None, Running())
+        verify(bundle, None, VerifyOptions())
 
 
 def test_absent_provider_exits_with_three(packed: tuple[Path, str]) -> None:
     with pytest.raises(CannotEvaluateError):
-        verify(packed[0], packed[1], Running(provider="cuda"))
+        verify(packed[0], packed[1], VerifyOptions(provider="cuda"))
 
 
 # ---- deviations
@@ -456,10 +456,10 @@ def test_packing_dicom(shared: Path, tmp_path: Path, keep: bool) -> None:
     source = shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm"
     shutil.copy(source, folder / "smith-john.dcm")
     samples = read_dataset(folder, tiny_graphs.CLASSES)
-    wanted = Wanted(cases=1, map_size=(32, 32), keep_identifiers=keep)
+    wanted = PackOptions(cases=1, map_size=(32, 32), keep_identifiers=keep)
     digest = pack(model, samples, wanted, tmp_path / "bundle", quiet=True)
     assert ((tmp_path / "bundle/images/case-000.dcm").read_bytes() == source.read_bytes()) == keep
-    assert verify(tmp_path / "bundle", digest, Running()).passed
+    assert verify(tmp_path / "bundle", digest, VerifyOptions()).passed
 
 
 def test_packing_refuses_a_full_folder_and_an_unknown_layer(packed: tuple[Path, str], tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_packing_refuses_a_full_folder_and_an_unknown_layer(packed: tuple[Path, 
     with pytest.raises(InputError, match="not an empty folder"):
         pack(model, samples, WANTED, packed[0], quiet=True)
     with pytest.raises(InputError, match="no CAM layer 'middle'; it has: early, late"):
-        pack(model, samples, Wanted(layers=("middle",)), tmp_path / "b", quiet=True)
+        pack(model, samples, PackOptions(layers=("middle",)), tmp_path / "b", quiet=True)
     assert not (tmp_path / "b").exists()
 
 
@@ -476,7 +476,7 @@ def test_what_is_named_twice_is_packed_once(packed: tuple[Path, str], tmp_path: 
     samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
     wanted = replace(WANTED, cases=1, methods=("layercam", "layercam"), layers=("late", "late"))
     digest = pack(packed[0].parent / "model.onnx", samples, wanted, tmp_path / "b", quiet=True)
-    assert verify(tmp_path / "b", digest, Running()).passed
+    assert verify(tmp_path / "b", digest, VerifyOptions()).passed
 
 
 def test_a_bundle_that_fails_on_the_way_is_not_left_behind(
@@ -498,7 +498,7 @@ def test_the_name_of_a_dicom_file_is_no_suffix(shared: Path, tmp_path: Path, nam
     shutil.copy(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm", tmp_path / name)
     rows = [{"file": name, "class": tiny_graphs.CLASSES[0], "group": "p"}]
     samples = read_dataset(tiny_graphs.write_manifest(tmp_path / "manifest.csv", rows), tiny_graphs.CLASSES)
-    pack(model, samples, Wanted(cases=1, map_size=(32, 32)), tmp_path / "bundle", quiet=True)
+    pack(model, samples, PackOptions(cases=1, map_size=(32, 32)), tmp_path / "bundle", quiet=True)
     assert [path.name for path in (tmp_path / "bundle" / "images").iterdir()] == ["case-000.dcm"]
 
 

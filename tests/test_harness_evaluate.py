@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from harness.api.evaluate import Settings, evaluate_plan
 from harness.common.errors import CannotEvaluateError, InputError
-from harness.evaluation import run as evaluation_run
-from harness.evaluation.explain import Running
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
 from harness.report.text_tables import drift_table
 from harness.results import part_files
-from harness.results.plan import Data, Options
+from harness.results.options import Options
+from harness.results.plan import Data
 from harness.results.schema import Evaluation, MetricSummary
 from harness.results.vocabulary import STABILITY
 from kernels.cam import cam
@@ -44,11 +45,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return Inputs(before, after, tiny_graphs.write_images(folder / "images"))
 
 
-def evaluated(inputs: Inputs, out: Path, options: Options = OPTIONS, running: Running | None = None) -> Evaluation:
+def evaluated(inputs: Inputs, out: Path, options: Options = OPTIONS, **settings: Any) -> Evaluation:
     pair = ArchitectureConfig(before=inputs.before, after=inputs.after)
     plan = make_plan([pair], Data(inputs.data), options)
-    execution = evaluation_run.Execution(out, running or Running(), quiet=True, resamples=500)
-    return evaluation_run.evaluate(plan, execution)
+    return evaluate_plan(plan, Settings(out, progress=False, resamples=500, **settings)).evaluation
 
 
 def rows_of(out: Path, kind: str) -> list[dict]:
@@ -98,8 +98,8 @@ def test_result_holds_means_of_the_stored_scores(inputs: Inputs, tmp_path: Path)
 
 
 def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -> None:
-    one = evaluated(inputs, tmp_path / "one", running=Running(batch=1))
-    many = evaluated(inputs, tmp_path / "many", running=Running(batch=13, threads=2))
+    one = evaluated(inputs, tmp_path / "one", batch=1, threads=1)
+    many = evaluated(inputs, tmp_path / "many", batch=13, threads=2)
     for kind in part_files.SCHEMAS:
         assert repr(rows_of(tmp_path / "one", kind)) == repr(rows_of(tmp_path / "many", kind))
     assert one.pairs == many.pairs
@@ -122,7 +122,7 @@ def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: P
 
 def test_true_positives_are_those_that_both_classify_correctly(inputs: Inputs, tmp_path: Path) -> None:
     same = replace(inputs, after=inputs.before)
-    result = evaluated(same, tmp_path, replace(OPTIONS, select="true-positive"))
+    result = evaluated(same, tmp_path, OPTIONS.changed(select="true-positive"))
     assert result.pairs[0].selected == round(result.checkpoints[0].quality["accuracy"].mean * result.images)
     assert 0 < result.pairs[0].selected < result.images
 
@@ -171,7 +171,7 @@ def test_unreadable_images_are_named_and_left_out(inputs: Inputs, tmp_path: Path
     assert result.pairs[0].selected == 47
     assert "1 unreadable" in drift_table(result)
     with pytest.raises(InputError, match=r"image-003\.png: not a readable image"):
-        evaluated(broken, tmp_path / "strict", running=Running(strict=True))
+        evaluated(broken, tmp_path / "strict", strict=True)
 
 
 def test_few_patients_have_no_interval(inputs: Inputs, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_nothing_selected_says_what_to_do(inputs: Inputs, tmp_path: Path) -> Non
         inputs.data.parent / "one.csv", [row for row in rows if row["class"] == wrong]
     )
     with pytest.raises(CannotEvaluateError, match="choose --select agree or all"):
-        evaluated(replace(inputs, data=manifest), tmp_path, replace(OPTIONS, select="true-positive"))
+        evaluated(replace(inputs, data=manifest), tmp_path, OPTIONS.changed(select="true-positive"))
 
 
 def test_every_score_row_names_its_reason(inputs: Inputs, tmp_path: Path) -> None:

@@ -18,13 +18,14 @@ from scipy.optimize import minimize
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
-from harness.evaluation import run as evaluation_run
+from harness.api.evaluate import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.gate.derive_policy import propose
 from harness.gate.judge import judge
 from harness.gate.policy import read_policy
 from harness.images.loading import RULE, load_grey
-from harness.results.plan import Data, Options
+from harness.results.options import Options
+from harness.results.plan import Data
 from harness.results.schema import Evaluation
 from tests import tiny_graphs
 
@@ -139,7 +140,7 @@ def compared(place: Path, kind: str, seeds: list[int], out: Path) -> Evaluation:
     after = [place / f"{kind}-{seed}.onnx" for seed in seeds]
     item = ArchitectureConfig(before=place / "clean-0.onnx", after=after)
     plan = make_plan([item], Data(place / kind / "test" / "manifest.csv"), Options(map_size=(32, 32)))
-    return evaluation_run.evaluate(plan, evaluation_run.Execution(out, quiet=True, resamples=1000))
+    return evaluate_plan(plan, Settings(out, progress=False, resamples=1000)).evaluation
 
 
 def test_spoiled_fine_tunes_are_stopped_and_honest_ones_pass(place: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.evaluation.score import Comparer
+from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import groups_of
 from harness.gate.judge import judge
 from harness.gate.policy import parse_policy
 from harness.results import part_files
 from harness.results.plan import read_stored, restore
-from harness.results.reader import read_collected, tasks
+from harness.results.reader import Reader, read_collected, tasks
 from harness.results.schema import Evaluation, MetricSummary, PairResult
 from harness.results.vocabulary import COLUMNS, STABILITY
 from harness.statistics.chance import derangements, sampled
@@ -147,11 +147,12 @@ def test_a_part_can_be_computed_alone(part: tuple[Evaluation, Path], monkeypatch
     folder = part_files.Store(out)
     for number, task in enumerate(tasks(stored.plan)):
         collected = read_collected(folder, stored.plan, samples, 2)
-        comparer = Comparer(stored.plan, collected, stored.select, folder, 1)
+        reader = Reader(stored.plan, collected, stored.select, folder)
+        scorer = Scorer(reader, 1)
         for block in (4, 1):
-            tables = list(comparer.score(task, block))
+            tables = list(scorer.score(task, block))
             rows = [row for table in tables for row in table.to_pylist()]
-            assert repr(rows) == repr(folder.read("scores", [comparer.numbers(number)[block]]).to_pylist())
+            assert repr(rows) == repr(folder.read("scores", [reader.parts(number)[block]]).to_pylist())
 
 
 def test_a_sampled_mean_weighs_the_classes_as_all_compared_images_do(part: tuple[Evaluation, Path]) -> None:
@@ -257,10 +258,10 @@ def test_scores_of_some_metrics_are_columns_of_those_of_all(part: tuple[Evaluati
     collected = read_collected(part_files.Store(out), stored.plan, samples, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.results.part_files.BLOCK", 20)
-        comparer = Comparer(stored.plan, collected, stored.select, part_files.Store(out), 1)
+        reader = Reader(stored.plan, collected, stored.select, part_files.Store(out))
         number = next(n for n, task in enumerate(tasks(stored.plan)) if task.kind == "pair")
         for reference in ("observed", "chance"):
-            every, some = comparer.read(number, reference), comparer.read(number, reference, ["ssim", "peak_shift"])
+            every, some = reader.scores(number, reference), reader.scores(number, reference, ["ssim", "peak_shift"])
             places = [every.names.index(name) for name in some.names]
             np.testing.assert_array_equal(some.values, every.values[:, places])
             np.testing.assert_array_equal(some.codes, every.codes[:, places])

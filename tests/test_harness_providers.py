@@ -11,13 +11,14 @@ import pytest
 from harness.cli import cli
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.evaluation import batch_size, jobs
-from harness.evaluation.explain import Running, Wanted
+from harness.evaluation.explain import Batching, Request
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import channels_first
 from harness.models import providers
 from harness.models.session import Model
+from harness.results.options import Options
 from harness.results.part_files import Store
-from harness.results.plan import Data, Options
+from harness.results.plan import Data
 from kernels.cam import cams
 from kernels.reasons import Reason
 from tests import tiny_graphs
@@ -265,11 +266,11 @@ def test_on_an_accelerator_the_batch_is_measured(
     graphs: list[Path], manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(graphs, manifest)
-    wanted = Wanted(plan.layers, plan.options, "all")
+    wanted = Request(plan.layers, plan.options, "all")
     monkeypatch.setattr(jobs, "accelerated", lambda _: True)
     monkeypatch.setattr(batch_size, "LARGEST", 32)
     for given, expected in ((None, (16, 32)), (5, (5,))):
-        stage = jobs.Explaining(plan.checkpoints[0], Store(tmp_path), wanted, "cpu", Running(batch=given))
+        stage = jobs.Explaining(plan.checkpoints[0], Store(tmp_path), wanted, "cpu", Batching(batch=given))
         stage.prepare()
         assert stage.running.batch in expected
 

@@ -21,15 +21,16 @@ from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import Place, place
 from harness.evaluation import executors
-from harness.evaluation.executors import Pool
-from harness.evaluation.explain import Running, Wanted, blocks
+from harness.evaluation.executors import WorkerPool
+from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
-from harness.images.crash_isolation import deadly
+from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Records, read_dataset
 from harness.results import part_files
+from harness.results.options import Options
 from harness.results.part_files import Store
-from harness.results.plan import Data, Options, Plan
+from harness.results.plan import Data, Plan
 from tests import tiny_graphs
 from tests.object_store import serving
 from tests.tiny_graphs import read_rows
@@ -127,7 +128,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "harness.evaluation.ray_executor", None)
     with (
         pytest.raises(InputError, match=r"Ray is not installed; pip install 'evidence-drift\[ray\]'"),
-        executors.opened(Pool()),
+        executors.opened(WorkerPool()),
     ):
         pass
 
@@ -142,16 +143,16 @@ def test_nothing_imports_ray_for_the_local_engine() -> None:
 @pytest.mark.parametrize(
     ("pool", "nodes", "size"),
     [
-        (Pool(), [{"CPU": 2.0}], 2),
-        (Pool(threads=2), [{"CPU": 5.0}, {"CPU": 3.0}], 3),
-        (Pool(workers=2), [{"CPU": 8.0}], 2),
-        (Pool(gpus=1.0, threads=4), [{"CPU": 64.0, "GPU": 8.0}], 8),
-        (Pool(gpus=0.6), [{"CPU": 64.0, "GPU": 2.0}], 2),
-        (Pool(gpus=2.0), [{"CPU": 64.0, "GPU": 3.0}, {"CPU": 64.0, "GPU": 1.0}], 1),
-        (Pool(gpus=0.1), [{"CPU": 64.0, "GPU": 1.0}, {"CPU": 64.0}], 10),
+        (WorkerPool(), [{"CPU": 2.0}], 2),
+        (WorkerPool(threads=2), [{"CPU": 5.0}, {"CPU": 3.0}], 3),
+        (WorkerPool(workers=2), [{"CPU": 8.0}], 2),
+        (WorkerPool(gpus=1.0, threads=4), [{"CPU": 64.0, "GPU": 8.0}], 8),
+        (WorkerPool(gpus=0.6), [{"CPU": 64.0, "GPU": 2.0}], 2),
+        (WorkerPool(gpus=2.0), [{"CPU": 64.0, "GPU": 3.0}, {"CPU": 64.0, "GPU": 1.0}], 1),
+        (WorkerPool(gpus=0.1), [{"CPU": 64.0, "GPU": 1.0}, {"CPU": 64.0}], 10),
     ],
 )
-def test_how_many_workers_a_cluster_holds(pool: Pool, nodes: list[dict[str, float]], size: int) -> None:
+def test_how_many_workers_a_cluster_holds(pool: WorkerPool, nodes: list[dict[str, float]], size: int) -> None:
     assert ray_engine._room(pool, nodes) == size
 
 
@@ -159,17 +160,17 @@ def test_how_many_workers_a_cluster_holds(pool: Pool, nodes: list[dict[str, floa
     ("pool", "sentence"),
     [
         (
-            Pool(workers=3),
+            WorkerPool(workers=3),
             "3 workers of 1 CPUs each do not fit: the cluster of 2 nodes has 3 CPUs and 0 GPUs and holds 2",
         ),
         (
-            Pool(threads=3),
+            WorkerPool(threads=3),
             "1 workers of 3 CPUs each do not fit: .* holds 0; a larger pool would starve its own readers",
         ),
-        (Pool(gpus=1.0), "1 workers of 1 CPUs and 1 GPU each do not fit: .* give fewer --workers, --threads"),
+        (WorkerPool(gpus=1.0), "1 workers of 1 CPUs and 1 GPU each do not fit: .* give fewer --workers, --threads"),
     ],
 )
-def test_a_pool_that_would_starve_or_wait_for_ever(pool: Pool, sentence: str) -> None:
+def test_a_pool_that_would_starve_or_wait_for_ever(pool: WorkerPool, sentence: str) -> None:
     """Two nodes of 1.5 CPUs hold two workers of one, and none of three."""
     with pytest.raises(InputError, match=sentence):
         ray_engine._room(pool, [{"CPU": 1.5}, {"CPU": 1.5}])
@@ -186,7 +187,7 @@ def test_a_node_with_other_packages() -> None:
 
 def test_one_gpu_and_a_half_for_each_worker_is_refused() -> None:
     with pytest.raises(InputError, match=r"--gpus-per-worker 1\.5: give a whole number, or a share of one GPU below 1"):
-        ray_engine._room(Pool(gpus=1.5), [{"CPU": 64.0, "GPU": 8.0}])
+        ray_engine._room(WorkerPool(gpus=1.5), [{"CPU": 64.0, "GPU": 8.0}])
 
 
 @pytest.mark.parametrize("name", ["OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ActorDiedError"])
@@ -216,7 +217,7 @@ def test_a_cluster_that_fails_is_a_sentence(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(ray_engine, "Cluster", lambda _: None)
     error = getattr(ray.exceptions, name)(*(["out of order"] if name.startswith("RayS") else []))
     sentence = r"the Ray cluster failed \(.*\); see to it, then run the same command with --resume"
-    with pytest.raises(CannotEvaluateError, match=sentence), ray_engine.cluster(Pool()):
+    with pytest.raises(CannotEvaluateError, match=sentence), ray_engine.cluster(WorkerPool()):
         raise error
 
 
@@ -267,13 +268,13 @@ def make_deadly(image: Path) -> None:
 def test_deadly_images_are_told_apart(tmp_path: Path, killing: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_graphs.write_images(tmp_path / "images", patients=6, each=1)
     paths: list[Place] = [*sorted((tmp_path / "images").glob("*.png"))]
-    assert deadly(paths) == {}
+    assert crashing_images(paths) == {}
     for number in (1, 2, 5):
         make_deadly(tmp_path / "images" / f"image-{number:03d}.png")
     (tmp_path / "images" / "image-003.png").write_bytes(b"no picture")
     monkeypatch.syspath_prepend(killing["PYTHONPATH"].split(os.pathsep)[0])
-    assert deadly([*paths, tmp_path / "not there.png"]).keys() == {1, 2, 5}
-    assert deadly([]) == {}
+    assert crashing_images([*paths, tmp_path / "not there.png"]).keys() == {1, 2, 5}
+    assert crashing_images([]) == {}
 
 
 def test_an_image_is_not_blamed_for_what_ends_its_process_from_outside(
@@ -295,7 +296,7 @@ def test_an_image_is_not_blamed_for_what_ends_its_process_from_outside(
     print("a decoder's remark", flush=True)"""
     (folder / "sitecustomize.py").write_text(KILLER.replace("\n        os.kill(os.getpid(), signal.SIGKILL)", unlucky))
     monkeypatch.syspath_prepend(folder)
-    assert deadly(sorted((tmp_path / "images").glob("*.png"))) == {}
+    assert crashing_images(sorted((tmp_path / "images").glob("*.png"))) == {}
     assert (tmp_path / "deaths").read_text() == "xx"
 
 
@@ -463,16 +464,16 @@ def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path
     samples = read_dataset(plan.data.source, plan.classes)[:16]
     folder = Store(tmp_path / "out")
     folder.clear(part_files.SCHEMAS)
-    with ray_engine.cluster(Pool(workers=1)) as engine:
+    with ray_engine.cluster(WorkerPool(workers=1)) as engine:
         engine.require_visible([Path("/tmp"), place("s3://bucket/x")])
         with pytest.raises(InputError, match=rf"{mine}: node .* of the cluster does not see it; put it on"):
             engine.require_visible([mine])
-        wanted = Wanted(plan.layers, plan.options, "all")
-        engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", Running(strict=True)))
+        wanted = Request(plan.layers, plan.options, "all")
+        engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", Batching(strict=True)))
         with pytest.raises(InputError, match=r"^\S*7\.png: not a readable image, or damaged"):
             list(engine.run(list(enumerate(blocks(samples, Records.of(samples), {}))), lambda _: None))
         with pytest.raises(CannotEvaluateError, match="provider 'cuda' was asked for"):
-            engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cuda", Running()))
+            engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cuda", Batching()))
     assert not list((tmp_path / "out" / "predictions").iterdir())
 
 
@@ -504,7 +505,7 @@ def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> 
     size = ray_engine.DEATHS + 1
     ray.init("local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
-        engine = ray_engine.Cluster(Pool(workers=size))
+        engine = ray_engine.Cluster(WorkerPool(workers=size))
         engine.begin(Naps())
         while len(engine._idle) < size:
             engine._next()
@@ -530,7 +531,7 @@ def test_a_worker_may_take_long_to_get_ready_but_not_to_find_a_place(monkeypatch
 
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
-        engine = ray_engine.Cluster(Pool(workers=1))
+        engine = ray_engine.Cluster(WorkerPool(workers=1))
         engine.begin(Naps())
         monkeypatch.setattr(ray_engine, "PATIENCE", 1.0)
         engine.begin(Naps(3.0))
@@ -560,11 +561,11 @@ class Timed:
     """A pool of workers that explains the same images again and again."""
 
     def __init__(self, size: int, plan: Plan, out: Path) -> None:
-        self.engine = ray_engine.Cluster(Pool(workers=size))
+        self.engine = ray_engine.Cluster(WorkerPool(workers=size))
         folder = Store(out)
         folder.clear(part_files.SCHEMAS)
-        wanted = Wanted(plan.layers, plan.options, "all")
-        running = self.engine.running(Running())
+        wanted = Request(plan.layers, plan.options, "all")
+        running = self.engine.running(Batching())
         self.engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", running))
         samples = read_dataset(plan.data.source, plan.classes)
         self.items = list(enumerate(blocks(samples, Records.of(samples), {})))

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.api.evaluate import Settings, evaluate_again, evaluate_plan
 from harness.cli import cli
 from harness.common import formatting
 from harness.common.errors import InputError
-from harness.evaluation import run as evaluation_run
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import read_grey
 from harness.report import cells, findings, gallery, glossary, html_tables, plots
@@ -32,7 +32,8 @@ from harness.report import html as report_html
 from harness.report import mlflow as mlflow_log
 from harness.report.cells import Cells
 from harness.report.gallery import Gallery
-from harness.results.plan import Data, Options
+from harness.results.options import Options
+from harness.results.plan import Data
 from harness.results.pseudonyms import Names, names_of
 from harness.results.schema import Estimate, Evaluation, IndexResult
 from tests import made_results, made_studies, tiny_graphs
@@ -123,7 +124,7 @@ def test_the_word_follows_index_and_interval(found: IndexResult | None, level: s
 
 def verdict(metrics: list[Any] | None = None, **changed: Any) -> findings.Verdict:
     result = made_results.evaluation(metrics, **changed)
-    return findings.verdicts(result, Cells(result))[0]
+    return findings.findings(result, Cells(result))[0]
 
 
 def fact(found: findings.Verdict, label: str) -> str:
@@ -153,7 +154,7 @@ def test_the_verdict_says_what_by_how_much_and_against_what() -> None:
 def test_the_change_of_accuracy_is_claimed_only_where_its_interval_says_so(change: Any, sentence: str) -> None:
     result = made_results.evaluation()
     result.pairs[0].change = {"accuracy": change} if change else {}
-    found = findings.verdicts(result, Cells(result))[0]
+    found = findings.findings(result, Cells(result))[0]
     assert fact(found, "Accuracy").replace(formatting.MINUS, "-").startswith(sentence)
 
 
@@ -199,20 +200,20 @@ def test_without_an_index_there_is_no_verdict_but_a_reason(reason: str) -> None:
 def test_several_labels_of_an_image_are_not_called_images() -> None:
     result = made_results.evaluation()
     result.checkpoints[0].metadata.score_kind = "multilabel"
-    assert findings.verdicts(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
+    assert findings.findings(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
 
 
 def test_an_empty_selection_is_no_verdict() -> None:
     result = made_results.evaluation([])
     result.pairs[0].selected = 0
-    found = findings.verdicts(result, Cells(result))
+    found = findings.findings(result, Cells(result))
     assert found[0].sentence.startswith("No image was compared")
     assert findings.overall(found) == "Not judged between two checkpoints."
 
 
 def test_images_without_maps_are_no_empty_selection() -> None:
     result = made_results.evaluation([made_results.summary(n=0, mean=None, undefined={"empty_map": 100})])
-    (found,) = findings.verdicts(result, Cells(result))
+    (found,) = findings.findings(result, Cells(result))
     assert found.sentence == "None of the 100 compared images has two maps to compare; see what is undefined."
     assert "Not known: no image has a map before and after." in [fact.text for fact in found.facts]
 
@@ -220,7 +221,7 @@ def test_images_without_maps_are_no_empty_selection() -> None:
 def test_evidence_that_vanished_at_any_layer_is_told() -> None:
     last = made_results.summary(layer="last", vanished=40)
     result = made_results.evaluation([made_results.summary(), last], layers=["penultimate", "last"])
-    (found,) = findings.verdicts(result, Cells(result))
+    (found,) = findings.findings(result, Cells(result))
     (text,) = [fact.text for fact in found.facts if fact.label == "Vanished"]
     assert text == "Evidence is there on one side only in 40 % of those compared under layercam at last (40 of 100)."
 
@@ -238,7 +239,7 @@ def test_several_pairs_are_counted_by_word_and_the_lowest_is_named() -> None:
     result = made_results.evaluation()
     second = result.pairs[0].model_copy(update={"name": "a -> c", "metrics": [made_results.summary(mean=0.25)]})
     result.pairs.append(second)
-    found = findings.verdicts(result, Cells(result))
+    found = findings.findings(result, Cells(result))
     assert findings.overall(found) == "2 pairs of checkpoints: 1 with severe drift, 1 with moderate drift."
     assert findings.lowest(found) == "The lowest stability index is 0.08: a -> c."
 
@@ -440,10 +441,10 @@ def test_the_gallery_follows_scores_that_were_computed_again_for_less(tmp_path: 
     manifest = tiny_graphs.write_images(tmp_path / "images")
     pair = ArchitectureConfig(before=graphs[0], after=graphs[1])
     plan = make_plan([pair], Data(manifest), Options(select="all", map_size=(32, 32), chance=1, jitter=1))
-    execution = evaluation_run.Execution(tmp_path / "out", quiet=True, resamples=50)
-    evaluation_run.evaluate(plan, execution)
+    settings = Settings(tmp_path / "out", progress=False, resamples=50)
+    evaluate_plan(plan, settings)
     before = Gallery(tmp_path / "out", Names(None)).data()
-    evaluation_run.evaluate_again(tmp_path / "out", {"methods": ("gradcam++",)}, execution)
+    evaluate_again(tmp_path / "out", settings, methods=("gradcam++",))
     after = Gallery(tmp_path / "out", Names(None)).data()
     assert (before["methods"], after["methods"]) == (["layercam", "gradcam++"], ["gradcam++"])
     ours = {case["image"]: case["values"] for case in after["cases"]}

@@ -8,17 +8,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from harness.api.evaluate import Settings, evaluate_plan
 from harness.common.errors import InputError
 from harness.evaluation import demonstration
-from harness.evaluation import run as evaluation_run
-from harness.results.plan import Options
+from harness.results.options import Options
 from harness.results.schema import SCHEMA, Evaluation, schema
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("result") / "drift"
-    evaluation_run.evaluate(demonstration.plan(Options()), evaluation_run.Execution(out, quiet=True, resamples=200))
+    evaluate_plan(demonstration.plan(Options()), Settings(out, progress=False, resamples=200))
     return out
 
 

@@ -456,13 +456,13 @@ def test_from_maps_with_another_seed_draws_anew_but_means_the_same(finished: Pat
 def test_from_maps_asks_whether_every_worker_sees_the_result(finished: Path, tmp_path: Path) -> None:
     """Before anything is computed."""
 
-    class Blind(executors.Local):
+    class Blind(executors.LocalExecutor):
         def require_visible(self, where: Sequence[Place]) -> None:
             assert (tmp_path / "out" / "plan.json").is_file()
             raise InputError(f"{where[0]}: not seen")
 
     with pytest.raises(InputError, match=r"out/plan\.json: not seen"):
-        evaluation_run.evaluate_again(finished, {}, evaluation_run.Execution(tmp_path / "out", engine=Blind()))
+        evaluation_run.evaluate_again(finished, {}, evaluation_run.Execution(tmp_path / "out", executor=Blind()))
 
 
 def test_a_chance_level_of_another_sample_is_not_resumed(

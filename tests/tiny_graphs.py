@@ -8,8 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,8 @@ from export.emit import Emitter
 from export.metadata import Metadata, stamp
 from harness.cli import cli
 from harness.common.storage import Place
-from harness.evaluation import run as evaluation_run
 from harness.images.loading import RULE, channels_first, load_grey
 from harness.models.session import Model
-from harness.report import heatmaps
 from harness.results.schema import Evaluation, MetricSummary
 
 ROOT = Path(__file__).parent.parent
@@ -272,9 +269,8 @@ def metric(result: Evaluation, name: str, method: str = "layercam", scope: str =
 
 @contextmanager
 def in_brief() -> Iterator[None]:
-    """Fewer resamples, no contact sheet and no page: they take longer than all the rest of a tiny evaluation."""
+    """Command lines with fewer resamples and without a report, which take longer than the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heatmaps, "contact_sheet", lambda *_: None)
-        patch.setattr(evaluation_run, "write_report", lambda *_: None)
-        patch.setattr(evaluation_run, "Execution", partial(evaluation_run.Execution, resamples=300))
+        asked = cli._settings
+        patch.setattr(cli, "_settings", lambda out, given: replace(asked(out, given), report=False, resamples=300))
         yield

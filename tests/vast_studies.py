@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from harness.evaluation.architectures import Across
-from harness.evaluation.score import Comparer
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Sample
 from harness.results import part_files
 from harness.results.plan import Plan
-from harness.results.reader import Task, read_collected, tasks
+from harness.results.reader import Reader, Task, read_collected, tasks
 from harness.results.vocabulary import COLUMNS, STABILITY
 from harness.statistics.chance import sampled
 from tests import made_studies
@@ -64,7 +63,7 @@ def drawn_for_chance(samples: list[Sample]) -> np.ndarray:
 def planned(folder: Path, images: int) -> tuple[Plan, list[Sample]]:
     """The plan of the study, and its images."""
     plan = made_studies.made_plan(folder, 1, CLASSES, jitter=1)
-    options = replace(plan.options, methods=("layercam", "gradcam++"))
+    options = plan.options.changed(methods=("layercam", "gradcam++"))
     samples = [Sample(f"image-{n:06d}.png", folder, (n % 5,), f"patient {n // 2:06d}") for n in range(images)]
     return replace(plan, options=options, layers=plan.layers[:1]), samples
 
@@ -82,9 +81,9 @@ def summarise(folder: Path, images: int, resamples: int) -> dict[str, object]:
     """All numbers of the pair and of the comparison of its methods, and the peak memory (KiB) of this process."""
     plan, samples = planned(folder, images)
     parts = part_files.Store(folder)
-    comparer = Comparer(plan, read_collected(parts, plan, samples, 2), "all", parts, 2)
-    summary = Summary(plan, comparer.collected, comparer, resamples)
-    pair, compared = summary.pair(plan.pairs[0], 2), Across(plan, comparer, summary).result(2)
+    reader = Reader(plan, read_collected(parts, plan, samples, 2), "all", parts)
+    summary = Summary(reader, resamples)
+    pair, compared = summary.pair(plan.pairs[0], 2), Across(reader, summary).result(2)
     assert compared is not None
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return {"pair": pair.model_dump(mode="json"), "study": compared.model_dump(mode="json"), "peak": peak}

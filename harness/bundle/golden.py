@@ -9,8 +9,8 @@ import numpy as np
 
 from harness.bundle.format import Deviation, Expected, ExpectedMap
 from harness.images.loading import channels_first
+from harness.models.attribution import reduce
 from harness.models.session import Model
-from kernels.cam import cams
 from kernels.metrics import pair_metrics
 from kernels.reasons import BY_CODE, Reason
 
@@ -26,11 +26,7 @@ class Explained:
 def run_case(model: Model, grey: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
     """One image (H, W) through the model."""
     found = model.explain(channels_first(grey[None]), np.array([target]), layers)
-    maps = {
-        (layer, method): (raw[0], BY_CODE[int(codes[0])])
-        for layer in layers
-        for method, (raw, codes) in cams(methods, *found.layers[layer]).items()
-    }
+    maps = {key: (raw[0], BY_CODE[int(codes[0])]) for key, (raw, codes) in reduce(found, methods).items()}
     return Explained(found.logits[0], maps)
 
 

@@ -50,7 +50,7 @@ FLOOR = Deviation(logits=1e-3, map_l2=1e-3, iou_top20=0.98, pearson=0.9999)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PackOptions:
     """What to pack."""
 
     cases: int = 12
@@ -75,7 +75,7 @@ class _Candidate:
         return self.sample.labels[0] if self.sample.labels else self.top
 
 
-def pack(path: Path, samples: Sequence[Sample], wanted: Wanted, out: Path, quiet: bool = False) -> str:
+def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path, quiet: bool = False) -> str:
     """Write a bundle and return the sha256 of its manifest.
 
     :raises InputError: `out` is not empty, or a file cannot be used.
@@ -84,13 +84,13 @@ def pack(path: Path, samples: Sequence[Sample], wanted: Wanted, out: Path, quiet
     _require_empty(out)
     content = path.read_bytes()
     model = Model.load(path, content)
-    named = [model.graph.layer(name).label for name in wanted.layers]
+    named = [model.graph.layer(name).label for name in options.layers]
     layers = list(dict.fromkeys(named)) or list(model.graph.layers)[:1]
-    wanted = replace(wanted, layers=tuple(layers), methods=tuple(dict.fromkeys(wanted.methods)))
+    options = replace(options, layers=tuple(layers), methods=tuple(dict.fromkeys(options.methods)))
     coarse = Model.load(path, rounded(content, "float16"))
-    chosen = _choose((model, coarse), samples, wanted, layers[0], quiet)
+    chosen = _choose((model, coarse), samples, options, layers[0], quiet)
     with _abandoned_on_failure(out):
-        return _write(model, content, chosen, wanted, out, quiet)
+        return _write(model, content, chosen, options, out, quiet)
 
 
 @contextmanager
@@ -103,22 +103,24 @@ def _abandoned_on_failure(out: Path) -> Iterator[None]:
         raise
 
 
-def _write(model: Model, content: bytes, chosen: Sequence[_Candidate], wanted: Wanted, out: Path, quiet: bool) -> str:
+def _write(
+    model: Model, content: bytes, chosen: Sequence[_Candidate], options: PackOptions, out: Path, quiet: bool
+) -> str:
     """Write the files of the bundle, the manifest last; returns its sha256."""
     out.mkdir(parents=True, exist_ok=True)
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
-    cases = [_write_case(number, candidate, out, wanted) for number, candidate in enumerate(chosen)]
+    cases = [_write_case(number, candidate, out, options) for number, candidate in enumerate(chosen)]
     greys = [load_grey(out / case.image, model.metadata.input_size) for case in cases]
-    expected = _expected(model, cases, greys, wanted)
+    expected = _expected(model, cases, greys, options)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
-    spreads = list(_measure(model.graph.path, content, cases, greys, expected, wanted, quiet))
+    spreads = list(_measure(model.graph.path, content, cases, greys, expected, options, quiet))
     manifest = Manifest(
         format=bundles.FORMAT,
         classes=model.metadata.classes,
-        layers=list(wanted.layers),
-        methods=list(wanted.methods),
-        map_size=wanted.map_size,
+        layers=list(options.layers),
+        methods=list(options.methods),
+        map_size=options.map_size,
         image_rule=RULE,
         cases=cases,
         tolerances=tolerances(spreads),
@@ -153,15 +155,15 @@ def _require_empty(out: Path) -> None:
 
 
 def _choose(
-    models: tuple[Model, Model], samples: Sequence[Sample], wanted: Wanted, layer: str, quiet: bool
+    models: tuple[Model, Model], samples: Sequence[Sample], options: PackOptions, layer: str, quiet: bool
 ) -> list[_Candidate]:
     """In turn over classes; within a class the surest image, then the least steady, and so on.
 
     Images that lose a map under weights in float16 are no golden cases: no tolerance could hold them.
     """
-    order = np.random.default_rng(wanted.seed).permutation(len(samples))[:CANDIDATES]
+    order = np.random.default_rng(options.seed).permutation(len(samples))[:CANDIDATES]
     bar = tqdm(np.sort(order), desc="choose", unit="image", disable=quiet, file=sys.stderr)
-    seen = [_look_at(models, samples[index], layer, wanted) for index in bar]
+    seen = [_look_at(models, samples[index], layer, options) for index in bar]
     usable = [candidate for candidate in seen if candidate is not None]
     if not usable:
         raise CannotEvaluateError("no image has a defined, non-empty map of its predicted class; nothing to pack")
@@ -170,12 +172,12 @@ def _choose(
         found.setdefault(candidate.label, []).append(candidate)
     queues = [_in_turn(candidates) for _, candidates in sorted(found.items())]
     chosen: list[_Candidate] = []
-    while queues and len(chosen) < wanted.cases:
+    while queues and len(chosen) < options.cases:
         for queue in list(queues):
             following = next(queue, None)
             if following is None:
                 queues.remove(queue)
-            elif len(chosen) < wanted.cases:
+            elif len(chosen) < options.cases:
                 chosen.append(following)
     return chosen
 
@@ -191,7 +193,7 @@ def _in_turn(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
                 yield item
 
 
-def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wanted) -> _Candidate | None:
+def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, options: PackOptions) -> _Candidate | None:
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
@@ -199,41 +201,41 @@ def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wa
     except InputError as error:
         print(f"left out: {error}", file=sys.stderr)
         return None
-    logits = run_case(model, grey, -1, [layer], wanted.methods).logits
+    logits = run_case(model, grey, -1, [layer], options.methods).logits
     probabilities = model.metadata.probabilities(logits[None])[0]
     top = int(probabilities.argmax())
     still, moved = (
-        run_case(model, picture, top, [layer], wanted.methods)
-        for picture in (grey, jittered(grey, sample.name, 1, wanted.seed))
+        run_case(model, picture, top, [layer], options.methods)
+        for picture in (grey, jittered(grey, sample.name, 1, options.seed))
     )
     if any(reason != Reason.DEFINED or not raw.any() for raw, reason in still.maps.values()):
         return None
     down, right = shift_of(1)
-    steadiness = _likeness(still, moved, wanted, (down / grey.shape[0], right / grey.shape[1])).mean()
-    survives = _likeness(still, run_case(coarse, grey, top, [layer], wanted.methods), wanted) >= SURVIVES
+    steadiness = _likeness(still, moved, options, (down / grey.shape[0], right / grey.shape[1])).mean()
+    survives = _likeness(still, run_case(coarse, grey, top, [layer], options.methods), options) >= SURVIVES
     return _Candidate(sample, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
 
 
 def _likeness(
-    still: Explained, other: Explained, wanted: Wanted, shift: tuple[float, float] = (0.0, 0.0)
+    still: Explained, other: Explained, options: PackOptions, shift: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
     """Soft IoU of each map with that of another run, moved back; 0 where it is undefined."""
     values = [
         METRICS["soft_iou"](
-            upsample(raw[None], wanted.map_size), upsample(other.maps[place][0][None], wanted.map_size, shift=shift)
+            upsample(raw[None], options.map_size), upsample(other.maps[place][0][None], options.map_size, shift=shift)
         )[0][0]
         for place, (raw, _) in still.maps.items()
     ]
     return np.nan_to_num(np.array(values))
 
 
-def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -> GoldenCase:
+def _write_case(number: int, candidate: _Candidate, out: Path, options: PackOptions) -> GoldenCase:
     """Copy the file under a name that says nothing, DICOM without identifiers."""
     name = f"case-{number:03d}"
     source = candidate.sample.path
     content = source.read_bytes()
     image = f"{bundles.IMAGES}/{name}{_suffix(source.suffix.lower(), content)}"
-    if is_dicom(content) and not wanted.keep_identifiers:
+    if is_dicom(content) and not options.keep_identifiers:
         from harness.images.deidentify import pixels_only
 
         content = pixels_only(content)
@@ -249,10 +251,10 @@ def _suffix(given: str, content: bytes) -> str:
 
 
 def _expected(
-    model: Model, cases: Sequence[GoldenCase], greys: Sequence[np.ndarray], wanted: Wanted
+    model: Model, cases: Sequence[GoldenCase], greys: Sequence[np.ndarray], options: PackOptions
 ) -> dict[str, Expected]:
     return {
-        case.name: as_expected(run_case(model, grey, case.target, wanted.layers, wanted.methods))
+        case.name: as_expected(run_case(model, grey, case.target, options.layers, options.methods))
         for case, grey in zip(cases, greys, strict=True)
     }
 
@@ -263,7 +265,7 @@ def _measure(
     cases: Sequence[GoldenCase],
     greys: Sequence[np.ndarray],
     expected: Mapping[str, Expected],
-    wanted: Wanted,
+    options: PackOptions,
     quiet: bool,
 ) -> Iterator[Spread]:
     """How far every variant of running the model here is from the expected values."""
@@ -273,8 +275,8 @@ def _measure(
         worst = Deviation(logits=0, map_l2=0, iou_top20=1, pearson=1)
         for case, grey in zip(cases, greys, strict=True):
             layers = list(dict.fromkeys(item.layer for item in expected[case.name].maps))
-            found = run_case(model, grey, case.target, layers, wanted.methods)
-            worst = worse(worst, deviation(found, expected[case.name], wanted.map_size))
+            found = run_case(model, grey, case.target, layers, options.methods)
+            worst = worse(worst, deviation(found, expected[case.name], options.map_size))
         yield Spread(variant=name, precision=precision, deviation=worst)
 
 

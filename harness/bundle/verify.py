@@ -28,7 +28,7 @@ PRECISION_OPTIONS = ("use_tf32", "trt_fp16_enable", "trt_int8_enable")
 
 
 @dataclass(frozen=True)
-class Running:
+class VerifyOptions:
     """With what to verify."""
 
     provider: str = "cpu"
@@ -71,7 +71,7 @@ class Verification:
         return self.problem is None and bool(self.cases) and all(case.passed for case in self.cases)
 
 
-def verify(bundle: Path, digest: str | None, running: Running) -> Verification:
+def verify(bundle: Path, digest: str | None, options: VerifyOptions) -> Verification:
     """Check the files, then every case.
 
     :raises InputError: what is no bundle, or is malformed.
@@ -90,13 +90,13 @@ def verify(bundle: Path, digest: str | None, running: Running) -> Verification:
     _require_known(bundle, manifest)
     expected = bundles.read_expected(bundle, files[bundles.EXPECTED], manifest)
     path = bundle / bundles.MODEL
-    model = Model.load(path, files[bundles.MODEL], running.provider, running.threads, running.level)
+    model = Model.load(path, files[bundles.MODEL], options.provider, options.threads, options.level)
     if model.metadata.classes != manifest.classes:
         raise InputError(f"{path}: tells other classes apart than the manifest says; get the bundle again")
     if max(model.metadata.input_size) > bundles.LARGEST_MAP:
         raise InputError(f"{path}: takes images of {model.metadata.input_size}; at most {bundles.LARGEST_MAP} a side")
     outcome.providers = model.providers
-    outcome.precision = running.precision or _precision(model)
+    outcome.precision = options.precision or _precision(model)
     outcome.tolerance = manifest.tolerances[outcome.precision]
     size = model.metadata.input_size
     greys = [squash(decode_grey(bundle / case.image, files[case.image]), size) for case in manifest.cases]

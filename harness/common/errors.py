@@ -16,7 +16,10 @@ This module is a leaf: `training` and `export` may import it, so that all three 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import click
@@ -40,6 +43,10 @@ class CannotEvaluateError(EvidenceDriftError):
     exit_code = 3
 
 
+class EvaluationWarning(UserWarning):
+    """What does not stop the work, but must be known to whoever reads its result."""
+
+
 class InterruptedRunError(EvidenceDriftError):
     """The user stopped the run. The message says what is kept and how to go on."""
 
@@ -49,6 +56,23 @@ class InterruptedRunError(EvidenceDriftError):
 def first_line(error: Exception) -> str:
     """What another library's error says, cut to one line that fits into a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Print our warnings as lines on stderr, each time they are raised; those of others are left to Python."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, EvaluationWarning):
+            print(f"warning: {message}", file=sys.stderr)
+        else:
+            before(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+        warnings.simplefilter("always", EvaluationWarning)
+        warnings.showwarning = show
+        yield
 
 
 def run_command_line(command: click.Command, prog_name: str) -> None:

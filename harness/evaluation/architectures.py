@@ -8,9 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from harness.evaluation.score import Comparer
 from harness.evaluation.summarise import HELD, Summary, groups_of
-from harness.results.plan import Pair, Plan
+from harness.results.plan import Pair
+from harness.results.reader import Reader
 from harness.results.schema import ComparisonResult, Equivalence, StudyResult
 from harness.results.vocabulary import CONCENTRATION, DIRECTIONS, STABILITY
 from harness.statistics.rankings import compare
@@ -24,9 +24,9 @@ _DIRECTIONS = {**DIRECTIONS, **dict.fromkeys(CHANGES, -1)}
 class Across:
     """Compares the drift of the architectures of a plan. A checkpoint series is no architecture to rank."""
 
-    def __init__(self, plan: Plan, comparer: Comparer, summary: Summary) -> None:
-        self.plan = plan
-        self.comparer = comparer
+    def __init__(self, reader: Reader, summary: Summary) -> None:
+        self.reader = reader
+        self.plan = plan = reader.plan
         self.summary = summary
         self.architectures: dict[str, list[Pair]] = {}
         for pair in plan.pairs:
@@ -37,7 +37,7 @@ class Across:
         """Comparisons per layer, scope and metric; None where there is neither a second architecture nor method."""
         if len(self.architectures) * len(self.plan.options.methods) < 2 or not self.architectures:
             return None
-        chosen = np.logical_and.reduce([self.comparer.selections[pair.name] for pair in self._pairs()])
+        chosen = np.logical_and.reduce([self.reader.selections[pair.name] for pair in self._pairs()])
         resampled: dict[str, None] = {}
         found = []
         for comparison, names in self._comparisons(chosen, threads) if chosen.any() else ():

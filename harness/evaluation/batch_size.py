@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from harness.evaluation.explain import BATCH, Wanted
+from harness.evaluation.explain import BATCH, Request
 from harness.models.session import Model
 
 LARGEST = 512
 WORTH = 1.05  # a batch twice as large must do this times as many images per second
 
 
-def best_batch(model: Model, wanted: Wanted) -> int:
+def best_batch(model: Model, request: Request) -> int:
     """The batch size from which doubling no longer pays, measured on grey images; at least BATCH.
 
     A batch that does not fit into the accelerator's memory ends the search, too.
     """
-    maps = wanted.options.methods if wanted.options.maps == "graph" else ()
+    maps = request.options.methods if request.options.maps == "graph" else ()
 
     def seconds(count: int) -> float:
         batch = np.full((count, 3, *model.metadata.input_size), 127, np.float32)
@@ -27,7 +27,7 @@ def best_batch(model: Model, wanted: Wanted) -> int:
         took = []
         for _ in range(3):  # the first call of a size prepares it
             started = time.perf_counter()
-            model.explain(batch, target, wanted.layers, maps)
+            model.explain(batch, target, request.layers, maps)
             took.append(time.perf_counter() - started)
         return min(took[1:])
 

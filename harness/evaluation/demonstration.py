@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
-from harness.results.plan import Data, Options, Plan
+from harness.results.options import Options
+from harness.results.plan import Data, Plan
 
 FOLDER = Path(__file__).parent.parent / "demo"
 

@@ -1,4 +1,4 @@
-"""Who does the items of a stage: this process, or the workers of a Ray cluster. It changes no number."""
+"""Who does the items of a job: this process, or the workers of a Ray cluster. It changes no number."""
 
 from __future__ import annotations
 
@@ -11,54 +11,55 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from harness.common.errors import InputError
+from harness.common.progress import Advance
 from harness.common.storage import Place
-from harness.evaluation.explain import Progress, Running
-from harness.evaluation.jobs import Stage
+from harness.evaluation.explain import Batching
+from harness.evaluation.jobs import Job
 
 
-class Engine(Protocol):
-    """Works on one stage after the other."""
+class Executor(Protocol):
+    """Works on one job after the other."""
 
-    def running(self, asked: Running) -> Running:
+    def batching(self, asked: Batching) -> Batching:
         """How a worker cuts up its work."""
 
     def require_visible(self, where: Sequence[Place]) -> None:
         """Raise InputError where a worker cannot see a file or folder that is there for this process."""
 
-    def begin(self, stage: Stage) -> Any:
-        """Let the workers prepare a stage; returns what one of them answers."""
+    def begin(self, job: Job) -> Any:
+        """Let the workers prepare a job; returns what one of them answers."""
 
-    def run(self, items: Sequence[Any], progress: Progress) -> Iterator[Any]:
-        """Do items of the stage that was begun; their results, as they come."""
+    def run(self, items: Sequence[Any], progress: Advance) -> Iterator[Any]:
+        """Do items of the job that was begun; their results, as they come."""
 
 
-class Local:
+class LocalExecutor:
     """One worker: this process."""
 
     def __init__(self) -> None:
-        self._stage: Stage | None = None
+        self._job: Job | None = None
 
-    def running(self, asked: Running) -> Running:
+    def batching(self, asked: Batching) -> Batching:
         """As it was asked for."""
         return asked
 
     def require_visible(self, where: Sequence[Place]) -> None:
         """This process sees what it sees."""
 
-    def begin(self, stage: Stage) -> Any:
-        """Prepare the stage; what it answers."""
-        self._stage = stage
-        return stage.prepare()
+    def begin(self, job: Job) -> Any:
+        """Prepare the job; what it answers."""
+        self._job = job
+        return job.prepare()
 
-    def run(self, items: Sequence[Any], progress: Progress) -> Iterator[Any]:
+    def run(self, items: Sequence[Any], progress: Advance) -> Iterator[Any]:
         """The results in the order of the items."""
-        assert self._stage is not None
+        assert self._job is not None
         for item in items:
-            yield self._stage.do(item, progress)
+            yield self._job.do(item, progress)
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkerPool:
     """The workers to hire in a Ray cluster.
 
     address: host:port of the cluster, None for one on this machine that ends with the evaluation
@@ -73,13 +74,13 @@ class Pool:
 
 
 @contextmanager
-def opened(pool: Pool | None) -> Iterator[Engine]:
+def open_executor(pool: WorkerPool | None) -> Iterator[Executor]:
     """The engine for a pool of Ray workers, or without one this process.
 
     :raises InputError: Ray is not installed, the cluster cannot be reached, or does not hold the workers.
     """
     if pool is None:
-        yield Local()
+        yield LocalExecutor()
         return
     pool = replace(pool, address=pool.address or os.environ.get("RAY_ADDRESS"))
     if pool.address is None:

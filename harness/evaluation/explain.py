@@ -6,30 +6,28 @@ an image does not depend on its neighbours, on the batch size or on the number o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.progress import Advance
 from harness.evaluation.prefetch import ahead
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.images.jitter import jittered
 from harness.images.loading import channels_first, load_grey
+from harness.models.attribution import reduce
 from harness.models.session import Explanation, Model
 from harness.results import part_files
-from harness.results.plan import Options, Selection
-from kernels.cam import cams
-from kernels.reasons import Reason
+from harness.results.options import Options, Selection
 
 BATCH = 16  # images per call on the CPU
 
-Progress = Callable[[int], None]
-
 
 @dataclass(frozen=True)
-class Running:
+class Batching:
     """How the work is cut up. On the CPU it changes no number.
 
     batch: images per call; None: 16 on the CPU, on an accelerator what is fastest there (`best_batch`)
@@ -41,7 +39,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """What is collected of every image, by the labels of CAM layers."""
 
     layers: Sequence[str]
@@ -96,24 +94,24 @@ def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str,
     return found
 
 
-def collect_block(
+def explain_block(
     key: str,
     model: Model,
     block: Block,
-    wanted: Wanted,
-    running: Running,
-    progress: Progress,
+    request: Request,
+    batching: Batching,
+    progress: Advance,
 ) -> tuple[pa.Table, list[pa.Table]]:
     """Predictions and maps of one checkpoint for one block: a table, and the row groups of another.
 
-    :raises InputError: an unreadable image, where `running.strict`.
+    :raises InputError: an unreadable image, where `batching.strict`.
     """
     logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
     errors: dict[int, str] = {}
     classes = block.classes.copy()
     maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     place = {sample.name: number for number, sample in enumerate(block.samples)}
-    for step, found, explained in _explained(model, block, wanted, running, errors):
+    for step, found, explained in _explained(model, block, request, batching, errors):
         for sample, row in zip(step.samples, found, strict=True):
             logits[place[sample.name]] = row
         unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
@@ -133,25 +131,25 @@ def _outputs(model: Model) -> int:
 
 
 def _explained(
-    model: Model, block: Block, wanted: Wanted, running: Running, errors: dict[int, str]
+    model: Model, block: Block, request: Request, batching: Batching, errors: dict[int, str]
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
-    rows, size, batch = _rows(block), model.metadata.input_size, running.batch or BATCH
+    rows, size, batch = _rows(block), model.metadata.input_size, batching.batch or BATCH
     decoded = ahead(
-        lambda start: _load(block, rows[start : start + batch], size, wanted.options, running.strict),
+        lambda start: _load(block, rows[start : start + batch], size, request.options, batching.strict),
         range(0, len(rows), batch),
-        depth=2 * running.threads,
-        threads=running.threads,
+        depth=2 * batching.threads,
+        threads=batching.threads,
     )
 
     def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, np.ndarray, list]:
         step, wrong = loaded
         errors.update(wrong)
-        return (step, *_explain(model, step, wanted)) if len(step.rows) else (step, np.empty(0), [])
+        return (step, *_explain(model, step, request)) if len(step.rows) else (step, np.empty(0), [])
 
     for step, logits, calls in ahead(run, decoded, depth=1):
         if len(step.rows):
-            yield step, logits, _reduce(calls, wanted.options.methods, running.threads)
+            yield step, logits, _reduce(calls, request.options.methods, batching.threads)
 
 
 def _rows(block: Block) -> list[list[tuple[int, int]]]:
@@ -198,10 +196,10 @@ def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
     return load_grey(block.samples[image].path, size)
 
 
-def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, list[_Call]]:
+def _explain(model: Model, step: _Step, request: Request) -> tuple[np.ndarray, list[_Call]]:
     """(logits, calls): the images themselves, then with noise where they may be compared."""
-    maps = wanted.options.methods if wanted.options.maps == "graph" else ()
-    clean = model.explain(channels_first(step.greys), step.targets, wanted.layers, maps)
+    maps = request.options.methods if request.options.maps == "graph" else ()
+    clean = model.explain(channels_first(step.greys), step.targets, request.layers, maps)
     broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
     if len(broken):
         name = step.samples[int(broken[0])].name
@@ -210,11 +208,11 @@ def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, lis
     targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
     calls = [_Call(0, step.rows, clean)]
     compared = step.rows >= 0
-    if wanted.select == "true-positive":
+    if request.select == "true-positive":
         compared = compared & decided[np.arange(len(targets)), targets]
     if compared.any():
         for draw, greys in enumerate(step.noisy, start=1):
-            found = model.explain(channels_first(greys[compared]), targets[compared], wanted.layers, maps)
+            found = model.explain(channels_first(greys[compared]), targets[compared], request.layers, maps)
             calls.append(_Call(draw, step.rows[compared], found))
     return clean.logits, calls
 
@@ -224,23 +222,9 @@ def _reduce(calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dic
     found = {}
     for call in calls:
         kept = call.rows >= 0
-        for (layer, method), maps in call.found.maps.items():
-            found[layer, method, call.draw] = (call.rows[kept], *_judged(method, maps[kept]))
-        for layer, (activations, gradients) in call.found.layers.items():
-            for method, result in cams(methods, activations[kept], gradients[kept], threads).items():
-                found[layer, method, call.draw] = (call.rows[kept], *result)
+        for (layer, method), result in reduce(call.found, methods, kept, threads).items():
+            found[layer, method, call.draw] = (call.rows[kept], *result)
     return found
-
-
-def _judged(method: str, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Maps (n, h, w) that a graph made, and why some are undefined: there they are not finite.
-
-    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one.
-    """
-    finite = np.isfinite(maps).all(axis=(1, 2))
-    reason = Reason.SINGULAR_ALPHA if method == "gradcam++" else Reason.NON_FINITE
-    maps = np.where(finite[:, None, None], maps, np.float32(np.nan))
-    return maps, np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)
 
 
 def _prediction_table(

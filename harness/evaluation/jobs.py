@@ -1,6 +1,6 @@
 """The three kinds of work of an evaluation that are cut into items: hashing files, explaining images, scoring maps.
 
-A stage is prepared once in every process that works on it, and then gets one item after the other, in any order. An
+A job is prepared once in every process that works on it, and then gets one item after the other, in any order. An
 item's result does not depend on other items, and what it writes is written whole or not at all, so it can be done
 again, by any process. `harness.evaluation.executors` decides which processes these are.
 """
@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from harness.common.errors import InputError
+from harness.common.progress import Advance
 from harness.common.provenance import bytes_digest
 from harness.evaluation.batch_size import best_batch
-from harness.evaluation.explain import Block, Progress, Running, Wanted, collect_block
-from harness.evaluation.score import Comparer
-from harness.images.crash_isolation import deadly
+from harness.evaluation.explain import Batching, Block, Request, explain_block
+from harness.evaluation.score import Scorer
+from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Sample, content_digests
 from harness.models.metadata import read_graph_file
 from harness.models.providers import accelerated
@@ -29,13 +30,13 @@ Item = TypeVar("Item", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 
 
-class Stage(Protocol[Item, Result]):
+class Job(Protocol[Item, Result]):
     """Work that is cut into items; it can be pickled until it is prepared."""
 
     def prepare(self) -> Any:
         """Get ready to work in this process; a second call changes nothing."""
 
-    def do(self, item: Item, progress: Progress) -> Result:
+    def do(self, item: Item, progress: Advance) -> Result:
         """Do one item; `progress` is called with the number of images (or parts) done."""
 
 
@@ -45,7 +46,7 @@ class Hashing:
     def prepare(self) -> None:
         """Nothing to prepare."""
 
-    def do(self, item: tuple[int, Sequence[Sample]], progress: Progress) -> tuple[int, list[bytes]]:
+    def do(self, item: tuple[int, Sequence[Sample]], progress: Advance) -> tuple[int, list[bytes]]:
         start, samples = item
         digests = content_digests(samples)
         progress(len(samples))
@@ -55,15 +56,17 @@ class Hashing:
 class Explaining:
     """One checkpoint; items (part, block): writes predictions and maps, returns seconds spent in ONNX Runtime.
 
-    The graph travels with the stage: only the images and the result have to be seen from everywhere.
+    The graph travels with the job: only the images and the result have to be seen from everywhere.
     """
 
-    def __init__(self, checkpoint: Checkpoint, folder: Store, wanted: Wanted, provider: str, running: Running) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, folder: Store, request: Request, provider: str, batching: Batching
+    ) -> None:
         self.checkpoint = checkpoint
         self.folder = folder
-        self.wanted = wanted
+        self.request = request
         self.provider = provider
-        self.running = running
+        self.batching = batching
         self._content = read_graph_file(checkpoint.graph.path)
         self._model: Model | None = None
         if bytes_digest(self._content) != checkpoint.graph.digest:
@@ -75,24 +78,24 @@ class Explaining:
         """Open the graph; returns the providers in use, with their options."""
         return self._opened().providers
 
-    def do(self, item: tuple[int, Block], progress: Progress) -> float:
+    def do(self, item: tuple[int, Block], progress: Advance) -> float:
         part, block = item
         model = self._opened()
         before = model.seconds
         with self.folder.begun("predictions", part) as deaths:
             if deaths:  # an image may have ended the process that decoded it
-                unreadable = {**block.unreadable, **deadly([sample.path for sample in block.samples])}
+                unreadable = {**block.unreadable, **crashing_images([sample.path for sample in block.samples])}
                 block = replace(block, unreadable=unreadable)
-            predictions, maps = collect_block(self.checkpoint.key, model, block, self.wanted, self.running, progress)
+            predictions, maps = explain_block(self.checkpoint.key, model, block, self.request, self.batching, progress)
             self.folder.write("maps", part, maps)
             self.folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
         return model.seconds - before
 
     def _opened(self) -> Model:
         if self._model is None:
-            self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, self.running.threads)
-            if self.running.batch is None and accelerated(self.provider):
-                self.running = replace(self.running, batch=best_batch(self._model, self.wanted))
+            self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, self.batching.threads)
+            if self.batching.batch is None and accelerated(self.provider):
+                self.batching = replace(self.batching, batch=best_batch(self._model, self.request))
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,15 +105,15 @@ class Explaining:
 class Scoring:
     """Items (number of a task, block): writes a part of the scores."""
 
-    def __init__(self, comparer: Comparer) -> None:
-        self.comparer = comparer
-        self.tasks = tasks(comparer.plan)
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.tasks = tasks(scorer.plan)
 
     def prepare(self) -> None:
         """Nothing to prepare."""
 
-    def do(self, item: tuple[int, int], progress: Progress) -> None:
+    def do(self, item: tuple[int, int], progress: Advance) -> None:
         number, block = item
-        part = self.comparer.numbers(number)[block]
-        self.comparer.store.write("scores", part, list(self.comparer.score(self.tasks[number], block)))
+        reader = self.scorer.reader
+        reader.store.write("scores", reader.parts(number)[block], list(self.scorer.score(self.tasks[number], block)))
         progress(1)

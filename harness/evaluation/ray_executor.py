@@ -4,7 +4,7 @@ Workers are plain Ray actors. Each holds the graph of the current checkpoint in 
 of images after the other, decodes them in its own threads (as many as it has CPUs, ahead of the session, exactly as
 in one process) and writes the parts itself: rows and maps never pass through this process, which sees progress only.
 
-Ray Data's actor pools were tried, too (docs/scale.md): nothing is left to stream between stages, readers of their own
+Ray Data's actor pools were tried, too (docs/scale.md): nothing is left to stream between jobs, readers of their own
 need CPUs beside the workers and hang without, and a pool lives for one dataset, so that every checkpoint would start
 its processes anew. Here the workers stay, whatever a lost one did goes to whichever is free, and another is hired in
 its place as soon as the cluster has room for one.
@@ -38,21 +38,22 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError, first_line
+from harness.common.progress import Advance
 from harness.common.provenance import versions
 from harness.common.storage import Place
-from harness.evaluation.executors import Pool
-from harness.evaluation.explain import Progress, Running
-from harness.evaluation.jobs import Stage
+from harness.evaluation.executors import WorkerPool
+from harness.evaluation.explain import Batching
+from harness.evaluation.jobs import Job
 
-DEATHS = 5  # of workers over one item, until the evaluation gives up
-PATIENCE = 300.0  # seconds without any worker, until it gives up
+MAX_RETRIES = 5  # of workers over one item, until the evaluation gives up
+WORKER_TIMEOUT = 300.0  # seconds without any worker, until it gives up
 _SAME = ("evidence-drift", "onnxruntime-gpu", "onnxruntime", "numpy", "opencv-python-headless")  # on every node
 _GONE = (TaskUnschedulableError, NodeDiedError)
 _LOST = (RayActorError, WorkerCrashedError, ObjectLostError, OutOfMemoryError, NodeDiedError)
 
 
 @contextmanager
-def cluster(pool: Pool) -> Iterator[Cluster]:
+def cluster(pool: WorkerPool) -> Iterator[Cluster]:
     """Connect, hire the workers, and let them and the connection go in the end.
 
     :raises InputError: no cluster at the address, nodes with other packages, or a pool that does not fit into it.
@@ -72,7 +73,7 @@ def cluster(pool: Pool) -> Iterator[Cluster]:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Assignment:
     """What a worker is busy with: an item and its number, or getting ready (None).
 
     begun: answered by the worker before that, never by one that has no place yet or was gone when it was asked.
@@ -87,17 +88,17 @@ class _Turn:
 class Cluster:
     """The engine whose workers are actors of the cluster that this process is connected to."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self._threads, self._gpus = pool.threads, pool.gpus
-        size = _room(pool, [node["Resources"] for node in _nodes()])
+        size = _capacity(pool, [node["Resources"] for node in _nodes()])
         self.require_visible([])
-        self._workers = [self._hired() for _ in range(size)]
-        self._stage: Any = None
-        self._busy: dict[Any, _Turn] = {}
+        self._workers = [self._new_worker() for _ in range(size)]
+        self._job: Any = None
+        self._busy: dict[Any, _Assignment] = {}
         self._idle: list[Any] = []
-        self._falls = 0  # workers lost in a row before they were ready
+        self._failed_starts = 0  # workers lost in a row before they were ready
 
-    def running(self, asked: Running) -> Running:
+    def batching(self, asked: Batching) -> Batching:
         """As asked, with the threads of a worker."""
         return replace(asked, threads=self._threads)
 
@@ -107,10 +108,10 @@ class Cluster:
         :raises InputError: naming the path or package, and the node.
         """
         paths = [str(path) for path in where if isinstance(path, Path) and path.exists()]
-        looks = [(node["NodeManagerAddress"], _on(node).remote(str(Path.cwd()), paths)) for node in _nodes()]
-        for name, look in looks:
+        probes = [(node["NodeManagerAddress"], _on(node).remote(str(Path.cwd()), paths)) for node in _nodes()]
+        for name, probe in probes:
             try:
-                missing, versions = ray.get(look)
+                missing, versions = ray.get(probe)
             except _GONE:  # it was lost since; workers on other nodes go on
                 continue
             except RayTaskError as error:
@@ -122,9 +123,9 @@ class Cluster:
                 )
             _require_same(name, versions, _versions())
 
-    def begin(self, stage: Stage) -> Any:
-        """Send the stage to every worker; the answer of the first that is ready."""
-        self._stage = ray.put(stage)
+    def begin(self, job: Job) -> Any:
+        """Send the job to every worker; the answer of the first that is ready."""
+        self._job = ray.put(job)
         self._busy, self._idle = {}, []
         for worker in self._workers:
             self._get_ready(worker)
@@ -133,93 +134,95 @@ class Cluster:
             if answer is not None:
                 return answer[0]
 
-    def run(self, items: Sequence[Any], progress: Progress) -> Iterator[Any]:
+    def run(self, items: Sequence[Any], progress: Advance) -> Iterator[Any]:
         """The results as they come. An item whose worker is lost goes to another one.
 
         :raises CannotEvaluateError: workers are lost over one item again and again, or there are none for long.
         """
         waiting = deque(enumerate(items))
-        deaths: Counter[int] = Counter()
-        while waiting or any(turn.number is not None for turn in self._busy.values()):
+        retries: Counter[int] = Counter()
+        while waiting or any(assignment.number is not None for assignment in self._busy.values()):
             while waiting and self._idle:
                 self._give(self._idle.pop(), *waiting.popleft())
-            turn, answer = self._next()
-            if turn.number is None:
+            assignment, answer = self._next()
+            if assignment.number is None:
                 continue
             if answer is None:
-                waiting.appendleft((turn.number, turn.item))
-                deaths[turn.number] += _had_begun(turn)
-                _require_hope(deaths[turn.number])
+                waiting.appendleft((assignment.number, assignment.item))
+                retries[assignment.number] += _had_begun(assignment)
+                _require_hope(retries[assignment.number])
             else:
                 progress(answer[1])
                 yield answer[0]
 
     def _give(self, worker: Any, number: int, item: Any) -> None:
         begun = worker.here.remote()
-        self._busy[worker.do.remote(item)] = _Turn(worker, begun, number, item)
+        self._busy[worker.do.remote(item)] = _Assignment(worker, begun, number, item)
 
     def _get_ready(self, worker: Any) -> None:
         begun = worker.here.remote()
-        self._busy[worker.begin.remote(self._stage)] = _Turn(worker, begun)
+        self._busy[worker.begin.remote(self._job)] = _Assignment(worker, begun)
 
-    def _next(self) -> tuple[_Turn, Any]:
-        """(turn, answer) of the next worker that is done; without an answer where it was lost and replaced."""
+    def _next(self) -> tuple[_Assignment, Any]:
+        """(assignment, answer) of the next worker that is done; without an answer where it was lost and replaced."""
         done = self._wait()
-        turn = self._busy.pop(done)
+        assignment = self._busy.pop(done)
         try:
             answer = ray.get(done)
         except RayTaskError as error:
             raise _cause(error) from None
         except _LOST as error:
-            self._falls += turn.number is None
-            if self._falls > DEATHS * len(self._workers):  # a node may end with all its workers
+            self._failed_starts += assignment.number is None
+            if self._failed_starts > MAX_RETRIES * len(self._workers):  # a node may end with all its workers
                 raise CannotEvaluateError(f"the workers end before they are ready: {first_line(error)}") from None
-            self._workers = [worker for worker in self._workers if worker is not turn.worker] + [self._hired()]
+            self._workers = [worker for worker in self._workers if worker is not assignment.worker] + [
+                self._new_worker()
+            ]
             self._get_ready(self._workers[-1])
-            return turn, None
-        self._falls = 0
-        self._idle.append(turn.worker)
-        return turn, answer
+            return assignment, None
+        self._failed_starts = 0
+        self._idle.append(assignment.worker)
+        return assignment, answer
 
     def _wait(self) -> Any:
         """The next answer; an item or getting ready may take as long as it likes, but a worker has to be there."""
         while True:
-            done, _ = ray.wait(list(self._busy), timeout=PATIENCE)
+            done, _ = ray.wait(list(self._busy), timeout=WORKER_TIMEOUT)
             if done:
                 return done[0]
-            if not ray.wait([turn.begun for turn in self._busy.values()], timeout=0)[0]:
+            if not ray.wait([assignment.begun for assignment in self._busy.values()], timeout=0)[0]:
                 raise CannotEvaluateError(
-                    f"the cluster gave no worker a place for {PATIENCE:.0f} s; let other work end or start nodes, then "
+                    f"the cluster started no worker in {WORKER_TIMEOUT:.0f} s; let other work end or start nodes, then "
                     "run the same command with --resume"
                 )
 
-    def _hired(self) -> Any:
+    def _new_worker(self) -> Any:
         """A worker that starts as soon as a node has room for it."""
         options = {"num_cpus": self._threads, "num_gpus": self._gpus, "scheduling_strategy": "SPREAD"}
         return ray.remote(_Worker).options(**options).remote(secrets.token_hex(4), str(Path.cwd()))
 
 
 class _Worker:
-    """One process of the pool; it works on one stage."""
+    """One process of the pool; it works on one job."""
 
     def __init__(self, name: str, folder: str) -> None:
         storage.write_as(name)
         with suppress(OSError):  # relative paths mean what they mean for the driver
             os.chdir(folder)
-        self._stage: Stage | None = None
+        self._job: Job | None = None
 
-    def begin(self, stage: Stage) -> tuple[Any]:
-        self._stage = stage
-        return (stage.prepare(),)
+    def begin(self, job: Job) -> tuple[Any]:
+        self._job = job
+        return (job.prepare(),)
 
     def here(self) -> None:
         """Answer before what is sent next is done."""
 
     def do(self, item: Any) -> tuple[Any, int]:
         """(result, images or parts done)."""
-        assert self._stage is not None
+        assert self._job is not None
         done: list[int] = []
-        return self._stage.do(item, done.append), sum(done)
+        return self._job.do(item, done.append), sum(done)
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -227,10 +230,10 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _had_begun(turn: _Turn) -> bool:
+def _had_begun(assignment: _Assignment) -> bool:
     """Whether a worker that is lost had been there for its item, so that the item may be the reason."""
     try:
-        ray.get(turn.begun)
+        ray.get(assignment.begun)
     except RayError:
         return False
     return True
@@ -241,7 +244,7 @@ def _connect(address: str | None) -> None:
         _require_answer(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
-    _hush()
+    _silence_ray()
     quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -252,7 +255,7 @@ def _connect(address: str | None) -> None:
         raise InputError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from None
 
 
-def _hush() -> None:
+def _silence_ray() -> None:
     """Keep Ray from printing on stdout what became of a lost worker, which it does even with `log_to_driver` off."""
     from ray._private import worker
 
@@ -273,14 +276,14 @@ def _require_answer(address: str) -> None:
         raise InputError(f"--address {address}: nothing answers there ({error.strerror or error})") from None
 
 
-def _room(pool: Pool, nodes: Sequence[Mapping[str, float]]) -> int:
+def _capacity(pool: WorkerPool, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many workers to hire.
 
     :raises InputError: more than the nodes hold: those would wait for ever; one GPU and a half for each.
     """
     if pool.gpus > 1 and not pool.gpus.is_integer():
         raise InputError(f"--gpus-per-worker {pool.gpus:g}: give a whole number, or a share of one GPU below 1")
-    holds = sum(_fitting(node, pool.threads, pool.gpus) for node in nodes)
+    holds = sum(_workers_on(node, pool.threads, pool.gpus) for node in nodes)
     if holds and (pool.workers or 1) <= holds:
         return pool.workers or holds
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
@@ -292,7 +295,7 @@ def _room(pool: Pool, nodes: Sequence[Mapping[str, float]]) -> int:
     )
 
 
-def _fitting(node: Mapping[str, float], threads: int, gpus: float) -> int:
+def _workers_on(node: Mapping[str, float], threads: int, gpus: float) -> int:
     """How many workers fit on a node; a share of a GPU does not span two of them."""
     by_cpu, whole = int(node.get("CPU", 0) // threads), int(node.get("GPU", 0))
     if not gpus:
@@ -301,12 +304,12 @@ def _fitting(node: Mapping[str, float], threads: int, gpus: float) -> int:
 
 
 def _on(node: Mapping[str, Any]) -> Any:
-    """`_look`, on that node."""
+    """`_probe`, on that node."""
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(_look).options(num_cpus=0, scheduling_strategy=there)
+    return ray.remote(_probe).options(num_cpus=0, scheduling_strategy=there)
 
 
-def _look(folder: str, paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _probe(folder: str, paths: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """(paths that are not there, versions) of the node on which this runs."""
     return [path for path in paths if not (Path(folder) / path).exists()], _versions()
 
@@ -327,10 +330,10 @@ def _require_same(node: str, there: Mapping[str, str], here: Mapping[str, str]) 
         )
 
 
-def _require_hope(deaths: int) -> None:
-    if deaths >= DEATHS:
+def _require_hope(retries: int) -> None:
+    if retries >= MAX_RETRIES:
         raise CannotEvaluateError(
-            f"{deaths} workers ended over the same block, though its images decode by themselves; give each more "
+            f"{retries} workers ended over the same block, though its images decode by themselves; give each more "
             "memory (fewer --workers, a smaller --batch), then run the same command with --resume"
         )
 

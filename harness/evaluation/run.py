@@ -1,58 +1,66 @@
-"""What `python -m harness evaluate` does: collect, compare, summarise, write."""
+"""An evaluation as a recipe: read the images, open the folder, explain, score, summarise.
+
+Only the parts that make a run resumable are written here; the caller writes and draws the result that is returned.
+"""
 
 from __future__ import annotations
 
-import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from tqdm import tqdm
-
-from harness.common import storage
-from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.errors import CannotEvaluateError, EvaluationWarning, InputError
+from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import stamp
-from harness.common.storage import Place, write_bytes
+from harness.common.storage import Place
 from harness.evaluation.architectures import Across
-from harness.evaluation.executors import Engine, Local
-from harness.evaluation.explain import Running, Wanted, blocks
+from harness.evaluation.executors import Executor, LocalExecutor
+from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
-from harness.evaluation.score import Comparer
+from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
 from harness.models.metadata import layer_labels
 from harness.models.providers import gpu_model
-from harness.report.contact_sheet import draw_sheet
-from harness.report.html import write_report
-from harness.report.text_tables import markdown
 from harness.results import folder as result_folder
-from harness.results import layout, part_files
-from harness.results.layout import SHEET
+from harness.results import part_files
+from harness.results.layout import PLAN
+from harness.results.options import Selection
 from harness.results.part_files import Store
-from harness.results.plan import Plan, Selection, Stored, identity_of, read_stored, restore
-from harness.results.pseudonyms import names_of, without_home
-from harness.results.reader import Collected, read_collected, tasks
+from harness.results.plan import Plan, Stored, identity_of, read_stored, restore
+from harness.results.pseudonyms import without_home
+from harness.results.reader import Collected, Reader, read_collected, tasks
 from harness.results.schema import CheckpointResult, Evaluation
 from harness.statistics.bootstrap import RESAMPLES
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and with what an evaluation runs. But for the provider it changes no number."""
+    """Where and with what an evaluation runs. But for the provider it changes no number.
+
+    command: what the result names as the command that made it
+    """
 
     out: Place
-    running: Running = field(default_factory=Running)
+    batching: Batching = field(default_factory=Batching)
     provider: str = "cpu"
     resume: bool = False
-    quiet: bool = False
     resamples: int = RESAMPLES
-    show_names: bool = False  # of images and patients, in report and contact sheet
-    engine: Engine = field(default_factory=Local)
+    executor: Executor = field(default_factory=LocalExecutor)
+    progress: Progress = silent
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished evaluation: its numbers, and the reader of the maps and scores behind them."""
+
+    result: Evaluation
+    reader: Reader
 
 
 class Clock:
@@ -79,30 +87,31 @@ class Clock:
         return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}
 
 
-def evaluate(plan: Plan, execution: Execution) -> Evaluation:
-    """Run the plan and write its result into `execution.out`.
+def evaluate(plan: Plan, execution: Execution) -> Finished:
+    """Carry out the plan; predictions, maps and scores are in `execution.out`.
 
     :raises InputError: bad input; what is finished is kept.
     :raises CannotEvaluateError: the provider is not there, no image can be read, or none is selected.
     """
     clock = Clock()
+    executor = execution.executor
     multilabel = plan.score_kind == "multilabel"
     samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
-    select, engine = selection_of(plan, samples), execution.engine
-    engine.require_visible([place for place in (plan.data.source, plan.data.root) if place is not None])
+    select = selection_of(plan, samples)
+    executor.require_visible([path for path in (plan.data.source, plan.data.root) if path is not None])
+    digest = data_digest(samples, _content_digests(samples, executor))
     first = _explaining(plan, 0, select, execution)
-    providers = engine.begin(first)
-    digest = data_digest(samples, _content_digests(samples, engine))
+    providers = executor.begin(first)
     stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, providers)
     folder = result_folder.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
-    engine.require_visible([execution.out / layout.PLAN])
+    executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
-        _collect(stored, samples, folder, execution, clock, first)
-        del first
-        return _finish(stored, samples, folder, execution, clock)
+        _explain(stored, samples, folder, execution, clock, first)
+        del first  # its session may hold much memory
+        return _score_and_summarise(stored, samples, folder, execution, clock)
 
 
-def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Execution) -> Evaluation:
+def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Execution) -> Finished:
     """Everything after the maps once more, without a model, from the maps in the result folder `source`.
 
     :param changes: options that shall differ from those of `source`.
@@ -116,9 +125,9 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     if execution.out.resolve() != source.resolve():
         folder = result_folder.begin(execution.out, identity_of(stored), stored.details(), resume=False)
         part_files.copy_parts(source, execution.out)
-    execution.engine.require_visible([execution.out / layout.PLAN])
+    execution.executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
-        return _finish(stored, samples, folder, execution, clock)
+        return _score_and_summarise(stored, samples, folder, execution, clock)
 
 
 def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
@@ -142,61 +151,58 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
 
 
 def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:
-    wanted, running = Wanted(plan.layers, plan.options, select), execution.engine.running(execution.running)
-    return Explaining(plan.checkpoints[number], Store(execution.out), wanted, execution.provider, running)
+    request, batching = Request(plan.layers, plan.options, select), execution.executor.batching(execution.batching)
+    return Explaining(plan.checkpoints[number], Store(execution.out), request, execution.provider, batching)
 
 
-def _content_digests(samples: list[Sample], engine: Engine) -> list[bytes]:
+def _content_digests(samples: list[Sample], executor: Executor) -> list[bytes]:
     """Digests of the images' contents, in their order."""
-    engine.begin(Hashing())
+    executor.begin(Hashing())
     items = [(start, samples[start : start + part_files.BLOCK]) for start in range(0, len(samples), part_files.BLOCK)]
-    found = dict(engine.run(items, lambda _: None))
+    found = dict(executor.run(items, lambda _: None))
     return [digest for start, _ in items for digest in found[start]]
 
 
-def _collect(
+def _explain(
     stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
 ) -> None:
     """Write the parts of predictions and maps that are not there yet."""
-    plan, engine = stored.plan, execution.engine
+    plan, executor = stored.plan, execution.executor
     records, unreadable = Records.of(samples), dict[str, str]()
     total = len(samples) * len(plan.checkpoints)
-    with clock.measure("collect"), _bar(total, "image", "explain", execution.quiet) as bar:
+    done = Counter(execution.progress, "explain (images)", total)
+    with clock.measure("collect"):
         for number in range(len(plan.checkpoints)):
             parts = dict(
                 zip(part_files.parts_of(number, len(samples)), blocks(samples, records, unreadable), strict=True)
             )
             todo = [(part, parts[part]) for part in folder.missing("predictions", parts)]
-            bar.update(len(samples) - sum(len(block.samples) for _, block in todo))
+            done.add(len(samples) - sum(len(block.samples) for _, block in todo))
             if todo:
-                engine.begin(first if number == 0 else _explaining(plan, number, stored.select, execution))
-                for seconds in engine.run(todo, bar.update):
+                executor.begin(first if number == 0 else _explaining(plan, number, stored.select, execution))
+                for seconds in executor.run(todo, done.add):
                     clock.add("onnxruntime", seconds)
             if number == 0:  # the classes of images without labels are what the first checkpoint says
                 collected = read_collected(folder, plan, samples, 1)
                 records, unreadable = collected.records, collected.errors
 
 
-def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock) -> Evaluation:
-    """Scores, numbers, files."""
-    plan, threads = stored.plan, execution.running.threads
+def _score_and_summarise(
+    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock
+) -> Finished:
+    """Scores of the maps that are there, and the numbers made of them."""
+    plan = stored.plan
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
     _require_images(collected, samples, execution.out)
-    comparer = Comparer(plan, collected, stored.select, folder, threads)
-    _require_selected(plan, comparer, stored.select, samples, execution.out)
+    reader = Reader(plan, collected, stored.select, folder)
+    _require_selected(reader, execution.out)
     folder.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
-        _compare(plan, comparer, folder, execution)
+        _score(reader, execution)
     with clock.measure("summarise"):
-        result = _summarise(stored, collected, comparer, execution)
-    with clock.measure("draw"):
-        _draw(comparer, execution)
+        result = _summarise(stored, reader, execution)
     result.seconds = clock.read()
-    storage.write_whole(execution.out / "report.md", markdown(result))
-    result.write(execution.out)
-    write_report(execution.out, execution.show_names)
-    folder.sweep()
-    return result
+    return Finished(result, reader)
 
 
 def _require_images(collected: Collected, samples: list[Sample], out: Place) -> None:
@@ -206,48 +212,50 @@ def _require_images(collected: Collected, samples: list[Sample], out: Place) -> 
         raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
 
 
-def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples: list[Sample], out: Place) -> None:
+def _require_selected(reader: Reader, out: Place) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
-    empty = [pair.name for pair in plan.drifts if not comparer.selections[pair.name].any()]
-    what = f"none of the {len(samples)} images is selected by {select!r}"
+    plan = reader.plan
+    empty = [pair.name for pair in plan.drifts if not reader.selections[pair.name].any()]
+    what = f"none of the {len(reader.collected.samples)} images is selected by {reader.select!r}"
     if len(empty) == len(plan.drifts):
         result_folder.end(out)
-        if not len(comparer.collected.records):
-            unlabelled = f"none of the {len(samples)} images has a positive class, so nothing is to be explained"
+        if not len(reader.collected.records):
+            unlabelled = "no image has a positive class, so nothing is to be explained"
             raise CannotEvaluateError(f"{plan.data.source}: {unlabelled}")
         raise CannotEvaluateError(
             f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
     for name in empty:
-        print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)
+        warnings.warn(f"{name}: {what}; it has no numbers", EvaluationWarning, stacklevel=2)
 
 
-def _compare(plan: Plan, comparer: Comparer, folder: Store, execution: Execution) -> None:
+def _score(reader: Reader, execution: Execution) -> None:
     """Write the parts of the scores that are not there yet."""
-    engine, places = execution.engine, range(comparer.blocks)
-    parts = [(number, block) for number in range(len(tasks(plan))) for block in places]
-    missing = set(folder.missing("scores", range(len(parts))))
+    executor, count = execution.executor, len(tasks(reader.plan))
+    parts = [(number, block) for number in range(count) for block in range(len(reader.parts(0)))]
+    missing = set(reader.store.missing("scores", range(len(parts))))
     todo = [item for part, item in enumerate(parts) if part in missing]
-    threads = engine.running(execution.running).threads
-    with _bar(len(parts), "part", "compare", execution.quiet) as bar:
-        bar.update(len(parts) - len(todo))
-        if todo:
-            engine.begin(Scoring(Comparer(plan, comparer.collected, comparer.select, folder, threads)))
-            deque(engine.run(todo, bar.update), maxlen=0)
+    done = Counter(execution.progress, "score (parts)", len(parts))
+    done.add(len(parts) - len(todo))
+    if todo:
+        threads = executor.batching(execution.batching).threads
+        executor.begin(Scoring(Scorer(reader, threads)))
+        deque(executor.run(todo, done.add), maxlen=0)
 
 
-def _summarise(stored: Stored, collected: Collected, comparer: Comparer, execution: Execution) -> Evaluation:
-    plan, threads = stored.plan, execution.running.threads
-    summary = Summary(plan, collected, comparer, execution.resamples)
-    with _bar(len(plan.drifts) + 1, "pair", "summarise", execution.quiet) as bar:
-        pairs = []
-        for pair in plan.drifts:
-            pairs.append(summary.pair(pair, threads))
-            bar.update()
-        study = Across(plan, comparer, summary).result(threads)
-        bar.update()
+def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluation:
+    plan, collected, threads = stored.plan, reader.collected, execution.batching.threads
+    summary = Summary(reader, execution.resamples)
+    done = Counter(execution.progress, "summarise (pairs)", len(plan.drifts) + 1)
+    pairs = []
+    for pair in plan.drifts:
+        pairs.append(summary.pair(pair, threads))
+        done.add()
+    study = Across(reader, summary).result(threads)
+    done.add()
     return Evaluation(
         **_asked(stored),
+        command=[without_home(word) for word in execution.command],
         images=len(collected.samples),
         patients=len({sample.group for sample in collected.samples}),
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
@@ -270,7 +278,6 @@ def _asked(stored: Stored) -> dict[str, Any]:
     """What the plan says about a result."""
     plan, data, options = stored.plan, stored.plan.data, stored.plan.options
     return {
-        "command": ["python", "-m", "harness", *(without_home(word) for word in sys.argv[1:] if word != "--resume")],
         "data": without_home(str(data.source)),
         "root": without_home(str(data.root)) if data.root else None,
         "split": data.split,
@@ -320,26 +327,5 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
             f"the maps hold jitter for true positives only; give --jitter 0, or evaluate anew with --select {select}"
         )
     layers = tuple(changes.get("layers") or plan.layers)
-    options = replace(plan.options, **{**changes, "layers": plan.options.layers, "select": select})
+    options = plan.options.changed(**{**changes, "layers": plan.options.layers, "select": select})
     return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
-
-
-def _draw(comparer: Comparer, execution: Execution) -> None:
-    """The contact sheet, or the sentence why there is none."""
-    with TemporaryDirectory() as here:
-        drawn = Path(here) / SHEET
-        try:
-            draw_sheet(comparer, drawn, names_of(execution.out, execution.show_names))
-        except InputError as error:
-            if not execution.quiet:
-                print(f"no contact sheet: {error}", file=sys.stderr)
-        if drawn.is_file():
-            write_bytes(execution.out / SHEET, drawn.read_bytes())
-        else:
-            (execution.out / SHEET).unlink(missing_ok=True)
-
-
-def _bar(total: int, unit: str, what: str, quiet: bool) -> tqdm:
-    """Progress with rate and time left on stderr; into a log file a line every ten seconds at most."""
-    interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(total=total, unit=unit, desc=what, disable=quiet, file=sys.stderr, mininterval=interval)

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +23,12 @@ import pyarrow as pa
 from harness.common.errors import InputError
 from harness.images.jitter import shift_of
 from harness.results import part_files
-from harness.results.part_files import Store
-from harness.results.plan import Plan, Selection
-from harness.results.reader import NOT_COMPARED, Collected, Maps, Scores, Task, maps_of_rows, selected
-from harness.results.vocabulary import COLUMNS, CONCENTRATION, SHIFTS, STABILITY
+from harness.results.reader import NOT_COMPARED, Maps, Reader, Reference, Task
+from harness.results.vocabulary import CONCENTRATION, SHIFTS, STABILITY
 from harness.statistics.chance import SAMPLE, derangements, sampled
 from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
 from kernels.scoring import PairScores
-
-Reference = Literal["observed", "chance", "jitter", "replicate"]
 
 
 @dataclass(frozen=True)
@@ -45,37 +39,16 @@ class Unrelated:
     partners: np.ndarray
 
 
-class Comparer:
-    """Computes the parts of comparisons from the stored maps, and reads their scores back."""
+class Scorer:
+    """Computes the parts of the scores from the stored maps."""
 
-    def __init__(self, plan: Plan, collected: Collected, select: Selection, folder: Store, threads: int) -> None:
-        self.plan = plan
-        self.collected = collected
-        self.select = select
-        self.store = folder
+    def __init__(self, reader: Reader, threads: int) -> None:
+        self.reader = reader
+        self.plan = reader.plan
+        self.collected = reader.collected
         self.threads = threads
-        self.blocks = len(self.numbers(0))  # parts of a task
         self._unrelated: dict[str, Unrelated] = {}
         self._partners: tuple[tuple[str, ...], Maps] | None = None
-
-    @cached_property
-    def selections(self) -> dict[str, np.ndarray]:
-        """Pair -> (R,) records that are compared; two replicates are compared on every image."""
-        logits, records = self.collected.logits, self.collected.records
-        return {
-            pair.name: selected(
-                self.plan.by_key[pair.after].graph.metadata,
-                records,
-                logits[self.plan.place(pair.before)],
-                logits[self.plan.place(pair.after)],
-                "all" if pair.kind == "replicates" else self.select,
-            )
-            for pair in self.plan.pairs
-        }
-
-    def numbers(self, task: int) -> range:
-        """The numbers of the parts that hold a task's scores."""
-        return part_files.parts_of(task, len(self.collected.samples))
 
     def score(self, task: Task, block: int) -> Iterator[pa.Table]:
         """The tables of one part, one per reference; they depend on nothing but plan, predictions and maps."""
@@ -84,39 +57,10 @@ class Comparer:
         for reference, records, scores in (self._jitter if task.kind == "jitter" else self._pair)(task, rows):
             yield self._table(task, reference, records, scores)
 
-    def read(self, number: int, reference: Reference, names: Sequence[str] | None = None) -> Scores:
-        """The stored scores of one reference of a task: all its metrics, or those of `names`."""
-        columns = COLUMNS if reference == "observed" else STABILITY
-        names = columns if names is None else tuple(names)
-        places = [columns.index(name) for name in names]
-        shape = (len(self.collected.records), len(names))
-        values, codes = np.full(shape, np.nan), np.full(shape, NOT_COMPARED, np.uint8)
-        for rows in self.store.scan("scores", self.numbers(number), ["record", "value", "reason"], reference=reference):
-            records = rows["record"].to_numpy()[:: len(columns)]
-            values[records] = rows["value"].to_numpy().reshape(-1, len(columns))[:, places]
-            codes[records] = part_files.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
-        return Scores(names, values, codes)
-
-    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
-        """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
-        raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
-        numbers = part_files.parts_of(checkpoint, len(self.collected.samples))
-        parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
-        columns = ["record", "reason", "height", "width", "map"]
-        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):
-            stored = rows["record"].to_numpy()
-            _, mine, there = np.intersect1d(records, stored, assume_unique=True, return_indices=True)
-            if len(mine):
-                found = maps_of_rows(rows)[there]
-                raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw
-                raw[mine] = found
-                codes[mine] = part_files.reason_codes(rows["reason"])[there]
-        return Maps(np.zeros((len(records), 1, 1), np.float32) if raw is None else raw, codes)
-
     def _pair(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
         """(reference, records, scores) of a pair of checkpoints."""
-        chosen = rows[self.selections[task.name][rows]]
-        before, after = (self.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
+        chosen = rows[self.reader.selections[task.name][rows]]
+        before, after = (self.reader.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
         self._require_maps(chosen, before, after)
         reasons = {"before_reasons": before.codes, "after_reasons": after.codes}
         scores = pair_metrics(before.raw, after.raw, self.threads, **reasons, size=self.plan.options.map_size)
@@ -133,7 +77,9 @@ class Comparer:
         lost = np.flatnonzero(np.any([side.codes == NOT_COMPARED for side in sides], axis=0))
         if len(lost):
             name = self.collected.samples[self.collected.records.images[chosen[lost[0]]]].name
-            raise InputError(f"{self.store.folder}: its maps hold none of {name!r}, which was read; evaluate anew")
+            raise InputError(
+                f"{self.reader.store.folder}: its maps hold none of {name!r}, which was read; evaluate anew"
+            )
 
     def _chance(self, task: Task, chosen: np.ndarray, before: Maps) -> tuple[Reference, np.ndarray, PairScores]:
         """What those of the records that are in the sample score against unrelated ones."""
@@ -156,9 +102,9 @@ class Comparer:
         place = task.before, task.layer, task.method
         draws = range(1, self.plan.options.jitter + 1)
         rows = rows[self.collected.readable[self.collected.records.images[rows]]]
-        noisy = [self.maps(*place, rows, draw) for draw in draws]
+        noisy = [self.reader.maps(*place, rows, draw) for draw in draws]
         inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
-        clean = self.maps(*place, rows[inside])
+        clean = self.reader.maps(*place, rows[inside])
         height, width = task.checkpoint.graph.metadata.input_size
         scores = partner_metrics(
             clean.raw,
@@ -175,7 +121,7 @@ class Comparer:
     def unrelated(self, pair: str) -> Unrelated:
         """Whom the records of a pair meet by chance."""
         if pair not in self._unrelated:
-            self._unrelated[pair] = self._draw(np.flatnonzero(self.selections[pair]))
+            self._unrelated[pair] = self._draw(np.flatnonzero(self.reader.selections[pair]))
         return self._unrelated[pair]
 
     def _draw(self, chosen: np.ndarray) -> Unrelated:
@@ -193,7 +139,7 @@ class Comparer:
         place = task.name, task.layer, task.method
         if self._partners is None or self._partners[0] != place:
             records = self.unrelated(task.name).records
-            self._partners = place, self.maps(task.after, task.layer, task.method, records)
+            self._partners = place, self.reader.maps(task.after, task.layer, task.method, records)
         return self._partners[1]
 
     def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:

@@ -19,19 +19,8 @@ from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place
 from harness.common.validation import complaint
 from harness.models.metadata import Graph, common_layers, require_comparable
-from harness.results.plan import (
-    CHANCE_DRAWS,
-    JITTER_DRAWS,
-    RESERVED,
-    Checkpoint,
-    Data,
-    Kind,
-    MapSource,
-    Options,
-    Pair,
-    Plan,
-    Selection,
-)
+from harness.results.options import Options
+from harness.results.plan import RESERVED, Checkpoint, Data, Kind, Pair, Plan
 
 
 def _named(value: Any) -> Place:
@@ -69,22 +58,20 @@ class ArchitectureConfig(_Config):
         return self
 
 
-class StudyConfig(_Config):
-    """A study TOML. Paths are relative to the file; a place may also be an address (`s3://...`)."""
+class StudyConfig(Options):
+    """A study TOML: the options of an evaluation, data and architectures. Paths are relative to the file; a place may
+    also be an address (`s3://...`).
+    """
 
     data: Named
     root: Named | None = None
     split: str | None = None
-    methods: list[str] = Field(default=list(Options.methods), min_length=1)
-    layers: list[str] = []
-    select: Selection | None = None
-    map_size: int = Field(default=Options.map_size[0], ge=2, le=4096)
-    seed: int = Field(default=0, ge=0)
-    jitter: int = Field(default=JITTER_DRAWS, ge=0)
-    chance: int = Field(default=CHANCE_DRAWS, ge=0)
-    margin: float = Field(default=Options.margin, gt=0, lt=1)
-    maps: MapSource = "kernels"
     architecture: list[ArchitectureConfig] = Field(min_length=1)
+
+    @property
+    def options(self) -> Options:
+        """The options alone."""
+        return Options.of(**{name: getattr(self, name) for name in Options.model_fields})
 
 
 def read_study(path: Place) -> Plan:
@@ -94,20 +81,11 @@ def read_study(path: Place) -> Plan:
     """
     config = _read_config(path)
     here = path.parent
-    options = Options(
-        methods=_known_methods(config.methods, path),
-        layers=tuple(config.layers),
-        select=config.select,
-        map_size=(config.map_size, config.map_size),
-        seed=config.seed,
-        jitter=config.jitter,
-        chance=config.chance,
-        margin=config.margin,
-        maps=config.maps,
-    )
     root = here / config.root if config.root else None
     return make_plan(
-        [_anchored(item, here) for item in config.architecture], Data(here / config.data, root, config.split), options
+        [_anchored(item, here) for item in config.architecture],
+        Data(here / config.data, root, config.split),
+        config.options,
     )
 
 
@@ -151,15 +129,6 @@ def _read_config(path: Place) -> StudyConfig:
     except ValidationError as error:
         tables = {"architecture": ArchitectureConfig}
         raise InputError(f"{path}: {complaint(error, StudyConfig, tables)}") from error
-
-
-def _known_methods(names: Sequence[str], path: Place) -> tuple[str, ...]:
-    from kernels.cam import cam_method
-
-    try:
-        return tuple(cam_method(name).name for name in dict.fromkeys(names))
-    except ValueError as error:
-        raise InputError(f"{path}: methods: {error}") from error
 
 
 def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:

@@ -15,9 +15,8 @@ from typing import Literal
 import numpy as np
 
 from harness.evaluation.classification import Classification
-from harness.evaluation.score import Comparer
-from harness.results.plan import Pair, Plan
-from harness.results.reader import Collected, Scores, Task, tasks
+from harness.results.plan import Pair
+from harness.results.reader import Reader, Scores, Task, tasks
 from harness.results.schema import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
 from harness.results.vocabulary import COLUMNS, DIRECTIONS, SHIFTS, STABILITY
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
@@ -68,10 +67,9 @@ class _Sample:
 class Summary:
     """Computes the numbers of a result from what is stored. Everything shares the same draws of patients."""
 
-    def __init__(self, plan: Plan, collected: Collected, comparer: Comparer, resamples: int) -> None:
-        self.plan = plan
-        self.collected = collected
-        self.comparer = comparer
+    def __init__(self, reader: Reader, resamples: int) -> None:
+        self.reader = reader
+        self.plan, self.collected = plan, collected = reader.plan, reader.collected
         groups = np.array([sample.group for sample in collected.samples])
         self.by_record = Resampling(groups[collected.records.images], plan.options.seed, resamples)
         self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
@@ -88,7 +86,7 @@ class Summary:
         """All numbers of one pair."""
         assert pair.kind != "replicates"
         before, after = self.plan.place(pair.before), self.plan.place(pair.after)
-        chosen = self.comparer.selections[pair.name]
+        chosen = self.reader.selections[pair.name]
         return PairResult(
             name=pair.name,
             before=pair.before,
@@ -114,7 +112,7 @@ class Summary:
         found = []
         for layer in self.plan.layers:
             for method in self.plan.options.methods:
-                maps = self.comparer.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
+                maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
                 ends = np.cumsum([len(records) for records in drawn.values()])
                 for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
                     value, reason, n = self._consistency(own, records, weights, threads)
@@ -124,7 +122,7 @@ class Summary:
     def observed(self, pair: Pair, layer: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Method -> values (R, metrics) of a pair at one layer."""
         return {
-            item.method: self.comparer.read(part, "observed", names).values
+            item.method: self.reader.scores(part, "observed", names).values
             for part, item in self._tasks_of(pair)
             if item.layer == layer
         }
@@ -158,8 +156,8 @@ class Summary:
 
     def _scopes(self, pair: Pair, part: int, task: Task, names: tuple[str, ...]) -> list[list[MetricSummary]]:
         """Per scope the summaries of some metrics."""
-        observed, stable = self.comparer.read(part, "observed", names), tuple(n for n in names if n in STABILITY)
-        chance = self.comparer.read(part, "chance", stable) if stable else None
+        observed, stable = self.reader.scores(part, "observed", names), tuple(n for n in names if n in STABILITY)
+        chance = self.reader.scores(part, "chance", stable) if stable else None
         chance = chance if chance is not None and chance.compared.any() else None
         weights = self._weights(observed, chance) if chance is not None else None
         read = _Read(observed, stable, chance, weights, self._floor(pair, task, stable))
@@ -190,7 +188,7 @@ class Summary:
             if (item.layer, item.method) == (task.layer, task.method)
             and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
         ]
-        return mean_of_defined(np.stack([self.comparer.read(part, kind, names).values for part in parts]))
+        return mean_of_defined(np.stack([self.reader.scores(part, kind, names).values for part in parts]))
 
     @staticmethod
     def _is_replicate(item: Task, pair: Pair) -> bool:

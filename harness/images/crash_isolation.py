@@ -23,7 +23,7 @@ TRIALS = 2  # processes that an image has to end by itself
 STARTS = 3  # attempts to start a process; it, too, may be ended from outside
 
 
-def deadly(paths: Sequence[Place]) -> dict[int, str]:
+def crashing_images(paths: Sequence[Place]) -> dict[int, str]:
     """The images that end the process which decodes them: their places, and a sentence about each."""
     found: dict[int, str] = {}
     start = 0

@@ -26,8 +26,8 @@ from PIL import TiffImagePlugin
 
 from harness.common.errors import InputError
 from harness.common.storage import LASTING, Place, patiently, place
+from harness.images.rule import RULE as RULE
 
-RULE = "grey-squash/1"
 DICOM_SUFFIXES = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 

@@ -14,8 +14,7 @@ from scipy.special import expit, softmax
 from harness.common.errors import InputError, first_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place, place
-from harness.images import loading
-from harness.models import providers
+from harness.images.rule import RULE
 from harness.models.score_kinds import decisions
 
 FORMAT = 1
@@ -92,8 +91,7 @@ class Graph:
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
         """
         content = read_graph_file(path)
-        session = providers.session(path, content, "cpu", threads=1, level="disabled")
-        return cls(path, metadata_of(path, session.get_modelmeta().custom_metadata_map), bytes_digest(content))
+        return cls(path, metadata_of(path, _properties(path, content)), bytes_digest(content))
 
     @property
     def layers(self) -> dict[str, LayerOutputs]:
@@ -170,6 +168,17 @@ def read_graph_file(path: Place) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
 
 
+def _properties(path: Place, content: bytes) -> dict[str, str]:
+    """`metadata_props` of an ONNX file."""
+    import onnx
+
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf's own, whose class is not part of onnx
+        raise InputError(f"{path}: not an ONNX file ({first_line(error)})") from error
+    return {item.key: item.value for item in model.metadata_props}
+
+
 def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
     ours = {key.removeprefix(PREFIX): value for key, value in properties.items() if key.startswith(PREFIX)}
     if "format" not in ours:
@@ -180,9 +189,9 @@ def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
         metadata = GraphMetadata.model_validate({key: json.loads(value) for key, value in ours.items()})
     except (ValidationError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
-    if metadata.image_rule != loading.RULE:
+    if metadata.image_rule != RULE:
         raise InputError(
-            f"{path}: exported under image rule {metadata.image_rule!r}, this is {loading.RULE!r}; export it again"
+            f"{path}: exported under image rule {metadata.image_rule!r}, this is {RULE!r}; export it again"
         )
     return metadata
 

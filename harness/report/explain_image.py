@@ -1,69 +1,20 @@
-"""One image through one exported graph: what it says, and where every CAM method finds the evidence for it."""
+"""One explained image for people: what the model says, a row of numbers per map, and the maps over the radiograph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
-from harness.common.errors import InputError
 from harness.common.formatting import digits, one_line
-from harness.images.loading import channels_first, load_grey
-from harness.models.session import Model
+from harness.models.attribution import ExplainedImage, Map
 from harness.report import heatmaps
-from kernels.cam import METHODS, cams
 from kernels.metrics import METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 
 NUMBERS = ("gini", "entropy", "area50")
-
-
-@dataclass(frozen=True)
-class Map:
-    """The raw map (h, w) of one method at one layer, and why it is undefined, if it is."""
-
-    layer: str
-    method: str
-    raw: np.ndarray
-    reason: Reason
-
-
-@dataclass(frozen=True)
-class ExplainedImage:
-    """What a graph says of an image. `target` is the index of the class whose maps these are."""
-
-    grey: np.ndarray
-    classes: Sequence[str]
-    probabilities: np.ndarray
-    target: int
-    maps: Sequence[Map]
-
-
-def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]) -> ExplainedImage:
-    """All methods at some layers (all, if none is named) for class `target` (the predicted one, if None).
-
-    :raises InputError: an image that cannot be read, a class or a layer that the graph has not.
-    """
-    metadata = model.metadata
-    wanted = [model.graph.layer(name).label for name in layers] or list(model.graph.layers)
-    if target is not None and target not in metadata.classes:
-        raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
-    grey = load_grey(image, metadata.input_size)
-    number = -1 if target is None else metadata.classes.index(target)
-    found = model.explain(channels_first(grey[None]), np.array([number]), wanted)
-    probabilities = metadata.probabilities(found.logits)[0]
-    maps = [
-        Map(layer, method, raw[0], BY_CODE[int(codes[0])])
-        for layer in wanted
-        for method, (raw, codes) in cams(METHODS, *found.layers[layer]).items()
-    ]
-    return ExplainedImage(
-        grey, metadata.classes, probabilities, int(probabilities.argmax()) if target is None else number, maps
-    )
 
 
 def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:

@@ -53,7 +53,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Finding:
     """What a report says first about a pair."""
 
     pair: PairResult
@@ -71,16 +71,16 @@ def level_of(index: IndexResult | None) -> Level:
     return UNCERTAIN if steps >= _MANY_STEPS else LEVELS[_step(index.value)]
 
 
-def verdicts(result: Evaluation, cells: Cells) -> list[Verdict]:
-    """One verdict per pair."""
-    return [_verdict(result, cells, pair) for pair in result.pairs]
+def findings(result: Evaluation, cells: Cells) -> list[Finding]:
+    """One finding per pair."""
+    return [_finding(result, cells, pair) for pair in result.pairs]
 
 
-def overall(found: Sequence[Verdict]) -> str:
+def overall(found: Sequence[Finding]) -> str:
     """One sentence about all pairs together."""
     if len(found) == 1:
         return f"{found[0].level.words} between two checkpoints."
-    counts = Counter(verdict.level.key for verdict in found)
+    counts = Counter(finding.level.key for finding in found)
     parts = [
         f"{counts[level.key]} {_of_level(level)}"
         for level in (*reversed(LEVELS), UNCERTAIN, UNKNOWN)
@@ -89,7 +89,7 @@ def overall(found: Sequence[Verdict]) -> str:
     return f"{len(found)} pairs of checkpoints: {', '.join(parts)}."
 
 
-def lowest(found: Sequence[Verdict]) -> str:
+def lowest(found: Sequence[Finding]) -> str:
     """Which of several pairs drifted most; empty where that is not known."""
     judged = [(one.index.value, one.pair.name) for one in found if one.index and one.index.value is not None]
     if len(judged) < 2:
@@ -109,7 +109,7 @@ def _step(value: float) -> int:
     return next(place for place, level in enumerate(LEVELS) if round(value, 2) >= level.least)
 
 
-def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
+def _finding(result: Evaluation, cells: Cells, pair: PairResult) -> Finding:
     item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE)
     index = item.index if item else None
     facts = [
@@ -119,7 +119,7 @@ def _verdict(result: Evaluation, cells: Cells, pair: PairResult) -> Verdict:
         *_methods(result, cells, pair),
         *_undefined(result, cells, pair),
     ]
-    return Verdict(pair, level_of(index), index, _sentence(result, pair, item), facts)
+    return Finding(pair, level_of(index), index, _sentence(result, pair, item), facts)
 
 
 def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:

@@ -1,6 +1,6 @@
 """`report.html`: one file that needs nothing else, from `evaluation.json`, `scores/` and `maps/`.
 
-What is shown is decided here and in `wording`, `views`, `gallery` and `plots`; how it looks, in `templates/`.
+What is shown is decided here and in `findings`, `html_tables`, `gallery` and `plots`; how it looks, in `templates/`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
 from harness.results.layout import REPORT
-from harness.results.pseudonyms import Names, names_of, without_home
+from harness.results.pseudonyms import Names, without_home
 from harness.results.schema import Evaluation
 from harness.results.vocabulary import DIRECTIONS, HEADLINE
 
@@ -48,12 +48,9 @@ class Group:
     lines: list[tuple[str, str]]
 
 
-def write_report(folder: Place, show_names: bool = False) -> Place:
-    """Render the report of a result folder into it.
-
-    :raises InputError: the folder holds no evaluation.
-    """
-    write_whole(folder / REPORT, render(Evaluation.read(folder), folder, names_of(folder, show_names)))
+def write_report(result: Evaluation, folder: Place, names: Names) -> Place:
+    """Render the report of a result into its folder."""
+    write_whole(folder / REPORT, render(result, folder, names))
     return folder / REPORT
 
 
@@ -61,16 +58,16 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
     """The report as text."""
     cells = Cells(result)
     comparisons = html_tables.headline_comparisons(result.study)
-    found = findings.verdicts(result, cells)
+    found = findings.findings(result, cells)
     missing = html_tables.missing(result)
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             result=result,
             cells=cells,
-            verdicts=found,
+            findings=found,
             overall=findings.overall(found),
             lowest=findings.lowest(found),
             definitions=definitions(result.methods),
@@ -247,7 +244,7 @@ def gradient(name: str) -> str:
     return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Templates escape whatever they are given; a name that is missing is an error."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),

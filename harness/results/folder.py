@@ -10,10 +10,10 @@ from typing import Any
 
 from harness.common.errors import InputError, InterruptedRunError
 from harness.common.storage import PARTIAL, Address, Place, remove_folder, write_bytes, write_whole
-from harness.results.layout import ENDED, KEY, PLAN, RESULT, STATISTICS
+from harness.results.layout import ENDED, KEY, MARKDOWN, PLAN, REPORT, RESULT, SHEET, STATISTICS
 from harness.results.part_files import SCHEMAS, Store
 
-OURS = (PLAN, STATISTICS, ENDED, RESULT, "contact-sheet.png", "report.md", "report.html", *SCHEMAS)
+OURS = (PLAN, STATISTICS, ENDED, RESULT, SHEET, MARKDOWN, REPORT, *SCHEMAS)
 
 
 def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:

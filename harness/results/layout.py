@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-KEY = "names.key"
-SHEET = "contact-sheet.png"
-REPORT = "report.html"
-
-PLAN = "plan.json"
-STATISTICS = "scores.json"
-BEGUN = ".begun"
-ENDED = "ended"  # the evaluation came to its end without a result; it may be replaced
 RESULT = "evaluation.json"
+REPORT = "report.html"
+MARKDOWN = "report.md"
+SHEET = "contact-sheet.png"
+PLAN = "plan.json"
+STATISTICS = "scores.json"  # what the scores were computed for
+KEY = "names.key"  # of the pseudonyms
+BEGUN = ".begun"  # ends the name of a part's marker while it is worked on
+ENDED = "ended"  # the evaluation came to its end without a result; it may be replaced

@@ -122,6 +122,12 @@ class Store:
         empty = SCHEMAS[kind].empty_table()
         return pa.concat_tables(tables).unify_dictionaries() if tables else empty.select(columns or empty.column_names)
 
+    def read_all(self, kind: str, **equal: Any) -> pa.Table:
+        """The rows of every part of a kind whose columns have the values of `equal`."""
+        names = sorted(path.name for path in (self.folder / kind).iterdir())
+        numbers = [int(name[5:10]) for name in names if name.startswith("part-") and name.endswith(".parquet")]
+        return self.read(kind, numbers, **equal)
+
     def keep_scores_of(self, statistics: Mapping[str, Any]) -> None:
         """Keep the scores if they were computed for the same `statistics`, else remove them."""
         path, wanted = self.folder / STATISTICS, json.dumps(statistics, indent=1)

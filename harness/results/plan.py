@@ -11,162 +11,13 @@ from harness.common.storage import Place, place
 from harness.images.dataset import Sample
 from harness.models.metadata import Graph, GraphMetadata
 from harness.results.layout import PLAN, STATISTICS
+from harness.results.options import Options, Selection
 from harness.results.part_files import Store, parts_of
 from harness.statistics.chance import SAMPLE
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
-Selection = Literal["true-positive", "agree", "all"]
-MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
-JITTER_DRAWS = 4
-CHANCE_DRAWS = 20
-
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A plan with what is known once its data have been read and its first model has been opened."""
-
-    plan: Plan
-    select: Selection
-    data_digest: str
-    images: int
-    jitter_seed: int  # with which the noise of the maps was drawn; the plan's seed is that of everything else
-    provider: str
-    provider_options: dict[str, Any]
-
-    def details(self) -> dict[str, Any]:
-        """What is needed to go on from the maps alone."""
-        data = self.plan.data
-        return {
-            "checkpoints": [
-                {
-                    "key": checkpoint.key,
-                    "architecture": checkpoint.architecture,
-                    "replicate": checkpoint.replicate,
-                    "file": str(checkpoint.graph.path),
-                    "digest": checkpoint.graph.digest,
-                    "metadata": checkpoint.graph.metadata.model_dump(mode="json"),
-                }
-                for checkpoint in self.plan.checkpoints
-            ],
-            "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
-            "images": self.images,
-            "jitter_seed": self.jitter_seed,
-            "provider_options": self.provider_options,
-        }
-
-    def statistics(self) -> dict[str, Any]:
-        """What the scores depend on, beside the maps."""
-        plan = self.plan
-        return {
-            "pairs": [asdict(pair) for pair in plan.pairs],
-            "layers": list(plan.layers),
-            "options": {**asdict(plan.options), "layers": None, "select": None},
-            "selection": self.select,
-            "chance_sample": SAMPLE,  # at most so many records have a chance level
-        }
-
-
-def identity_of(stored: Stored) -> dict[str, Any]:
-    """What must be the same for a run to be continued: everything that decides a number."""
-    plan = stored.plan
-    return {
-        "format": FORMAT,
-        "models": {checkpoint.key: checkpoint.graph.digest for checkpoint in plan.checkpoints},
-        **stored.statistics(),
-        "data_digest": stored.data_digest,
-        "provider": stored.provider,
-    }
-
-
-def read_stored(folder: Place) -> dict[str, Any]:
-    """The content of `plan.json`.
-
-    :raises InputError: there is none, or it is of another format.
-    """
-    path = folder / PLAN
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote")
-    if content.get("format") == FORMAT and "jitter_seed" not in content:
-        raise InputError(f"{path}: was written by an earlier version; evaluate anew")
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path}: format {content.get('format')} is not known here (known: {FORMAT}); evaluate anew")
-    return content
-
-
-def read_scored(folder: Place) -> dict[str, Any]:
-    """As `read_stored`, with what `scores/` were computed for: after `--from` in place that is not all of the plan.
-
-    :raises InputError: as `read_stored`, or there are no scores yet.
-    """
-    try:
-        statistics = json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{folder}: holds no scores; finish the evaluation with --resume first") from None
-    return {**read_stored(folder), **statistics}
-
-
-def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
-    """The plan and the images of a result folder, from its own files.
-
-    :raises InputError: parts of the predictions or maps are missing.
-    """
-    checkpoints = tuple(_checkpoint(item) for item in content["checkpoints"])
-    options = {**content["options"], "methods": tuple(content["options"]["methods"]), "layers": ()}
-    options["map_size"] = tuple(options["map_size"])
-    data = content["data"]
-    where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
-    pairs = tuple(Pair(**pair) for pair in content["pairs"])
-    plan = Plan(checkpoints, pairs, where, Options(**options), tuple(content["layers"]))
-    known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
-    stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
-    return stored, _samples(folder, plan, stored.images)
-
-
-def _checkpoint(item: dict[str, Any]) -> Checkpoint:
-    metadata = GraphMetadata.model_validate(item["metadata"])
-    graph = Graph(place(item["file"]), metadata, item["digest"])
-    return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
-
-
-def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:
-    folder, first = Store(source), parts_of(0, images)
-    for kind in ("predictions", "maps"):
-        if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):
-            raise InputError(f"{source}: its {kind} are not complete; finish the evaluation with --resume first")
-    rows = folder.read("predictions", first, ["image", "group", "labels"]).to_pylist()
-    root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
-    index = {name: number for number, name in enumerate(plan.classes)}
-    return [
-        Sample(
-            row["image"],
-            root / row["image"],
-            None if row["labels"] is None else tuple(index[label] for label in row["labels"]),
-            row["group"],
-        )
-        for row in rows
-    ]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to evaluate; all of it is written into the result."""
-
-    methods: tuple[str, ...] = ("layercam", "gradcam++")
-    layers: tuple[str, ...] = ()
-    select: Selection | None = None  # None: true-positive
-    map_size: tuple[int, int] = (224, 224)
-    seed: int = 0
-    jitter: int = JITTER_DRAWS  # draws of the noise floor, 0 for none
-    chance: int = CHANCE_DRAWS  # derangements of the chance level, 0 for none
-    margin: float = 0.02  # two accuracies closer than this count as equal
-    maps: MapSource = "kernels"
 
 
 @dataclass(frozen=True)
@@ -238,3 +89,132 @@ class Plan:
     @property
     def score_kind(self) -> str:
         return self.checkpoints[0].graph.metadata.score_kind
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A plan with what is known once its data have been read and its first model has been opened."""
+
+    plan: Plan
+    select: Selection
+    data_digest: str
+    images: int
+    jitter_seed: int  # with which the noise of the maps was drawn; the plan's seed is that of everything else
+    provider: str
+    provider_options: dict[str, Any]
+
+    def details(self) -> dict[str, Any]:
+        """What is needed to go on from the maps alone."""
+        data = self.plan.data
+        return {
+            "checkpoints": [
+                {
+                    "key": checkpoint.key,
+                    "architecture": checkpoint.architecture,
+                    "replicate": checkpoint.replicate,
+                    "file": str(checkpoint.graph.path),
+                    "digest": checkpoint.graph.digest,
+                    "metadata": checkpoint.graph.metadata.model_dump(mode="json"),
+                }
+                for checkpoint in self.plan.checkpoints
+            ],
+            "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
+            "images": self.images,
+            "jitter_seed": self.jitter_seed,
+            "provider_options": self.provider_options,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """What the scores depend on, beside the maps."""
+        plan = self.plan
+        return {
+            "pairs": [asdict(pair) for pair in plan.pairs],
+            "layers": list(plan.layers),
+            "options": {**plan.options.model_dump(), "layers": None, "select": None},
+            "selection": self.select,
+            "chance_sample": SAMPLE,  # at most so many records have a chance level
+        }
+
+
+def identity_of(stored: Stored) -> dict[str, Any]:
+    """What must be the same for a run to be continued: everything that decides a number."""
+    plan = stored.plan
+    return {
+        "format": FORMAT,
+        "models": {checkpoint.key: checkpoint.graph.digest for checkpoint in plan.checkpoints},
+        **stored.statistics(),
+        "data_digest": stored.data_digest,
+        "provider": stored.provider,
+    }
+
+
+def read_stored(folder: Place) -> dict[str, Any]:
+    """The content of `plan.json`.
+
+    :raises InputError: there is none, or it is of another format.
+    """
+    path = folder / PLAN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote")
+    if content.get("format") == FORMAT and "jitter_seed" not in content:
+        raise InputError(f"{path}: was written by an earlier version; evaluate anew")
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: format {content.get('format')} is not known here (known: {FORMAT}); evaluate anew")
+    return content
+
+
+def read_scored(folder: Place) -> dict[str, Any]:
+    """As `read_stored`, with what `scores/` were computed for: after `--from` in place that is not all of the plan.
+
+    :raises InputError: as `read_stored`, or there are no scores yet.
+    """
+    try:
+        statistics = json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{folder}: holds no scores; finish the evaluation with --resume first") from None
+    return {**read_stored(folder), **statistics}
+
+
+def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
+    """The plan and the images of a result folder, from its own files.
+
+    :raises InputError: parts of the predictions or maps are missing.
+    """
+    checkpoints = tuple(_checkpoint(item) for item in content["checkpoints"])
+    options = Options.of(**{**content["options"], "layers": ()})
+    data = content["data"]
+    where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
+    pairs = tuple(Pair(**pair) for pair in content["pairs"])
+    plan = Plan(checkpoints, pairs, where, options, tuple(content["layers"]))
+    known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
+    stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
+    return stored, _samples(folder, plan, stored.images)
+
+
+def _checkpoint(item: dict[str, Any]) -> Checkpoint:
+    metadata = GraphMetadata.model_validate(item["metadata"])
+    graph = Graph(place(item["file"]), metadata, item["digest"])
+    return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
+
+
+def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:
+    folder, first = Store(source), parts_of(0, images)
+    for kind in ("predictions", "maps"):
+        if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):
+            raise InputError(f"{source}: its {kind} are not complete; finish the evaluation with --resume first")
+    rows = folder.read("predictions", first, ["image", "group", "labels"]).to_pylist()
+    root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
+    index = {name: number for number, name in enumerate(plan.classes)}
+    return [
+        Sample(
+            row["image"],
+            root / row["image"],
+            None if row["labels"] is None else tuple(index[label] for label in row["labels"]),
+            row["group"],
+        )
+        for row in rows
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,9 +13,12 @@ import pyarrow as pa
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.models.metadata import GraphMetadata
 from harness.results import part_files
+from harness.results.options import Selection
 from harness.results.part_files import Store
-from harness.results.plan import Checkpoint, Pair, Plan, Selection
+from harness.results.plan import Checkpoint, Pair, Plan
+from harness.results.vocabulary import COLUMNS, STABILITY
 
+Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
 
 
@@ -163,3 +167,61 @@ def _logits(table: pa.Table, width: int) -> np.ndarray:
 def _with_classes(records: Records, metadata: GraphMetadata, logits: np.ndarray) -> Records:
     chosen = metadata.decisions(logits).argmax(axis=1)[records.images]
     return Records(records.images, np.where(records.classes == UNLABELLED, chosen, records.classes))
+
+
+class Reader:
+    """Predictions, maps and scores of a result folder, for the comparisons of a plan."""
+
+    def __init__(self, plan: Plan, collected: Collected, select: Selection, store: Store) -> None:
+        self.plan = plan
+        self.collected = collected
+        self.select = select
+        self.store = store
+
+    @cached_property
+    def selections(self) -> dict[str, np.ndarray]:
+        """Pair -> (R,) records that are compared; two replicates are compared on every image."""
+        logits, records = self.collected.logits, self.collected.records
+        return {
+            pair.name: selected(
+                self.plan.by_key[pair.after].graph.metadata,
+                records,
+                logits[self.plan.place(pair.before)],
+                logits[self.plan.place(pair.after)],
+                "all" if pair.kind == "replicates" else self.select,
+            )
+            for pair in self.plan.pairs
+        }
+
+    def parts(self, task: int) -> range:
+        """The numbers of the parts that hold the scores of a task."""
+        return part_files.parts_of(task, len(self.collected.samples))
+
+    def scores(self, number: int, reference: Reference, names: Sequence[str] | None = None) -> Scores:
+        """The stored scores of one reference of a task: all its metrics, or those of `names`."""
+        columns = COLUMNS if reference == "observed" else STABILITY
+        names = columns if names is None else tuple(names)
+        places = [columns.index(name) for name in names]
+        shape = (len(self.collected.records), len(names))
+        values, codes = np.full(shape, np.nan), np.full(shape, NOT_COMPARED, np.uint8)
+        for rows in self.store.scan("scores", self.parts(number), ["record", "value", "reason"], reference=reference):
+            records = rows["record"].to_numpy()[:: len(columns)]
+            values[records] = rows["value"].to_numpy().reshape(-1, len(columns))[:, places]
+            codes[records] = part_files.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
+        return Scores(names, values, codes)
+
+    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
+        """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
+        raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
+        numbers = part_files.parts_of(checkpoint, len(self.collected.samples))
+        parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
+        columns = ["record", "reason", "height", "width", "map"]
+        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):
+            stored = rows["record"].to_numpy()
+            _, mine, there = np.intersect1d(records, stored, assume_unique=True, return_indices=True)
+            if len(mine):
+                found = maps_of_rows(rows)[there]
+                raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw
+                raw[mine] = found
+                codes[mine] = part_files.reason_codes(rows["reason"])[there]
+        return Maps(np.zeros((len(records), 1, 1), np.float32) if raw is None else raw, codes)

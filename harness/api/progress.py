@@ -1,0 +1,47 @@
+"""Progress bars on stderr: what is shown where the caller brings no progress callback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from harness.common.progress import Progress, silent
+
+
+@contextmanager
+def shown(progress: Progress | bool | None) -> Iterator[Progress]:
+    """The callback to work with: `progress` itself, bars for None and True, nothing for False."""
+    if progress is False:
+        yield silent
+    elif callable(progress):
+        yield progress
+    else:
+        bars = Bars()
+        try:
+            yield bars
+        finally:
+            bars.close()
+
+
+class Bars:
+    """One bar per step with rate and time left; into a log file a line every ten seconds at most."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._bar: tqdm | None = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if self._bar is None or step != self._step:
+            self.close()
+            interval = 0.1 if sys.stderr.isatty() else 10
+            self._bar, self._step = tqdm(total=total, desc=step, file=sys.stderr, mininterval=interval), step
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar that is shown."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None

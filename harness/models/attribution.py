@@ -1,0 +1,93 @@
+"""From images and targets to attribution maps: one call of a model, reduced by every CAM method that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.common.errors import InputError
+from harness.images.loading import channels_first
+from harness.models.session import Explanation, Model
+from kernels.cam import METHODS, cams
+from kernels.reasons import BY_CODE, Reason
+
+Maps = tuple[np.ndarray, np.ndarray]  # raw maps (N, h, w) float32, and reason codes (N,) uint8
+
+
+@dataclass(frozen=True)
+class Map:
+    """The raw map (h, w) of one method at one layer, and why it is undefined, if it is."""
+
+    layer: str
+    method: str
+    raw: np.ndarray
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """What a graph says of an image: grey (H, W), probabilities and logits (K,), and its maps.
+
+    target: index of the class whose maps these are
+    """
+
+    grey: np.ndarray
+    classes: Sequence[str]
+    logits: np.ndarray
+    probabilities: np.ndarray
+    target: int
+    maps: Sequence[Map]
+
+
+def reduce(
+    found: Explanation, methods: Sequence[str], rows: np.ndarray | slice = slice(None), threads: int = 1
+) -> dict[tuple[str, str], Maps]:
+    """(layer, method) -> maps of some rows of a call, reduced from activations and gradients or made by the graph."""
+    maps = {key: _judged(key[1], made[rows]) for key, made in found.maps.items()}
+    for layer, (activations, gradients) in found.layers.items():
+        for method, result in cams(methods, activations[rows], gradients[rows], threads).items():
+            maps[layer, method] = result
+    return maps
+
+
+def explain_image(
+    model: Model, grey: np.ndarray, target: str | None, layers: Sequence[str], methods: Sequence[str] = ()
+) -> ExplainedImage:
+    """All methods at some layers (all, if none is named) for class `target` (the predicted one, if None).
+
+    :param grey: (H, W) grey levels 0..255, of the model's size.
+    :raises InputError: a class, a layer or a method that is not there.
+    """
+    metadata = model.metadata
+    labels = [model.graph.layer(name).label for name in layers] or list(model.graph.layers)
+    if target is not None and target not in metadata.classes:
+        raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
+    number = -1 if target is None else metadata.classes.index(target)
+    found = model.explain(channels_first(grey[None]), np.array([number]), labels)
+    probabilities = metadata.probabilities(found.logits)[0]
+    maps = [
+        Map(layer, method, raw[0], BY_CODE[int(codes[0])])
+        for (layer, method), (raw, codes) in reduce(found, _known(methods)).items()
+    ]
+    explained = int(probabilities.argmax()) if target is None else number
+    return ExplainedImage(grey, metadata.classes, found.logits[0], probabilities, explained, maps)
+
+
+def _known(methods: Sequence[str]) -> list[str]:
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise InputError(f"no CAM method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+    return list(methods or METHODS)
+
+
+def _judged(method: str, maps: np.ndarray) -> Maps:
+    """Maps (n, h, w) that a graph made, and why some are undefined: there they are not finite.
+
+    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one.
+    """
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    reason = Reason.SINGULAR_ALPHA if method == "gradcam++" else Reason.NON_FINITE
+    maps = np.where(finite[:, None, None], maps, np.float32(np.nan))
+    return maps, np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)

@@ -1,0 +1,65 @@
+"""The options that decide the numbers of an evaluation: one record for TOML, command line, Python and JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from harness.common.errors import InputError
+from harness.common.validation import complaint
+
+Selection = Literal["true-positive", "agree", "all"]
+MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
+SMALLEST_MAP, LARGEST_MAP = 2, 4096  # pixels of a side
+
+
+def _square(value: Any) -> Any:
+    """One number stands for both sides."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def _once(value: Any) -> Any:
+    """A list without what it repeats; a text would be taken for its letters."""
+    return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+
+
+Side = Annotated[int, Field(ge=SMALLEST_MAP, le=LARGEST_MAP)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_once)]
+
+
+class Options(BaseModel):
+    """How to evaluate; all of it is written into the result. Descriptions are the help of the command line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: Names = Field(default=("layercam", "gradcam++"), min_length=1, description="CAM method, repeatable")
+    layers: Names = Field(default=(), description="CAM layer by role or name, repeatable [penultimate, else all]")
+    select: Selection | None = Field(default=None, description="Images to compare [true-positive]")
+    map_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = Field(
+        default=(224, 224), description="Side of compared maps"
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of all that is drawn")
+    jitter: int = Field(default=4, ge=0, description="Draws of the noise floor, 0 for none")
+    chance: int = Field(default=20, ge=0, description="Derangements of the chance level, 0 for none")
+    margin: float = Field(default=0.02, gt=0, lt=1, description="Accuracies closer than this are equal")
+    maps: MapSource = Field(default="kernels", description="Who makes the maps; graph: nodes exported with --fuse")
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from kernels.cam import cam_method
+
+        return tuple(cam_method(name).name for name in names)
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Options from keyword arguments. Raises InputError that names the wrong one."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise InputError(complaint(error, cls, {})) from error
+
+    def changed(self, **given: Any) -> Options:
+        """The same with some options replaced and checked."""
+        return Options.of(**{**self.model_dump(), **given})
