@@ -127,11 +127,9 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
 def report(folder: Place, show_names: bool, log_to: str | None) -> None:
     """Render report.html of a result folder again."""
     server = _tracking_server(log_to, folder)
-    from harness.report.html import write_report
-    from harness.results.pseudonyms import names_of
-    from harness.results.schema import Evaluation
+    from harness.api.write import render_again
 
-    click.echo(f"written to {write_report(Evaluation.read(folder), folder, names_of(folder, show_names))}")
+    click.echo(f"written to {render_again(folder, show_names)}")
     _log(folder, server)
 
 

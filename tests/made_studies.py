@@ -33,7 +33,7 @@ METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 
 def evaluated(plan: Plan, out: Path, resamples: int = 300) -> Path:
     """The result folder of a plan, with its report."""
-    evaluate_plan(plan, Settings(out, threads=2, progress=False, resamples=resamples))
+    evaluate_plan(plan, Settings(out, threads=2, progress=False, resamples=resamples, command=("python", "study")))
     return out
 
 

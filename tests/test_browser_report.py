@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.api.write import render_again
 from harness.evaluation import demonstration
 from harness.report import heatmaps
 from harness.report import html as report_html
@@ -334,7 +335,7 @@ def test_names_do_not_overflow_a_telephone_however_long(browser: Any, results: d
     shutil.copytree(results["demonstration"], tmp_path / "long")
     text = (tmp_path / "long" / "evaluation.json").read_text(encoding="utf-8").replace("PhantomNet", "Phantom" * 30)
     (tmp_path / "long" / "evaluation.json").write_text(text, encoding="utf-8")
-    report_html.write_report(tmp_path / "long")
+    render_again(tmp_path / "long")
     with Opened(browser, tmp_path / "long", width=375) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
@@ -343,7 +344,7 @@ def test_a_missing_image_leaves_its_maps(browser: Any, tmp_path: Path) -> None:
     made_studies.training(tmp_path)
     for image in (tmp_path / "images").glob("*.png"):
         image.unlink()
-    report_html.write_report(tmp_path / "out")
+    render_again(tmp_path / "out")
     with Opened(browser, tmp_path / "out") as page:
         assert "gone or cannot be read" in page.locator('.stage [data-panel="radiograph"]').inner_text()
         assert max(pixels(page, "before")[3::4]) > 100

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.api.explain import explain
 from harness.common.errors import InputError
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
-from harness.report.explain_image import draw, explain, explanation_table
+from harness.report.explain_image import draw, explanation_table
 from kernels.cam import METHODS, cam
 from tests import tiny_graphs
 

@@ -26,6 +26,7 @@ from harness.common.errors import CannotEvaluateError, InputError
 from harness.evaluation import explain
 from harness.images.loading import load_grey
 from harness.report import heatmaps
+from harness.report.text_tables import markdown
 from harness.results import part_files
 from harness.results.schema import SCHEMA, Evaluation
 from harness.results.vocabulary import STABILITY
@@ -320,14 +321,14 @@ def test_line_breaks_in_names_do_not_tear_the_table_on_the_terminal(marked_up: t
 
 
 def test_bars_in_names_do_not_tear_the_tables_of_the_report(marked_up: tuple[Path, str]) -> None:
-    tables = list(tables_of((marked_up[0] / "report.md").read_text()))
+    tables = list(tables_of(markdown(Evaluation.read(marked_up[0]))))
     assert len(tables) >= 2
     for table in tables:
         assert len({cells(line) for line in table}) == 1, table[:3]
 
 
 def test_names_are_no_markup_in_the_report(marked_up: tuple[Path, str]) -> None:
-    assert "<script>" not in (marked_up[0] / "report.md").read_text()
+    assert "<script>" not in markdown(Evaluation.read(marked_up[0]))
 
 
 # Images that cannot be read
@@ -442,7 +443,7 @@ ROOM = "make room and run the same command with --resume"
         "maps/part-00001.parquet.partial",
         slow("predictions/part-00001.parquet.partial"),
         slow("scores/part-00002.parquet.partial"),
-        "report.md.partial",
+        "evaluation.json.partial",
         slow("evaluation.json.partial"),
     ],
 )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,7 +121,7 @@ def test_maps_without_labels_have_no_true_positives_later_either(place: Path, tm
 
 
 def test_nan_is_no_margin(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(click.BadParameter, match="nan is no number"):
+    with pytest.raises(InputError, match="margin: Input should be less than 1"):
         evaluate(tmp_path / "out", *pair_of(place, "softmax"), *BRIEF, "--margin", "nan")
     assert not (tmp_path / "out").exists()
 

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from harness.api.evaluate import Settings, evaluate_again, evaluate_plan
+from harness.api.write import render_again
 from harness.cli import cli
 from harness.common import formatting
 from harness.common.errors import InputError
@@ -421,7 +422,7 @@ def test_a_broken_key_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_name_stands_in_the_report_unless_asked_for(study: Path) -> None:
-    page = report_html.write_report(study).read_text(encoding="utf-8")
+    page = render_again(study).read_text(encoding="utf-8")
     key = (study / "names.key").read_bytes()
     names = {row["image"] for row in tiny_graphs.read_rows(study, "predictions")}
     patients = {row["group"] for row in tiny_graphs.read_rows(study, "predictions")}
@@ -699,7 +700,7 @@ def test_an_image_that_is_gone_leaves_its_maps(tmp_path: Path) -> None:
     gone, broken = list(Gallery(tmp_path / "out", Names(None)).data()["images"])[:2]
     (tmp_path / "images" / gone).unlink()
     (tmp_path / "images" / broken).write_bytes(b"no picture")
-    data = data_of(report_html.write_report(tmp_path / "out", show_names=True).read_text(encoding="utf-8"))
+    data = data_of(render_again(tmp_path / "out", show_names=True).read_text(encoding="utf-8"))
     assert {name for name, picture in data["images"].items() if picture is None} == {gone, broken}
     case = next(case for case in data["cases"] if case["image"] == gone)
     assert len(case["maps"][0][0]) == 3
@@ -777,8 +778,8 @@ def test_twelve_pairs_of_a_thousand_images_take_seconds_and_half_a_gigabyte(tmp_
     folder = made_studies.large(tmp_path / "large")
     code = (
         "import sys, time; started = time.perf_counter()\n"
-        "from pathlib import Path; from harness.report.html import write_report\n"
-        "page = write_report(Path(sys.argv[1]))\n"
+        "from pathlib import Path; from harness.api.write import render_again\n"
+        "page = render_again(Path(sys.argv[1]))\n"
         "peak = Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]\n"
         "print(time.perf_counter() - started, peak, page.stat().st_size)"
     )

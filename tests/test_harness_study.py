@@ -228,7 +228,7 @@ def test_checkpoints_are_compared_with_the_first_and_with_the_one_before(place: 
         (DATA + "methodz = 1\n" + ONE, r"methodz: unknown key; did you mean methods"),
         (DATA + ONE + 'colour = "red"\n', r"architecture 1 colour: unknown key"),
         (DATA + 'jitter = "many"\n' + ONE, r"jitter: Input should be a valid integer"),
-        (DATA + "map_size = 1\n" + ONE, r"map_size: Input should be greater than or equal to 2"),
+        (DATA + "map_size = 1\n" + ONE, r"map_size 1: Input should be greater than or equal to 2"),
         (DATA + "margin = 0.0\n" + ONE, r"margin: Input should be greater than 0"),
         (DATA + 'select = "best"\n' + ONE, r"select: Input should be 'true-positive', 'agree' or 'all'"),
         (DATA + 'methods = ["layercamm"]\n' + ONE, r"methods: .*layercamm.*layercam"),
@@ -294,7 +294,7 @@ def test_an_option_of_zero_is_not_lost_beside_a_study(study: Writer, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (DATA + "methods = []\n" + ONE, "methods: List should have at least 1 item"),
+        (DATA + "methods = []\n" + ONE, "methods: name at least one CAM method"),
         (DATA + "seed = -1\n" + ONE, "seed: Input should be greater than or equal to 0"),
         (DATA + "[[architecture]]\nbefore = []\nafter = []\n", "one file or more, not an empty list"),
         (DATA + '[[architecture]]\nbefore = "a.onnx"\nafter = []\n', "one file or more, not an empty list"),

@@ -22,6 +22,7 @@ import pytest
 from export import assemble, passes
 from export.emit import Emitter
 from export.metadata import Metadata, stamp
+from harness import cli as command_lines
 from harness.cli import cli
 from harness.common.storage import Place
 from harness.images.loading import RULE, channels_first, load_grey
@@ -271,6 +272,7 @@ def metric(result: Evaluation, name: str, method: str = "layercam", scope: str =
 def in_brief() -> Iterator[None]:
     """Command lines with fewer resamples and without a report, which take longer than the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
-        asked = cli._settings
-        patch.setattr(cli, "_settings", lambda out, given: replace(asked(out, given), report=False, resamples=300))
+        asked = command_lines._settings
+        brief = {"report": False, "resamples": 300}
+        patch.setattr(command_lines, "_settings", lambda out, given: replace(asked(out, given), **brief))
         yield

@@ -36,8 +36,7 @@ class Bars:
     def __call__(self, step: str, done: int, total: int) -> None:
         if self._bar is None or step != self._step:
             self.close()
-            interval = 0.1 if sys.stderr.isatty() else 10
-            self._bar, self._step = tqdm(total=total, desc=step, file=sys.stderr, mininterval=interval), step
+            self._bar, self._step = _bar(step, total), step
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
@@ -45,3 +44,9 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+def _bar(step: str, total: int) -> tqdm:
+    verb, _, counted = step.partition(" ")
+    interval = 0.1 if sys.stderr.isatty() else 10
+    return tqdm(total=total, desc=verb, unit=counted.removesuffix("s"), file=sys.stderr, mininterval=interval)

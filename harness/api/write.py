@@ -15,6 +15,7 @@ from harness.report.text_tables import markdown
 from harness.results.layout import MARKDOWN, REPORT, SHEET
 from harness.results.pseudonyms import Names, names_of
 from harness.results.reader import Reader
+from harness.results.schema import Evaluation
 
 
 def write(finished: Finished, out: Place, report: bool, show_names: bool) -> None:
@@ -30,6 +31,14 @@ def write(finished: Finished, out: Place, report: bool, show_names: bool) -> Non
     if report:
         write_report(finished.result, out, names)
     finished.reader.store.sweep()
+
+
+def render_again(folder: Place, show_names: bool = False) -> Place:
+    """Render `report.html` of a result folder once more; returns where it is.
+
+    :raises InputError: the folder holds no evaluation.
+    """
+    return write_report(Evaluation.read(folder), folder, names_of(folder, show_names))
 
 
 def _draw(reader: Reader, out: Place, names: Names) -> None:

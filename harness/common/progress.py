@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""progress(step, done, total): `step` names what is counted, such as `explain (images)`; done = total ends it."""
+"""progress(step, done, total): `step` says what is done to what is counted, such as `explain images`."""
 
 Advance = Callable[[int], None]
 """advance(number): so many more items are done."""

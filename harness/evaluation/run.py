@@ -170,7 +170,7 @@ def _explain(
     plan, executor = stored.plan, execution.executor
     records, unreadable = Records.of(samples), dict[str, str]()
     total = len(samples) * len(plan.checkpoints)
-    done = Counter(execution.progress, "explain (images)", total)
+    done = Counter(execution.progress, "explain images", total)
     with clock.measure("collect"):
         for number in range(len(plan.checkpoints)):
             parts = dict(
@@ -216,12 +216,14 @@ def _require_selected(reader: Reader, out: Place) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     plan = reader.plan
     empty = [pair.name for pair in plan.drifts if not reader.selections[pair.name].any()]
-    what = f"none of the {len(reader.collected.samples)} images is selected by {reader.select!r}"
+    images = f"none of the {len(reader.collected.samples)} images"
+    what = f"{images} is selected by {reader.select!r}"
     if len(empty) == len(plan.drifts):
         result_folder.end(out)
         if not len(reader.collected.records):
-            unlabelled = "no image has a positive class, so nothing is to be explained"
-            raise CannotEvaluateError(f"{plan.data.source}: {unlabelled}")
+            raise CannotEvaluateError(
+                f"{plan.data.source}: {images} has a positive class, so nothing is to be explained"
+            )
         raise CannotEvaluateError(
             f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
@@ -235,7 +237,7 @@ def _score(reader: Reader, execution: Execution) -> None:
     parts = [(number, block) for number in range(count) for block in range(len(reader.parts(0)))]
     missing = set(reader.store.missing("scores", range(len(parts))))
     todo = [item for part, item in enumerate(parts) if part in missing]
-    done = Counter(execution.progress, "score (parts)", len(parts))
+    done = Counter(execution.progress, "score parts", len(parts))
     done.add(len(parts) - len(todo))
     if todo:
         threads = executor.batching(execution.batching).threads
@@ -246,7 +248,7 @@ def _score(reader: Reader, execution: Execution) -> None:
 def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluation:
     plan, collected, threads = stored.plan, reader.collected, execution.batching.threads
     summary = Summary(reader, execution.resamples)
-    done = Counter(execution.progress, "summarise (pairs)", len(plan.drifts) + 1)
+    done = Counter(execution.progress, "summarise pairs", len(plan.drifts) + 1)
     pairs = []
     for pair in plan.drifts:
         pairs.append(summary.pair(pair, threads))

@@ -33,7 +33,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    methods: Names = Field(default=("layercam", "gradcam++"), min_length=1, description="CAM method, repeatable")
+    methods: Names = Field(default=("layercam", "gradcam++"), description="CAM method, repeatable")
     layers: Names = Field(default=(), description="CAM layer by role or name, repeatable [penultimate, else all]")
     select: Selection | None = Field(default=None, description="Images to compare [true-positive]")
     map_size: Annotated[tuple[Side, Side], BeforeValidator(_square)] = Field(
@@ -50,6 +50,8 @@ class Options(BaseModel):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         from kernels.cam import cam_method
 
+        if not names:
+            raise ValueError("name at least one CAM method")
         return tuple(cam_method(name).name for name in names)
 
     @classmethod
