@@ -268,7 +268,7 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
         code = cli.main(["gate", str(result), "--policy", str(policy)], standalone_mode=False)
         judged.append((code, capsys.readouterr().out))
     assert judged[0] == judged[1]
-    assert {path.name for path in out.iterdir()} >= {"names.key", "report.md", "scores.json"}
+    assert {path.name for path in out.iterdir()} >= {"evaluation.json", "scores.json"}
 
 
 class Hiccups:

@@ -218,7 +218,7 @@ def test_a_run_is_not_resumed_with_other_maps(graphs: list[Path], manifest: Path
 
 
 def test_undefined_maps_of_the_graph_have_a_reason() -> None:
-    from harness.evaluation.explain import _judged
+    from harness.models.attribution import _judged
 
     maps = np.ones((3, 2, 2), np.float32)
     maps[1, 0, 0] = np.nan
@@ -272,7 +272,7 @@ def test_on_an_accelerator_the_batch_is_measured(
     for given, expected in ((None, (16, 32)), (5, (5,))):
         stage = jobs.Explaining(plan.checkpoints[0], Store(tmp_path), wanted, "cpu", Batching(batch=given))
         stage.prepare()
-        assert stage.running.batch in expected
+        assert stage.batching.batch in expected
 
 
 def test_env_says_what_is_missing() -> None:

@@ -128,7 +128,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "harness.evaluation.ray_executor", None)
     with (
         pytest.raises(InputError, match=r"Ray is not installed; pip install 'evidence-drift\[ray\]'"),
-        executors.opened(WorkerPool()),
+        executors.open_executor(WorkerPool()),
     ):
         pass
 
@@ -153,7 +153,7 @@ def test_nothing_imports_ray_for_the_local_engine() -> None:
     ],
 )
 def test_how_many_workers_a_cluster_holds(pool: WorkerPool, nodes: list[dict[str, float]], size: int) -> None:
-    assert ray_engine._room(pool, nodes) == size
+    assert ray_engine._capacity(pool, nodes) == size
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_how_many_workers_a_cluster_holds(pool: WorkerPool, nodes: list[dict[str
 def test_a_pool_that_would_starve_or_wait_for_ever(pool: WorkerPool, sentence: str) -> None:
     """Two nodes of 1.5 CPUs hold two workers of one, and none of three."""
     with pytest.raises(InputError, match=sentence):
-        ray_engine._room(pool, [{"CPU": 1.5}, {"CPU": 1.5}])
+        ray_engine._capacity(pool, [{"CPU": 1.5}, {"CPU": 1.5}])
 
 
 def test_a_node_with_other_packages() -> None:
@@ -187,7 +187,7 @@ def test_a_node_with_other_packages() -> None:
 
 def test_one_gpu_and_a_half_for_each_worker_is_refused() -> None:
     with pytest.raises(InputError, match=r"--gpus-per-worker 1\.5: give a whole number, or a share of one GPU below 1"):
-        ray_engine._room(WorkerPool(gpus=1.5), [{"CPU": 64.0, "GPU": 8.0}])
+        ray_engine._capacity(WorkerPool(gpus=1.5), [{"CPU": 64.0, "GPU": 8.0}])
 
 
 @pytest.mark.parametrize("name", ["OutOfMemoryError", "NodeDiedError", "WorkerCrashedError", "ActorDiedError"])
@@ -199,7 +199,7 @@ def test_what_counts_as_a_lost_worker(name: str, monkeypatch: pytest.MonkeyPatch
         raise getattr(ray.exceptions, name)(*(["killed"] if name.startswith(("Out", "Node")) else []))
 
     engine = object.__new__(ray_engine.Cluster)
-    turn = ray_engine._Turn("worker", 3, "item")
+    turn = ray_engine._Assignment("worker", 3, "item")
     engine._busy, engine._workers, engine._falls = {"answer": turn}, ["worker"], 0
     monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
     monkeypatch.setattr(ray, "get", lost)
@@ -242,9 +242,9 @@ def test_a_node_that_was_lost_is_not_asked_what_it_sees(monkeypatch: pytest.Monk
 
 
 def test_a_block_over_which_workers_end_again_and_again() -> None:
-    ray_engine._require_hope(ray_engine.DEATHS - 1)
+    ray_engine._require_hope(ray_engine.MAX_RETRIES - 1)
     with pytest.raises(CannotEvaluateError, match=r"5 workers ended over the same block.*smaller --batch.*--resume"):
-        ray_engine._require_hope(ray_engine.DEATHS)
+        ray_engine._require_hope(ray_engine.MAX_RETRIES)
 
 
 # Images that end the process
@@ -502,7 +502,7 @@ def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> 
     """More of them than may end over one item, as where a node is lost."""
     import ray
 
-    size = ray_engine.DEATHS + 1
+    size = ray_engine.MAX_RETRIES + 1
     ray.init("local", num_cpus=size, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
         engine = ray_engine.Cluster(WorkerPool(workers=size))
@@ -533,7 +533,7 @@ def test_a_worker_may_take_long_to_get_ready_but_not_to_find_a_place(monkeypatch
     try:
         engine = ray_engine.Cluster(WorkerPool(workers=1))
         engine.begin(Naps())
-        monkeypatch.setattr(ray_engine, "PATIENCE", 1.0)
+        monkeypatch.setattr(ray_engine, "WORKER_TIMEOUT", 1.0)
         engine.begin(Naps(3.0))
         (first,) = engine._workers  # it holds the only CPU
         engine._workers = [engine._hired()]
@@ -565,7 +565,7 @@ class Timed:
         folder = Store(out)
         folder.clear(part_files.SCHEMAS)
         wanted = Request(plan.layers, plan.options, "all")
-        running = self.engine.running(Batching())
+        running = self.engine.batching(Batching())
         self.engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", running))
         samples = read_dataset(plan.data.source, plan.classes)
         self.items = list(enumerate(blocks(samples, Records.of(samples), {})))

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.api.evaluate import Settings, evaluate_again
 from harness.cli import cli
-from harness.common.errors import InputError, InterruptedRunError
+from harness.common.errors import EvaluationWarning, InputError, InterruptedRunError
 from harness.common.storage import Place
 from harness.evaluation import executors, jobs
 from harness.evaluation import run as evaluation_run
@@ -239,7 +240,7 @@ def test_numbers_do_not_depend_on_whether_the_kernels_were_compiled_before(tmp_p
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     """Ctrl-C before the block of that number is explained."""
-    whole: Callable[..., Any] = getattr(jobs, "collect_block")  # noqa: B009
+    whole: Callable[..., Any] = getattr(jobs, "explain_block")  # noqa: B009
     done: list[int] = []
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -248,7 +249,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
         done.append(1)
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(jobs, "collect_block", counted)
+    monkeypatch.setattr(jobs, "explain_block", counted)
 
 
 def begun(out: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, *arguments: object) -> Path:
@@ -580,12 +581,9 @@ def test_resuming_where_other_statistics_were_computed_gives_the_plan_its_own(
     assert numbers(tmp_path / "out") == before
 
 
-def test_from_maps_without_images_there_is_no_contact_sheet_and_a_sentence(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = ["evaluate", "--from", str(finished), "--out", str(tmp_path / "out")]
-    cli.main(line, standalone_mode=False)
-    assert "no contact sheet: " in capsys.readouterr().err
+def test_from_maps_without_images_there_is_no_contact_sheet_and_a_sentence(finished: Path, tmp_path: Path) -> None:
+    with pytest.warns(EvaluationWarning, match="no contact sheet: "):
+        evaluate_again(finished, Settings(tmp_path / "out", progress=False, resamples=300))
     assert not (tmp_path / "out" / "contact-sheet.png").exists()
 
 
