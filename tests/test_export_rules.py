@@ -87,26 +87,6 @@ def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "expected"),
-    [
-        (Case("Relu", [np.zeros(2)]), [0, 0]),
-        (Case("Clip", [np.array([-1.0, 1.0]), np.float64(-1), np.float64(1)]), [0, 0]),
-        (Case("MaxPool", [np.zeros((1, 1, 2, 2))], {"kernel_shape": [2, 2]}), [[[[1, 0], [0, 0]]]]),
-    ],
-    ids=["Relu", "Clip", "MaxPool"],
-)
-def test_ties(case: Case, expected: list) -> None:
-    ones = [np.ones_like(g) for g in output_cotangents(case)]
-    assert engine_gradients(case, ones)["x0"].tolist() == expected
-
-
-def test_ties_of_max_go_to_the_first_input() -> None:
-    case = Case("Max", [np.zeros(2), np.zeros(2)], active=(0, 1))
-    found = engine_gradients(case, [np.ones(2)])
-    assert (found["x0"].tolist(), found["x1"].tolist()) == ([1, 1], [0, 0])
-
-
-@pytest.mark.parametrize(
     ("case", "sentence"),
     [
         (Case("MaxPool", [values(1, 1, 4, 4)], {"kernel_shape": [2, 2], "storage_order": 1}), "by columns"),

@@ -169,6 +169,15 @@ def test_the_draw_of_replicates_is_the_same_for_all_methods() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((-0.25, -0.25, -0.25))
 
 
+def test_architectures_draw_their_replicates_independently() -> None:
+    """The variance of a difference is the sum of both; with the same draws for both it would be 0 here."""
+    cells = dict.fromkeys([("a", "x"), ("b", "x")], np.tile([0.0, 1.0, 2.0], (50, 1)))
+    draws = _Study(cells, Resampling(np.arange(50), 0, 20_000), 0).draws(list(cells))
+    assert (draws[:, 0] - draws[:, 1]).var() == pytest.approx(2 * np.var([0, 1, 2]) / 3, rel=0.03)
+    found = compared(cells, resamples=20_000).differences[0]
+    assert (found.low, found.high) == pytest.approx((-4 / 3, 4 / 3))  # 1.0 % of draws beyond, 3.8 % from there on
+
+
 # Rankings
 
 
