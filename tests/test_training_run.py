@@ -21,7 +21,7 @@ from training.framework import tf
 from training.model import weights_digest
 from training.phantoms import write_phantoms
 from training.samples import read_manifest
-from training.task import prepare
+from training.task import prepare, read_dataset
 
 MORE = """
 [phases.late]
@@ -281,8 +281,9 @@ def test_split_of_another_run_is_taken_over(finished: Path, tmp_path: Path) -> N
 
 
 def _split_file(data: Data, folder: Path, name: str) -> Path:
-    prepare(data, folder, folder, name, seed=5, size=(32, 32))
-    return folder / f"{name}.csv"
+    path = folder / f"{name}.csv"
+    prepare(read_dataset(data, folder, folder, name, seed=5), path, (32, 32), 1.0)
+    return path
 
 
 def test_checkpoint_predicts_what_the_metrics_say(finished: Path) -> None:

@@ -29,7 +29,7 @@ from training.phase import STATE, PhaseRun, Start
 from training.report import table, write_curves
 from training.shortcut import shortcuts
 from training.state import Progress
-from training.task import Task, prepare
+from training.task import Task, prepare, read_dataset
 
 FORMAT = 1
 COLUMNS = (
@@ -111,8 +111,9 @@ class Run:
         key = "split" if own is None else f"split-{name}"
         if key not in self._tasks:
             data = own or self.config.data
-            size = self.config.model.input_size
-            self._tasks = {key: prepare(data, self.base, self.folder, key, self.config.seed, size)}
+            dataset = read_dataset(data, self.base, self.folder, key, self.config.seed)
+            path = self.folder / f"{key}.csv"
+            self._tasks = {key: prepare(dataset, path, self.config.model.input_size, data.cache_gb)}
             if own is None:
                 self._describe(self._tasks[key])
         return self._tasks[key]
