@@ -22,7 +22,7 @@ HEAD = Phase(epochs=1, learning_rate=0.01, trainable="head")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     data = Data(phantoms=Phantoms(images=60, patients=60, size=40))
     folder = tmp_path_factory.mktemp("task")
-    return prepare(read_dataset(data, folder, folder, "split", 0), folder / "split.csv", (32, 32), 1.0)
+    return prepare(read_dataset(data, folder, folder, "split", 0), (32, 32), cache_gb=1)
 
 
 def head_after_two_epochs(task: Task, phase: Phase) -> list[np.ndarray]:

@@ -29,11 +29,12 @@ def fit(config: Path, out: Path | None) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def resume(run: Path) -> None:
-    """Go on with the interrupted run in the directory RUN."""
+@click.option("--accept-changes", is_flag=True, help="Go on with what is there now, and record it in run.json.")
+def resume(run: Path, accept_changes: bool) -> None:
+    """Go on with the interrupted run in the directory RUN, unless its configuration, versions or images changed."""
     from training.run import resume
 
-    _show(resume(run))
+    _show(resume(run, accept_changes))
 
 
 @main.command()

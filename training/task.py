@@ -60,6 +60,11 @@ class Dataset:
         weighted = np.divide(self.targets @ per_class, labels, out=np.ones(len(labels)), where=labels > 0)
         return weighted.astype(np.float32)
 
+    def write_split(self, path: Path) -> None:
+        """Write split.csv. Refuses a split of which a part lacks a class."""
+        require_all_classes(self.chosen, self.targets, self.classes)
+        write_split(path, self.samples, self.chosen, self.contents)
+
     def facts(self) -> dict[str, Any]:
         """What `run.json` says about the data."""
         return {
@@ -90,10 +95,8 @@ def read_dataset(data: Data, base: Path, folder: Path, name: str, seed: int) -> 
     return Dataset(samples, classes, multi, targets, chosen, content_digests(samples))
 
 
-def prepare(dataset: Dataset, path: Path, size: tuple[int, int], cache_gb: float) -> Task:
-    """Write the split to `path` and decode every image once."""
-    require_all_classes(dataset.chosen, dataset.targets, dataset.classes)
-    write_split(path, dataset.samples, dataset.chosen, dataset.contents)
+def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float) -> Task:
+    """Decode every image once."""
     return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb))
 
 
