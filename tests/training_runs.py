@@ -133,3 +133,8 @@ def command_line(*arguments: str | Path, **more: Any) -> subprocess.CompletedPro
 
 def environment() -> dict[str, str]:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def as_started_by_a_user() -> dict[str, str]:
+    """The environment without what the tests set: CUDA looks for a GPU, and nothing lowers TensorFlow's voice."""
+    return {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL")}

@@ -160,7 +160,7 @@ class Run:
             start = Start(
                 self.folder / f"{previous}.keras", classes == list(task.classes) and not self._own(name, previous)
             )
-        phase = PhaseRun(self.config, name, stem, seed, task, self.folder)
+        phase = PhaseRun(self.config, name, stem, seed, task, self.folder, self.quiet)
         self.record["phases"][stem] = phase.train(start, self._write_history)
         self._rows = _read_history(self.folder)
         self.save()
@@ -194,7 +194,7 @@ class Run:
         if key not in self._tasks:
             dataset, size = self._dataset(name), self.config.model.input_size
             dataset.write_split(self._split(key))
-            self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb)}
+            self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb, self.quiet)}
             if key == "split":
                 self._describe(dataset)
         return self._tasks[key]

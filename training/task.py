@@ -95,9 +95,9 @@ def read_dataset(data: Data, base: Path, folder: Path, name: str, seed: int) -> 
     return Dataset(samples, classes, multi, targets, chosen, content_digests(samples))
 
 
-def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float) -> Task:
+def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float, quiet: bool = False) -> Task:
     """Decode every image once."""
-    return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb))
+    return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb, quiet))
 
 
 def _samples(data: Data, base: Path, folder: Path, name: str, multi: bool) -> list[Sample]:
