@@ -23,3 +23,11 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of one small complete run, to be read and copied, never changed (tests/training_runs.py)."""
+    from tests.training_runs import finish
+
+    return finish(tmp_path_factory.mktemp("training"))

@@ -20,7 +20,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder
 
 from harness.common.errors import InputError
-from harness.images import loading
+from harness.images.loading import loading
 
 SHARED = ("rsna-pa-monochrome1-jpeg.dcm", "rsna-pa-monochrome2-jpeg.dcm", "rsna-pa-monochrome2-uncompressed.dcm")
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every value of 12 bits

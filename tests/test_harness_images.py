@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from harness.common.errors import InputError
-from harness.images import loading
+from harness.images.loading import loading
 
 RAMP = np.arange(48 * 40, dtype=np.float32).reshape(40, 48)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training_runs import ROOT, command_line, digests, environment, record, tiny
+from tests.training_runs import ROOT, as_started_by_a_user, command_line, digests, environment, record, tiny
 
 
 def test_help_loads_no_tensorflow() -> None:
@@ -95,11 +95,14 @@ def test_killed_in_both_phases_it_ends_with_the_same_bits(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_mixed_precision_is_recorded_and_saved_in_single_precision(tmp_path: Path) -> None:
+    """Quietly: nothing on stderr from the start of TensorFlow to its last operation, and one line on stdout."""
     config = tiny(tmp_path, transfer=1, finetune=1)
     text = config.read_text(encoding="utf-8")
     config.write_text('precision = "mixed_bfloat16"\n' + text, encoding="utf-8")
-    found = command_line("fit", config, "--out", tmp_path / "run", env=environment())
-    assert found.returncode == 0, found.stderr
+    found = command_line("fit", config, "--out", tmp_path / "run", "--quiet", env=as_started_by_a_user())
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith(f"{tmp_path / 'run'}: checkpoints, ")
+    assert found.stdout.count("\n") == 1
     assert record(tmp_path / "run")["config"]["precision"] == "mixed_bfloat16"
     script = (
         "import sys; from pathlib import Path; from training.backbones import load_model\n"

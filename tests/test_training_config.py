@@ -108,5 +108,5 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 )
 def test_every_configuration_of_the_project_is_sound(path: Path) -> None:
     config = read_config(path)
-    assert "finetune" in config.phases
+    assert {"pretrain", "finetune"} & set(config.phases)
     find(config.model)

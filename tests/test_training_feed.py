@@ -13,7 +13,7 @@ from training.feed import caches, feed_for
 from training.model import build_classifier, set_trainable
 from training.objective import compile_view
 from training.phase import reseed
-from training.task import Task, prepare
+from training.task import Task, prepare, read_dataset
 
 HEAD = Phase(epochs=1, learning_rate=0.01, trainable="head")
 
@@ -22,7 +22,7 @@ HEAD = Phase(epochs=1, learning_rate=0.01, trainable="head")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     data = Data(phantoms=Phantoms(images=60, patients=60, size=40))
     folder = tmp_path_factory.mktemp("task")
-    return prepare(data, folder, folder, "split", 0, (32, 32))
+    return prepare(read_dataset(data, folder, folder, "split", 0), (32, 32), cache_gb=1)
 
 
 def head_after_two_epochs(task: Task, phase: Phase) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.images.loading import RULE, load_grey
-from tests.training_runs import MODEL, digests, record, tiny, write_backbone
+from tests.training_runs import MODEL, MORE, digests, record, tiny, write_backbone
 from training import files, phase, run
 from training.backbones import load_model
 from training.config import Data
@@ -21,26 +21,7 @@ from training.framework import tf
 from training.model import weights_digest
 from training.phantoms import write_phantoms
 from training.samples import read_manifest
-from training.task import prepare
-
-MORE = """
-[phases.late]
-trainable = "third_conv"
-learning_rate = 1e-3
-epochs = 2
-seeds = [0, 7]
-checkpoint_every = 1
-class_weights = true
-label_smoothing = 0.1
-weight_decay = 1e-3
-early_stopping = 5
-"""
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    return run.fit(tiny(folder, more=MORE), folder / "run")
+from training.task import read_dataset
 
 
 def weights(folder: Path, stem: str) -> dict[str, np.ndarray]:
@@ -61,8 +42,8 @@ def timeless(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in history(folder)]
 
 
-def test_record_says_what_was_done(finished: Path) -> None:
-    found = record(finished)
+def test_record_says_what_was_done(finished_training: Path) -> None:
+    found = record(finished_training)
     assert found["status"] == "complete"
     assert found["image_rule"] == RULE
     assert found["input_size"] == [32, 32]
@@ -71,69 +52,69 @@ def test_record_says_what_was_done(finished: Path) -> None:
     late = found["phases"]["late.seed7"]
     assert (late["phase"], late["seed"], late["epochs"], late["checkpoint"]) == ("late", 7, 2, "late.seed7.keras")
     assert set(late["metrics"]) == {"validation", "test"}
-    assert not (finished / "state.npz").exists()
+    assert not (finished_training / "state.npz").exists()
 
 
-def test_digests_are_those_of_the_saved_checkpoints(finished: Path) -> None:
-    found = record(finished)["phases"]
+def test_digests_are_those_of_the_saved_checkpoints(finished_training: Path) -> None:
+    found = record(finished_training)["phases"]
     for entry in [*found.values(), *found["late"]["along"]]:
-        assert weights_digest(load_model(finished / entry["checkpoint"])) == entry["weights_digest"]
+        assert weights_digest(load_model(finished_training / entry["checkpoint"])) == entry["weights_digest"]
     assert [kept["epoch"] for kept in found["late"]["along"]] == [1, 2]
-    assert len(set(digests(finished).values())) == 5
+    assert len(set(digests(finished_training).values())) == 5
 
 
-def test_transfer_changes_the_head_alone(finished: Path) -> None:
-    assert changed(finished, "pretrain", "transfer") == {"logits/kernel", "logits/bias"}
-    assert record(finished)["phases"]["transfer"]["cached_features"]
+def test_transfer_changes_the_head_alone(finished_training: Path) -> None:
+    assert changed(finished_training, "pretrain", "transfer") == {"logits/kernel", "logits/bias"}
+    assert record(finished_training)["phases"]["transfer"]["cached_features"]
 
 
-def test_finetune_changes_everything_but_the_statistics(finished: Path) -> None:
-    moved, every = changed(finished, "transfer", "finetune"), set(weights(finished, "transfer"))
+def test_finetune_changes_everything_but_the_statistics(finished_training: Path) -> None:
+    moved, every = changed(finished_training, "transfer", "finetune"), set(weights(finished_training, "transfer"))
     assert every - moved == {path for path in every if "moving_" in path}
 
 
-def test_named_phase_changes_what_lies_behind_its_layer(finished: Path) -> None:
-    moved = {path.split("/")[0] for path in changed(finished, "finetune", "late")}
+def test_named_phase_changes_what_lies_behind_its_layer(finished_training: Path) -> None:
+    moved = {path.split("/")[0] for path in changed(finished_training, "finetune", "late")}
     assert moved == {"third_conv", "third_bn", "logits"}
 
 
-def test_history_has_a_line_per_epoch(finished: Path) -> None:
-    lines = [(row["checkpoint"], row["epoch"]) for row in history(finished)]
+def test_history_has_a_line_per_epoch(finished_training: Path) -> None:
+    lines = [(row["checkpoint"], row["epoch"]) for row in history(finished_training)]
     assert lines == [
         ("pretrain", "1"), ("transfer", "1"), ("transfer", "2"), ("finetune", "1"), ("finetune", "2"),
         ("late", "1"), ("late", "2"), ("late.seed7", "1"), ("late.seed7", "2"),
     ]  # fmt: skip
-    rates = [float(row["learning_rate"]) for row in history(finished) if row["checkpoint"] == "finetune"]
+    rates = [float(row["learning_rate"]) for row in history(finished_training) if row["checkpoint"] == "finetune"]
     assert rates == pytest.approx([1e-4, 0], abs=1e-9)  # warm-up for one epoch, then the cosine down to zero
 
 
-def test_no_patient_is_in_two_parts(finished: Path) -> None:
-    with (finished / "split.csv").open(encoding="utf-8") as stream:
+def test_no_patient_is_in_two_parts(finished_training: Path) -> None:
+    with (finished_training / "split.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len({(row["group"], row["split"]) for row in rows}) == len({row["group"] for row in rows}) == 80
-    assert all((finished / row["file"]).is_file() for row in rows)
+    assert all((finished_training / row["file"]).is_file() for row in rows)
 
 
-def test_report_shows_every_checkpoint(finished: Path) -> None:
-    report = (finished / "report.txt").read_text(encoding="utf-8")
-    accuracy = record(finished)["phases"]["late.seed7"]["metrics"]["test"]["accuracy"]
+def test_report_shows_every_checkpoint(finished_training: Path) -> None:
+    report = (finished_training / "report.txt").read_text(encoding="utf-8")
+    accuracy = record(finished_training)["phases"]["late.seed7"]["metrics"]["test"]["accuracy"]
     line = next(line for line in report.splitlines() if line.startswith("late.seed7"))
     assert f"{accuracy:.3f}" in line
-    assert cv2.imread(str(finished / "curves.png")).shape[0] > 200
+    assert cv2.imread(str(finished_training / "curves.png")).shape[0] > 200
 
 
-def test_event_files_hold_the_history(finished: Path) -> None:
-    file = finished / "tensorboard" / "finetune" / "events.out.tfevents.0"
+def test_event_files_hold_the_history(finished_training: Path) -> None:
+    file = finished_training / "tensorboard" / "finetune" / "events.out.tfevents.0"
     events = [tf.compat.v1.Event.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(file))]
     assert events[0].file_version == "brain.Event:2"
     found = {(e.step, value.tag): value.simple_value for e in events for value in e.summary.value}
-    rows = [row for row in history(finished) if row["checkpoint"] == "finetune"]
+    rows = [row for row in history(finished_training) if row["checkpoint"] == "finetune"]
     assert found[(2, "val_loss")] == pytest.approx(float(rows[1]["val_loss"]))
 
 
 @pytest.mark.slow
 def test_interrupted_in_every_phase_it_ends_with_the_same_bits(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also the test of reproducibility: another process start, the same configuration, the same weights."""
     kept_writer, epochs = run.Run._write_history, []
@@ -152,23 +133,23 @@ def test_interrupted_in_every_phase_it_ends_with_the_same_bits(
             run.resume(tmp_path / "run")
         except KeyboardInterrupt:
             continue
-    assert len(epochs) == len(history(finished))  # no epoch was trained twice
-    assert digests(tmp_path / "run") == digests(finished)
-    assert timeless(tmp_path / "run") == timeless(finished)
+    assert len(epochs) == len(history(finished_training))  # no epoch was trained twice
+    assert digests(tmp_path / "run") == digests(finished_training)
+    assert timeless(tmp_path / "run") == timeless(finished_training)
 
 
-def test_the_same_configuration_gives_the_same_bits(finished: Path, tmp_path: Path) -> None:
+def test_the_same_configuration_gives_the_same_bits(finished_training: Path, tmp_path: Path) -> None:
     config = tiny(tmp_path)
     text = config.read_text(encoding="utf-8")
     config.write_text(text[: text.index("[phases.transfer]")], encoding="utf-8")
     again = digests(run.fit(config, tmp_path / "run"))
-    assert again == {"pretrain": digests(finished)["pretrain"]}
+    assert again == {"pretrain": digests(finished_training)["pretrain"]}
 
 
-def test_resuming_a_complete_run_changes_nothing(finished: Path) -> None:
-    before = (finished / "late.keras").stat().st_mtime_ns
-    run.resume(finished)
-    assert (finished / "late.keras").stat().st_mtime_ns == before
+def test_resuming_a_complete_run_changes_nothing(finished_training: Path) -> None:
+    before = (finished_training / "late.keras").stat().st_mtime_ns
+    run.resume(finished_training)
+    assert (finished_training / "late.keras").stat().st_mtime_ns == before
 
 
 def test_full_disk_is_a_sentence_and_what_was_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,13 +246,15 @@ def test_several_labels_per_image(tmp_path: Path) -> None:
     assert load_model(folder / "pretrain.keras").output_shape == (None, 2)
 
 
-def test_split_of_another_run_is_taken_over(finished: Path, tmp_path: Path) -> None:
-    data = Data(manifest=str(finished / "phantoms-split" / "manifest.csv"), split=str(finished / "split.csv"))
+def test_split_of_another_run_is_taken_over(finished_training: Path, tmp_path: Path) -> None:
+    data = Data(
+        manifest=str(finished_training / "phantoms-split" / "manifest.csv"), split=str(finished_training / "split.csv")
+    )
     other = data.model_copy(update={"split": None})
     original, taken, own = (
         [row.extras["split"] for row in read_manifest(path)]
         for path in (
-            finished / "split.csv",
+            finished_training / "split.csv",
             _split_file(data, tmp_path, "taken"),
             _split_file(other, tmp_path, "own"),
         )
@@ -281,24 +264,25 @@ def test_split_of_another_run_is_taken_over(finished: Path, tmp_path: Path) -> N
 
 
 def _split_file(data: Data, folder: Path, name: str) -> Path:
-    prepare(data, folder, folder, name, seed=5, size=(32, 32))
-    return folder / f"{name}.csv"
+    path = folder / f"{name}.csv"
+    read_dataset(data, folder, folder, name, seed=5).write_split(path)
+    return path
 
 
-def test_checkpoint_predicts_what_the_metrics_say(finished: Path) -> None:
+def test_checkpoint_predicts_what_the_metrics_say(finished_training: Path) -> None:
     """From the file and the split alone, without any of the training code."""
-    with (finished / "split.csv").open(encoding="utf-8") as stream:
+    with (finished_training / "split.csv").open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
-    greys = np.stack([load_grey(finished / row["file"], (32, 32)) for row in rows])
-    logits = load_model(finished / "finetune.keras").predict(np.repeat(greys[..., None], 3, -1), verbose=0)
-    classes = record(finished)["classes"]
+    greys = np.stack([load_grey(finished_training / row["file"], (32, 32)) for row in rows])
+    logits = load_model(finished_training / "finetune.keras").predict(np.repeat(greys[..., None], 3, -1), verbose=0)
+    classes = record(finished_training)["classes"]
     right = [classes[k] == row["class"] for k, row in zip(logits.argmax(axis=1), rows, strict=True)]
-    assert np.mean(right) == record(finished)["phases"]["finetune"]["metrics"]["test"]["accuracy"]
+    assert np.mean(right) == record(finished_training)["phases"]["finetune"]["metrics"]["test"]["accuracy"]
 
 
-def test_occupied_and_foreign_folders_are_refused(finished: Path, tmp_path: Path) -> None:
+def test_occupied_and_foreign_folders_are_refused(finished_training: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds a run; go on with"):
-        run.fit(tiny(tmp_path), finished)
+        run.fit(tiny(tmp_path), finished_training)
     with pytest.raises(InputError, match=r"no run\.json; start with"):
         run.resume(tmp_path)
     (tmp_path / "run.json").write_text('{"format": 99}', encoding="utf-8")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from harness.common.errors import InputError
-from training.samples import Sample, at_most, class_names, data_digest, one_hot, read_folders, read_manifest
+from training.samples import (
+    Sample,
+    at_most,
+    class_names,
+    content_digests,
+    data_digest,
+    one_hot,
+    read_folders,
+    read_manifest,
+)
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -74,6 +84,10 @@ def test_class_folders_with_a_group_pattern(tmp_path: Path) -> None:
         read_folders(tmp_path / "none", None)
 
 
+def digest(samples: list[Sample]) -> str:
+    return data_digest(samples, content_digests(samples))
+
+
 def sample(file: str, *labels: str, group: str = "g") -> Sample:
     return Sample(file, Path(file), labels, group)
 
@@ -99,17 +113,27 @@ def test_limit_per_class_is_a_seeded_subset() -> None:
 
 def test_digest_sees_content_label_and_group_but_not_order(tmp_path: Path) -> None:
     path = manifest(tmp_path, "file,class,group\na.png,x,1\nb.png,y,2\n")
-    before = data_digest(read_manifest(path))
-    assert before == data_digest(read_manifest(path)[::-1])
+    before = digest(read_manifest(path))
+    assert before == digest(read_manifest(path)[::-1])
     for old, new in (("a.png,x", "a.png,z"), ("y,2", "y,3")):
         path.write_text(path.read_text().replace(old, new), encoding="utf-8")
-        assert data_digest(read_manifest(path)) != before
+        assert digest(read_manifest(path)) != before
         path.write_text(path.read_text().replace(new, old), encoding="utf-8")
     (tmp_path / "a.png").write_bytes(b"changed")
-    assert data_digest(read_manifest(path)) != before
+    assert digest(read_manifest(path)) != before
 
 
 def test_stated_sha256_must_hold(tmp_path: Path) -> None:
     path = manifest(tmp_path, "file,class,group,sha256\na.png,x,1,00\n")
     with pytest.raises(InputError, match=r"a\.png: its sha256 is not the manifest's"):
-        data_digest(read_manifest(path))
+        digest(read_manifest(path))
+
+
+def test_files_that_are_missing_or_no_plain_files_are_named_at_once(tmp_path: Path) -> None:
+    """A pipe would otherwise be waited for without end."""
+    path = manifest(tmp_path, "file,class,group\na.png,x,1\nb.png,y,2\nc.png,y,3\n")
+    for name in ("b.png", "c.png"):
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(InputError, match=r"b\.png: no such file, or not a plain one \(2 of 3 images\)"):
+        content_digests(read_manifest(path))

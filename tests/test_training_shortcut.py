@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 
-from training.pixels import Pixels
 from training.samples import Sample, class_names, one_hot, read_manifest
 from training.shortcut import shortcuts, votes
 from training.split import split_by_group
-from training.task import Task
+from training.task import Dataset
 
 
-def task(samples: list[Sample], chosen: np.ndarray, multi: bool = False) -> Task:
+def task(samples: list[Sample], chosen: np.ndarray, multi: bool = False) -> Dataset:
     classes = class_names(samples, None)
-    groups = np.array([sample.group for sample in samples])
-    no_pixels = cast(Pixels, None)
-    return Task(samples, classes, multi, one_hot(samples, classes), groups, chosen, no_pixels, "")
+    return Dataset(samples, classes, multi, one_hot(samples, classes), chosen, [])
 
 
 def sample(number: int, label: str, **extras: str) -> Sample:

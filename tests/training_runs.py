@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,6 +73,48 @@ def write_backbone(folder: Path) -> None:
     keras.Model(image, x).save(folder / "small.keras")
 
 
+MORE = """
+[phases.late]
+trainable = "third_conv"
+learning_rate = 1e-3
+epochs = 2
+seeds = [0, 7]
+checkpoint_every = 1
+class_weights = true
+label_smoothing = 0.1
+weight_decay = 1e-3
+early_stopping = 5
+"""
+
+
+def finish(folder: Path) -> Path:
+    """The run that all tests share (fixture `finished_training`): `folder/run`, complete.
+
+    Beside it lies `cut`, a copy from the middle of its phase finetune. Tests that change anything use `copied`.
+    """
+    from training import run
+
+    write_history = run.Run._write_history
+
+    def copy_in_the_middle(self: Any, progress: Any) -> None:
+        write_history(self, progress)
+        if (progress.stem, progress.epoch) == ("finetune", 1):
+            shutil.copytree(self.folder, folder / "cut")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "_write_history", copy_in_the_middle)
+        return run.fit(tiny(folder, more=MORE), folder / "run")
+
+
+def copied(finished: Path, folder: Path, name: str = "cut") -> Path:
+    """A copy of the complete run or of the cut one, with its configuration beside it."""
+    folder.mkdir(exist_ok=True)
+    shutil.copytree(finished.parent / name, folder / name)
+    for file in ("tiny.toml", "small.keras"):
+        shutil.copy(finished.parent / file, folder)
+    return folder / name
+
+
 def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
@@ -88,3 +133,8 @@ def command_line(*arguments: str | Path, **more: Any) -> subprocess.CompletedPro
 
 def environment() -> dict[str, str]:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def as_started_by_a_user() -> dict[str, str]:
+    """The environment without what the tests set: CUDA looks for a GPU, and nothing lowers TensorFlow's voice."""
+    return {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "TF_CPP_MIN_LOG_LEVEL")}

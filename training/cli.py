@@ -8,6 +8,8 @@ import click
 
 from harness.common.errors import InputError
 
+QUIET = click.option("--quiet", is_flag=True, help="No progress bars and no table: one line at the end, or an error.")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
@@ -17,23 +19,26 @@ def main() -> None:
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/NAME-OF-CONFIG.")
-def fit(config: Path, out: Path | None) -> None:
+@QUIET
+def fit(config: Path, out: Path | None, quiet: bool) -> None:
     """Train what the file CONFIG (TOML) describes."""
     from training.config import read_config
 
     read_config(config)  # a slip in the file is told at once, not after the seconds that TensorFlow takes to load
     from training.run import fit
 
-    _show(fit(config, out or Path("runs") / config.stem))
+    _show(fit(config, out or Path("runs") / config.stem, quiet), quiet)
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def resume(run: Path) -> None:
-    """Go on with the interrupted run in the directory RUN."""
+@click.option("--accept-changes", is_flag=True, help="Go on with what is there now, and record it in run.json.")
+@QUIET
+def resume(run: Path, accept_changes: bool, quiet: bool) -> None:
+    """Go on with the interrupted run in the directory RUN, unless its configuration, versions or images changed."""
     from training.run import resume
 
-    _show(resume(run))
+    _show(resume(run, accept_changes, quiet), quiet)
 
 
 @main.command()
@@ -52,6 +57,7 @@ def phantoms(folder: Path, images: int, patients: int | None, seed: int, size: i
     click.echo(write_phantoms(folder, images, patients, seed=seed, size=size))
 
 
-def _show(folder: Path) -> None:
-    click.echo((folder / "report.txt").read_text(encoding="utf-8"))
+def _show(folder: Path, quiet: bool) -> None:
+    if not quiet:
+        click.echo((folder / "report.txt").read_text(encoding="utf-8"))
     click.echo(f"{folder}: checkpoints, run.json, split.csv, history.csv, report.txt, curves.png")

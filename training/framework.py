@@ -17,9 +17,9 @@ from harness.common.errors import InputError
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Drop what TensorFlow writes to stderr while it loads, unless the user's log level asks for it.
+    """Drop what TensorFlow and CUDA write to stderr when they start, unless the user's log level asks for it.
 
-    Its first lines come before its logging is set up, so that no log level silences them.
+    Their first lines come before the logging is set up, so that no log level silences them.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") < "3":
         yield
@@ -61,10 +61,18 @@ def fresh_session(seed: int, precision: str = "float32") -> None:
     Names enter the weights digest; without this the second InceptionV3 of a process would have other names.
     `precision` is a Keras dtype policy: `float32` or `mixed_float16` / `mixed_bfloat16`.
     """
+    _start_devices()
     keras.utils.clear_session()
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+
+
+@functools.cache
+def _start_devices() -> None:
+    """Look for devices, which the first operation would do otherwise, and write about it."""
+    with _quiet_start():
+        tf.config.list_logical_devices()
 
 
 def several_devices() -> contextlib.AbstractContextManager[object]:

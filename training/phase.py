@@ -45,6 +45,7 @@ class PhaseRun:
     seed: int
     task: Task
     folder: Path
+    quiet: bool = False  # no progress bar
 
     @property
     def phase(self) -> Phase:
@@ -87,7 +88,7 @@ class PhaseRun:
 
     def _epochs(self, classifier: Any, feed: Feed, progress: Progress, on_epoch: Callable[[Progress], None]) -> None:
         phase = self.phase
-        with Bar(self.stem, phase.epochs, self._steps(), progress.epoch) as bar:
+        with Bar(self.stem, phase.epochs, self._steps(), progress.epoch, self.quiet) as bar:
             while progress.epoch < phase.epochs and not progress.stopped(phase.early_stopping):
                 progress.add(self._one_epoch(feed, progress.epoch, bar))
                 if phase.early_stopping is not None:

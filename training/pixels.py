@@ -20,12 +20,12 @@ class Pixels:
     are kept while they take less than `cache_gb`.
     """
 
-    def __init__(self, samples: list[Sample], size: tuple[int, int], cache_gb: float) -> None:
+    def __init__(self, samples: list[Sample], size: tuple[int, int], cache_gb: float, quiet: bool = False) -> None:
         self._samples, self._size = samples, size
         self.complaint = ""  # about an image that was readable at first and no longer is
         room = int(cache_gb * 2**30 / (4 * size[0] * size[1]))
         self._kept = np.empty((min(len(samples), room), *size), np.float32)
-        self._check_all()
+        self._check_all(quiet)
 
     def greys(self, indices: np.ndarray) -> np.ndarray:
         """Grey levels 0..255, float32 (n, H, W), for n sample numbers. The array is the caller's to change."""
@@ -41,10 +41,10 @@ class Pixels:
             self.complaint = str(error)
             raise
 
-    def _check_all(self) -> None:
+    def _check_all(self, quiet: bool) -> None:
         with ThreadPoolExecutor() as pool:
             found = pool.map(_answer(self._keep), range(len(self._samples)))
-            answers = list(tqdm(found, "reading", len(self._samples), unit="image", leave=False))
+            answers = list(tqdm(found, "reading", len(self._samples), unit="image", leave=False, disable=quiet))
         complaints = [answer for answer in answers if answer]
         if complaints:
             raise InputError(f"{len(complaints)} of {len(answers)} images cannot be used; the first: {complaints[0]}")

@@ -17,10 +17,12 @@ from training.framework import keras
 class Bar:
     """Counts the steps of all epochs of a phase, so that the time left is that of the phase."""
 
-    def __init__(self, phase: str, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, phase: str, epochs: int, steps: int, done: int, quiet: bool = False) -> None:
         self._phase, self._epochs, self._epoch = phase, epochs, done
         every = 0.2 if sys.stderr.isatty() else 30.0  # seconds between lines; a log file needs fewer
-        self._bar = tqdm(total=epochs * steps, initial=done * steps, unit="step", desc=phase, mininterval=every)
+        self._bar = tqdm(
+            total=epochs * steps, initial=done * steps, unit="step", desc=phase, mininterval=every, disable=quiet
+        )
 
     def __enter__(self) -> Bar:
         return self

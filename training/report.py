@@ -16,12 +16,15 @@ COLUMNS = ("checkpoint", "seed", "epochs", "seconds", "loss", "accuracy", "macro
 
 
 def table(record: dict[str, Any]) -> str:
-    """Test metrics per checkpoint with 95 % intervals over patients, recall per class, and the shortcuts beneath."""
+    """Test metrics per checkpoint with 95 % intervals over patients; recall, shortcuts and accepted changes beneath."""
     phases = record["phases"]
     parts = [aligned([COLUMNS, *(_row(stem, phase) for stem, phase in phases.items())])]
     parts += [_recalls({s: p for s, p in phases.items() if p["classes"] == c}, c) for c in _class_lists(phases)]
     if record.get("shortcuts"):
         parts.append(_shortcuts(record["shortcuts"]))
+    parts += [
+        f"changed, accepted {entry['time']}: {'; '.join(entry['changes'])}" for entry in record.get("changes", [])
+    ]
     return "\n\n".join(parts) + "\n"
 
 

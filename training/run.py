@@ -11,65 +11,102 @@ state.npz     the unfinished phase; gone when the run is complete
 from __future__ import annotations
 
 import csv
-import json
-import os
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import InputError
-from harness.images.loading import RULE
-from training import backbones
-from training.config import Config, read_config
+from training.changes import Change, config_changes, data_changes, edited_config, keep_parts, version_changes
+from training.config import Config, Data, read_config
 from training.events import write_events
 from training.files import write_json, write_text
-from training.framework import versions
-from training.model import build_classifier, preprocessing, set_trainable
 from training.phase import STATE, PhaseRun, Start
+from training.record import accept, new_record, read_record, reconfigure, recorded_config, software
 from training.report import table, write_curves
 from training.shortcut import shortcuts
-from training.state import Progress
-from training.task import Task, prepare
+from training.state import Progress, unfinished
+from training.task import Dataset, Task, prepare, read_dataset
 
-FORMAT = 1
 COLUMNS = (
     "phase", "checkpoint", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "val_auc", "seconds_per_1000", "seconds",
 )  # fmt: skip
 
 
-def fit(config_path: Path, folder: Path) -> Path:
+def fit(config_path: Path, folder: Path, quiet: bool = False) -> Path:
     """Train what the TOML file describes into a new run directory and return it."""
     config = read_config(config_path)
     if (folder / "run.json").exists():
         raise InputError(f"{folder}: holds a run; go on with `python -m training resume {folder}`, or choose --out")
     folder.mkdir(parents=True, exist_ok=True)
-    base = config_path.resolve().parent
-    run = Run(folder, config, base, _new_record(config, base, folder))
+    run = Run(folder, config, new_record(config, config_path, folder), quiet)
     run.save()
     return run.train()
 
 
-def resume(folder: Path) -> Path:
-    """Go on with an interrupted run; a complete one is left as it is."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no run.json; start with `python -m training fit CONFIG.toml`") from None
-    except ValueError as error:
-        raise InputError(f"{folder / 'run.json'}: not JSON ({error})") from error
-    if record.get("format") != FORMAT:
-        raise InputError(f"{folder / 'run.json'}: format {record.get('format')!r}; this version reads {FORMAT}")
-    base = (folder / record["config_folder"]).resolve()
-    return Run(folder, Config.model_validate(record["config"]), base, record).train()
+def resume(folder: Path, accept_changes: bool = False, quiet: bool = False) -> Path:
+    """Go on with an interrupted run; a complete one is left as it is.
+
+    Raises InputError where configuration, versions or images are not what they were, unless `accept_changes`: then
+    what is there now is used, run.json records it, and every known patient stays in the part of before.
+    """
+    record = read_record(folder)
+    recorded = recorded_config(record, folder)
+    edited = edited_config(record, folder, recorded)
+    begun = begun_phases(recorded, record, folder)
+    if not begun:
+        record.update(software())
+    run = Run(folder, edited, record, quiet, begun)
+    found = config_changes(recorded, edited, begun)
+    if not any(change.final for change in found):
+        found += run.changes(recorded)
+    if found:
+        _require_accepted(folder, found, accept_changes)
+        if edited is not recorded:
+            reconfigure(record, edited, folder)
+        run.accept(found)
+    return run.train()
+
+
+def begun_phases(config: Config, record: dict[str, Any], folder: Path) -> list[str]:
+    """The phases of which a checkpoint or an unfinished state is there."""
+    stems = {*record["phases"], unfinished(folder / STATE)}
+    return [name for name in config.phases if any(stem in stems for stem, _ in replicates(config, name))]
+
+
+def replicates(config: Config, name: str) -> list[tuple[str, int]]:
+    """(stem of the checkpoint, seed) of each replicate of a phase."""
+    seeds = config.phases[name].seeds or [config.seed]
+    return [(name if number == 0 else f"{name}.seed{seed}", seed) for number, seed in enumerate(seeds)]
+
+
+def _require_accepted(folder: Path, found: list[Change], accepted: bool) -> None:
+    """Refuse what cannot be accepted, or has not been."""
+    final = [change.what for change in found if change.final]
+    if final:
+        raise InputError(
+            f"{folder}: what has been trained cannot change under it: {'; '.join(final)}; restore it, "
+            "or fit into another folder"
+        )
+    if not accepted:
+        raise InputError(
+            f"{folder}: changed since it was begun: {'; '.join(change.what for change in found)}; restore it, or go "
+            f"on with `python -m training resume {folder} --accept-changes`, which run.json will say"
+        )
 
 
 class Run:
     """A configuration being carried out in a folder."""
 
-    def __init__(self, folder: Path, config: Config, base: Path, record: dict[str, Any]) -> None:
-        located = config.model_copy(update={"model": config.model.located(base)})
-        self.folder, self.config, self.base, self.record = folder, located, base, record
+    def __init__(
+        self, folder: Path, config: Config, record: dict[str, Any], quiet: bool = False, begun: Sequence[str] = ()
+    ) -> None:
+        self.base = (folder / record["config_folder"]).resolve()
+        located = config.model_copy(update={"model": config.model.located(self.base)})
+        self.folder, self.config, self.record, self.quiet = folder, located, record, quiet
+        self._begun = {self._key(name) for name in begun if name in config.phases}  # data that was trained on
+        self._changed: list[str] = []
+        self._datasets: dict[str, Dataset] = {}
         self._tasks: dict[str, Task] = {}
         self._rows = [row for row in _read_history(folder) if row["checkpoint"] in record["phases"]]
 
@@ -78,15 +115,42 @@ class Run:
 
     def train(self) -> Path:
         """Run every phase and replicate that the record lacks."""
-        previous: str | None = None
-        for name, phase in self.config.phases.items():
-            for number, seed in enumerate(phase.seeds or [self.config.seed]):
-                stem = name if number == 0 else f"{name}.seed{seed}"
-                if stem not in self.record["phases"]:
-                    self._train_one(name, stem, seed, previous)
-            previous = name
+        for name, stem, seed, previous in self._missing():
+            self._train_one(name, stem, seed, previous)
         self._complete()
         return self.folder
+
+    def changes(self, recorded: Config) -> list[Change]:
+        """What changed of the versions, and of the images that were trained on and will be again."""
+        missing = {self._key(name): name for name, _, _, _ in self._missing()}
+        found = version_changes(self.record) if missing and self._begun else []
+        for key, name in missing.items():
+            if key in self._begun:
+                was = recorded.data if key == "split" else recorded.phases[name].data or recorded.data
+                changes = data_changes(self._split(key), self._dataset(name), self._digest(key), was)
+                self._changed += [key] if changes else []
+                found += changes
+        return found
+
+    def accept(self, found: list[Change]) -> None:
+        """Record changes and go on with what is there now, every known patient in the part of before."""
+        if any(change.head for change in found):
+            (self.folder / STATE).unlink(missing_ok=True)
+        for key in self._changed:
+            self._datasets[key] = keep_parts(self._datasets[key], self._split(key))
+            self._datasets[key].write_split(self._split(key))
+        accept(self.record, [change.what for change in found])
+        self.save()
+
+    def _missing(self) -> list[tuple[str, str, int, str | None]]:
+        """(phase, stem, seed, phase before it) of every checkpoint that is still to be trained."""
+        names = list(self.config.phases)
+        return [
+            (name, stem, seed, previous)
+            for name, previous in zip(names, [None, *names], strict=False)
+            for stem, seed in replicates(self.config, name)
+            if stem not in self.record["phases"]
+        ]
 
     def _train_one(self, name: str, stem: str, seed: int, previous: str | None) -> None:
         task = self._task(name)
@@ -96,28 +160,51 @@ class Run:
             start = Start(
                 self.folder / f"{previous}.keras", classes == list(task.classes) and not self._own(name, previous)
             )
-        trained = PhaseRun(self.config, name, stem, seed, task, self.folder).train(start, self._write_history)
+        phase = PhaseRun(self.config, name, stem, seed, task, self.folder, self.quiet)
+        self.record["phases"][stem] = phase.train(start, self._write_history)
         self._rows = _read_history(self.folder)
-        self.record["phases"][stem] = trained
         self.save()
 
     def _own(self, name: str, previous: str) -> bool:
         """Whether the two phases learn from different data: then the head starts anew."""
         return self.config.phases[name].data != self.config.phases[previous].data
 
+    def _data(self, name: str) -> Data:
+        return self.config.phases[name].data or self.config.data
+
+    def _key(self, name: str) -> str:
+        """What the files of a phase's data are called by: phases on the run's data share theirs."""
+        return "split" if self.config.phases[name].data is None else f"split-{name}"
+
+    def _split(self, key: str) -> Path:
+        return self.folder / f"{key}.csv"
+
+    def _dataset(self, name: str) -> Dataset:
+        """The images of a phase, read once."""
+        key = self._key(name)
+        if key not in self._datasets:
+            dataset = read_dataset(self._data(name), self.base, self.folder, key, self.config.seed)
+            accepted = "changes" in self.record
+            self._datasets[key] = keep_parts(dataset, self._split(key)) if accepted else dataset
+        return self._datasets[key]
+
     def _task(self, name: str) -> Task:
-        """The data of a phase, prepared once: its own, or the run's."""
-        own = self.config.phases[name].data
-        key = "split" if own is None else f"split-{name}"
+        """The data of a phase with its pixels; one task at a time is kept."""
+        key = self._key(name)
         if key not in self._tasks:
-            data = own or self.config.data
-            size = self.config.model.input_size
-            self._tasks = {key: prepare(data, self.base, self.folder, key, self.config.seed, size)}
-            if own is None:
-                self._describe(self._tasks[key])
+            dataset, size = self._dataset(name), self.config.model.input_size
+            dataset.write_split(self._split(key))
+            self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb, self.quiet)}
+            if key == "split":
+                self._describe(dataset)
         return self._tasks[key]
 
-    def _describe(self, task: Task) -> None:
+    def _digest(self, key: str) -> str | None:
+        """The recorded identity of a data set; None where no phase on it has been finished."""
+        finished = [entry for entry in self.record["phases"].values() if self._key(entry["phase"]) == key]
+        return finished[-1]["data_digest"] if finished else self.record["data"].get("digest")
+
+    def _describe(self, task: Dataset) -> None:
         self.record["classes"] = list(task.classes)
         self.record["shortcuts"] = shortcuts(task)
         self.record["score"] = "multilabel" if task.multi else "softmax"
@@ -139,46 +226,6 @@ class Run:
         (self.folder / STATE).unlink(missing_ok=True)
         self.record["status"] = "complete"
         self.save()
-
-
-def _new_record(config: Config, base: Path, folder: Path) -> dict[str, Any]:
-    """All that is known before any training. Building the model once also checks every layer's name."""
-    backbone = backbones.find(config.model)
-    classifier = build_classifier(config.model.located(base), 2, config.seed)
-    for phase in config.phases.values():
-        set_trainable(classifier, phase)
-    width = f"-{config.model.alpha:g}" if config.model.alpha else ""
-    return {
-        "format": FORMAT,
-        "status": "running",
-        "architecture": backbone.name + width,
-        "input_size": list(config.model.input_size),
-        "classes": [],
-        "score": "",
-        "preprocessing": preprocessing(classifier),
-        "image_rule": RULE,
-        "cam_layers": {"last": backbone.last, "penultimate": backbone.penultimate},
-        "seed": config.seed,
-        "phases": {},
-        "data": {},
-        "versions": versions(),
-        "git_commit": _git_commit(),
-        "config_folder": os.path.relpath(base, folder.resolve()),
-        "config": config.model_dump(mode="json"),
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of this source tree; None where it is not under git."""
-    here = Path(__file__).parent
-    try:
-        subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=here, check=True, capture_output=True
-        )
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def _read_history(folder: Path) -> list[dict[str, Any]]:

@@ -86,20 +86,37 @@ def one_hot(samples: list[Sample], classes: tuple[str, ...]) -> np.ndarray:
     return np.array([[float(name in sample.labels) for name in classes] for sample in samples], np.float32)
 
 
-def data_digest(samples: list[Sample]) -> str:
-    """sha256 over file, classes, group and content of every image, sorted by file: order plays no part."""
+def content_digests(samples: list[Sample]) -> list[str]:
+    """sha256 of each file, hexadecimal. Refuses files that are missing, or not what the manifest states."""
+    missing = [sample for sample in samples if not sample.path.is_file()]
+    if missing:
+        raise InputError(
+            f"{missing[0].path}: no such file, or not a plain one ({len(missing)} of {len(samples)} images); "
+            "the manifest names it"
+        )
+    return [_content_digest(sample) for sample in samples]
+
+
+def data_digest(samples: list[Sample], contents: list[str]) -> str:
+    """sha256 over file, classes, group and content digest of every image, sorted by file: order plays no part."""
     total = hashlib.sha256()
-    for sample in sorted(samples, key=lambda sample: sample.file):
-        line = (sample.file, "|".join(sample.labels), sample.group, _content_digest(sample))
+    for sample, content in sorted(zip(samples, contents, strict=True), key=lambda pair: pair[0].file):
+        line = (sample.file, "|".join(sample.labels), sample.group, content)
         total.update("\t".join(line).encode() + b"\n")
     return total.hexdigest()
 
 
+def same_file(path: Path) -> Path:
+    """One spelling for all that lead to a file: links among its folders are followed, the file's own is not.
+
+    The last link is part of an image's name: stores of data sets lay two images of the same content behind one file.
+    """
+    return path.parent.resolve() / path.name
+
+
 def _content_digest(sample: Sample) -> str:
-    try:
-        found = hashlib.sha256(sample.path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{sample.path}: no such file; the manifest names it") from None
+    with sample.path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
     stated = sample.extras.get("sha256", "")
     if stated and stated != found:
         raise InputError(f"{sample.path}: its sha256 is not the manifest's; copy the file again or mend the manifest")

@@ -16,12 +16,12 @@ import numpy as np
 
 from training import metrics
 from training.samples import Sample
-from training.task import Task
+from training.task import Dataset
 
 COLUMNS = ("source", "view", "age", "sex")
 
 
-def shortcuts(task: Task) -> dict[str, dict[str, float | None]]:
+def shortcuts(task: Dataset) -> dict[str, dict[str, float | None]]:
     """{column: {accuracy, auc}} on the test images; empty where the manifest has none of the columns."""
     present = [column for column in COLUMNS if any(column in sample.extras for sample in task.samples)]
     keys: dict[str, Callable[[Sample], Any]] = {column: _reader(column) for column in present}
@@ -39,7 +39,7 @@ def votes(train: list[Any], targets: np.ndarray, test: list[Any]) -> np.ndarray:
     return np.array([targets[members[value]].mean(axis=0) if value in members else overall for value in test])
 
 
-def _scored(task: Task, key: Callable[[Sample], Any]) -> dict[str, float | None]:
+def _scored(task: Dataset, key: Callable[[Sample], Any]) -> dict[str, float | None]:
     train, test = task.indices("train"), task.indices("test")
     values = [key(sample) for sample in task.samples]
     vote = votes([values[i] for i in train], task.targets[train], [values[i] for i in test])

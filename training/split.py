@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.common.errors import InputError
 from training.files import write_text
-from training.samples import Sample, read_manifest
+from training.samples import Sample, read_manifest, same_file
 
 SPLITS = ("train", "validation", "test")
 
@@ -53,22 +53,51 @@ def require_all_classes(chosen: np.ndarray, targets: np.ndarray, classes: tuple[
             )
 
 
-def write_split(path: Path, samples: list[Sample], chosen: np.ndarray) -> None:
-    """CSV with file, class, group, split. Files are relative to the CSV, which makes it a manifest too."""
-    folder = path.parent.resolve()
+def write_split(path: Path, samples: list[Sample], chosen: np.ndarray, contents: list[str]) -> None:
+    """CSV with file, class, group, split and sha256. Files are relative to the CSV, which makes it a manifest too."""
+    ways = {parent: _way(path.parent, parent) for parent in {sample.path.parent for sample in samples}}
     rows = [
-        [os.path.relpath(sample.path.resolve(), folder), "|".join(sample.labels), sample.group, SPLITS[split]]
-        for sample, split in zip(samples, chosen, strict=True)
+        (
+            ways[sample.path.parent] / sample.path.name,
+            "|".join(sample.labels),
+            sample.group,
+            SPLITS[split],
+            content,
+        )
+        for sample, split, content in zip(samples, chosen, contents, strict=True)
     ]
     with write_text(path) as stream:
-        csv.writer(stream).writerows([("file", "class", "group", "split"), *rows])
+        csv.writer(stream).writerows([("file", "class", "group", "split", "sha256"), *rows])
 
 
 def read_split(path: Path, samples: list[Sample]) -> np.ndarray:
     """The split of another run for the same images; refuses images that it does not name."""
-    known = {row.path.resolve(): row.extras.get("split", "") for row in read_manifest(path, multi=True)}
-    splits = [known.get(sample.path.resolve()) for sample in samples]
+    rows = read_manifest(path, multi=True)
+    splits = [
+        None if k is None else rows[k].extras.get("split") for k in find_rows([row.path for row in rows], samples)
+    ]
     for sample, split in zip(samples, splits, strict=True):
         if split not in SPLITS:
             raise InputError(f"{path}: no split for {sample.path}; use a split.csv made from the same images")
     return np.array([SPLITS.index(str(split)) for split in splits])
+
+
+def find_rows(files: list[Path], samples: list[Sample]) -> list[int | None]:
+    """For each sample the index of its file; None for one that is not there.
+
+    A split.csv of an earlier version names the target of a link in the link's place.
+    """
+    known = {same_file(path): index for index, path in enumerate(files)}
+    return [known.get(same_file(sample.path), known.get(sample.path.resolve())) for sample in samples]
+
+
+def _way(start: Path, end: Path) -> Path:
+    """The relative path from one folder to another that keeps the most links and arrives, so that both can be moved.
+
+    A path written without looking at the file system may not arrive: `..` behind a link is the parent of its target.
+    """
+    for origin in (start, start.resolve()):
+        found = Path(os.path.relpath(end, origin))
+        if (start / found).resolve() == end.resolve():
+            return found
+    return Path(os.path.relpath(end.resolve(), start.resolve()))

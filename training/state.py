@@ -7,6 +7,7 @@ Weights, optimiser and early stopping are in it; random numbers are not, because
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import numpy as np
 from harness.common.errors import InputError
 from training.files import replacing
 from training.framework import keras
+
+# What numpy, zipfile and json raise about a file that is no state, a cut one, or one with other variables.
+DAMAGED = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -63,16 +67,27 @@ def load_state(path: Path, classifier: Any, optimizer: Any, stem: str) -> Progre
     if not path.exists():
         return Progress(stem)
     try:
-        with np.load(path) as saved:
+        with path.open("rb") as stream, np.load(stream) as saved:
             progress = Progress(**json.loads(str(saved["facts"])))
             if progress.stem != stem:
                 return Progress(stem)
             _assign(classifier.weights, _listed(saved, "weight"))
             _assign(optimizer.variables, _listed(saved, "optimizer"))
             progress.best = _listed(saved, "best") or None
-    except (ValueError, KeyError, OSError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: damaged ({error}); delete it to start the phase {stem} again") from error
     return progress
+
+
+def unfinished(path: Path) -> str | None:
+    """The stem of the phase whose state a file holds; None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as stream, np.load(stream) as saved:
+            return str(json.loads(str(saved["facts"]))["stem"])
+    except DAMAGED as error:
+        raise InputError(f"{path}: damaged ({error}); delete it to start its phase again") from error
 
 
 def _numpy(variable: Any) -> np.ndarray:

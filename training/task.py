@@ -1,4 +1,4 @@
-"""A classification task ready to train on: samples, targets, split and pixels."""
+"""A data set with its split, and the task ready to train on: the same with its pixels."""
 
 from __future__ import annotations
 
@@ -11,22 +11,42 @@ import numpy as np
 from training.config import Data
 from training.phantoms import write_phantoms
 from training.pixels import Pixels
-from training.samples import Sample, at_most, class_names, data_digest, one_hot, read_folders, read_manifest
+from training.samples import (
+    Sample,
+    at_most,
+    class_names,
+    content_digests,
+    data_digest,
+    one_hot,
+    read_folders,
+    read_manifest,
+)
 from training.split import SPLITS, read_split, require_all_classes, split_by_group, write_split
 
 
 @dataclass(frozen=True)
-class Task:
-    """N images of K classes. `targets` is (N, K), `chosen` indexes SPLITS, `groups` holds the patients."""
+class Dataset:
+    """N images of K classes, before any is decoded: `targets` is (N, K), `chosen` (N,) indexes SPLITS.
+
+    `contents` holds the sha256 of every file.
+    """
 
     samples: list[Sample]
     classes: tuple[str, ...]
     multi: bool
     targets: np.ndarray
-    groups: np.ndarray
     chosen: np.ndarray
-    pixels: Pixels
-    digest: str
+    contents: list[str]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The patient of each image, (N,)."""
+        return np.array([sample.group for sample in self.samples])
+
+    @property
+    def digest(self) -> str:
+        """Identity of the images with their labels and patients."""
+        return data_digest(self.samples, self.contents)
 
     def indices(self, split: str) -> np.ndarray:
         """Sample numbers of a split, ascending."""
@@ -40,6 +60,11 @@ class Task:
         weighted = np.divide(self.targets @ per_class, labels, out=np.ones(len(labels)), where=labels > 0)
         return weighted.astype(np.float32)
 
+    def write_split(self, path: Path) -> None:
+        """Write split.csv. Refuses a split of which a part lacks a class."""
+        require_all_classes(self.chosen, self.targets, self.classes)
+        write_split(path, self.samples, self.chosen, self.contents)
+
     def facts(self) -> dict[str, Any]:
         """What `run.json` says about the data."""
         return {
@@ -50,8 +75,15 @@ class Task:
         }
 
 
-def prepare(data: Data, base: Path, folder: Path, name: str, seed: int, size: tuple[int, int]) -> Task:
-    """Read or draw the data of [data], split it, write `folder/<name>.csv` and decode every image once."""
+@dataclass(frozen=True)
+class Task(Dataset):
+    """A data set to train on: with its pixels."""
+
+    pixels: Pixels
+
+
+def read_dataset(data: Data, base: Path, folder: Path, name: str, seed: int) -> Dataset:
+    """Read or draw the images of [data] and split them. Nothing but drawn images is written."""
     multi = data.labels == "multi"
     samples = at_most(_samples(data, base, folder, name, multi), data.per_class, seed)
     classes = class_names(samples, data.classes)
@@ -60,11 +92,12 @@ def prepare(data: Data, base: Path, folder: Path, name: str, seed: int, size: tu
         chosen = read_split(base / data.split, samples)
     else:
         chosen = split_by_group(samples, targets, data.validation, data.test, seed)
-    require_all_classes(chosen, targets, classes)
-    write_split(folder / f"{name}.csv", samples, chosen)
-    groups = np.array([sample.group for sample in samples])
-    pixels = Pixels(samples, size, data.cache_gb)
-    return Task(samples, classes, multi, targets, groups, chosen, pixels, data_digest(samples))
+    return Dataset(samples, classes, multi, targets, chosen, content_digests(samples))
+
+
+def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float, quiet: bool = False) -> Task:
+    """Decode every image once."""
+    return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb, quiet))
 
 
 def _samples(data: Data, base: Path, folder: Path, name: str, multi: bool) -> list[Sample]:
