@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from export import passes
-from export.backward_passes import fold_channel_scales
-from export.emit import Emitter
-from export.folding import fold_batch_normalization, fold_constants
+from export.autodiff.emit import Emitter
+from export.passes.backward import fold_channel_scales
+from export.passes.folding import fold_batch_normalization, fold_constants
 from tests.gradient_checks import evaluator
 
 SHAPE = (2, 3, 6, 7)

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.finish import Request
-from export.from_onnx import export_onnx
-from export.onnx_source import Preprocessing
+from export.sources.onnx import Preprocessing, export_onnx
+from export.write import Request
 from harness.demonstration import FOLDER
 from harness.model import Model
 
