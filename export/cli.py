@@ -33,7 +33,7 @@ def _shared_options(command: Command) -> Command:
         click.option("--classes", default="", help="Class names, separated by commas."),
         click.option("--thresholds", default="", help="Multi-label: one probability per class, from which it is yes."),
         click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
-        click.option("--probability", is_flag=True, help="Explain the class probability instead of its logit."),
+        click.option("--probability", is_flag=True, help="Explain class probabilities, not logits."),
         click.option(
             "--fuse", "methods", multiple=True, type=click.Choice(CAM_METHODS), help="CAM maps as outputs too."
         ),

@@ -14,10 +14,11 @@ from export.graph.head import Head
 from export.metadata import Metadata
 from export.proof.images import greys_of
 from export.proof.parity import Difference
-from export.sources.onnx.prepare import forward_graph
+from export.sources.onnx.prepare import prepare, with_layers
 from export.sources.onnx.preprocessing import Preprocessing
-from export.sources.onnx.proof import prove, source_logits
+from export.sources.onnx.proof import prove
 from export.sources.onnx.read import load
+from export.sources.onnx.scores import Source, settled, source_logits
 from export.write import Request, write_export
 from harness.digests import weights_digest
 from harness.errors import InputError
@@ -37,14 +38,16 @@ def export_onnx(
     :raises CannotEvaluateError: the graph differs from its source; nothing is written.
     """
     model = load(path)
-    source = ir.to_proto(model)
+    source = Source(ir.to_proto(model), preprocessing)
     digest = weights_digest(_weights(model))
-    prepared = forward_graph(path, model, request.layers, preprocessing, grid)
+    head = prepare(path, model, preprocessing)
     _, _, height, width = dimensions(model.graph.inputs[0])
     greys = greys_of(request.images, (height or 0, width or 0))
-    metadata = _metadata(path, request, prepared.head, digest, preprocessing, greys)
     images = channels_first(greys)
-    expected = source_logits(source, prepared.head.source_tensor, preprocessing, images)
+    head = settled(path, model.graph, head, source, images, request.probability)
+    expected = source_logits(path, source, head, images)
+    metadata = _metadata(path, request, head, digest, preprocessing, greys)
+    prepared = with_layers(model, head, request.layers, grid)
 
     def proof(content: bytes) -> list[Difference]:
         return prove(content, expected, prepared, request.probability, images)

@@ -42,15 +42,13 @@ def prepare(path: Path, model: ir.Model, preprocessing: Preprocessing) -> Head:
     return head
 
 
-def forward_graph(
-    path: Path, model: ir.Model, layers: Sequence[str], preprocessing: Preprocessing, grid: Grid | None = None
-) -> Prepared:
-    """The forward graph of a loaded model.
+def with_layers(model: ir.Model, head: Head, layers: Sequence[str], grid: Grid | None = None) -> Prepared:
+    """The forward graph of a prepared model, with its CAM layers chosen.
 
     :param layers: `auto`, TENSOR, or `penultimate=TENSOR` and `last=TENSOR`, which give the tensor that role.
     :param grid: (h, w) of the map that a layer's tokens are; found from the shapes where it is None.
     """
-    head = prepare(path, model, preprocessing)
+    passes.infer_shapes(model)
     chosen, roles = choose(model, head.logits, layers, grid)
     passes.infer_shapes(model)
     forward = Forward(model, str(head.logits.name), chosen)

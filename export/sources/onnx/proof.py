@@ -12,20 +12,7 @@ from export.proof.sessions import open_session, run
 from export.proof.slopes import compare_slopes
 from export.proof.subgraphs import part
 from export.sources.onnx.prepare import Prepared
-from export.sources.onnx.preprocessing import Preprocessing
 from harness.errors import InputError
-
-
-def source_logits(source: onnx.ModelProto, tensor: str, preprocessing: Preprocessing, images: np.ndarray) -> np.ndarray:
-    """(N, K) logits of the file itself, image by image, on input that NumPy has preprocessed."""
-    del source.graph.output[:]
-    source.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-    image = source.graph.input[0]
-    sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    ready = preprocessing.apply(images, sizes[1] if preprocessing.layout == "nchw" else sizes[3])
-    session = open_session(source.SerializeToString(), "disabled")
-    rows = [run(session, {image.name: one[None]}, [tensor])[tensor] for one in ready]
-    return np.concatenate(rows).reshape(len(images), -1)
 
 
 def prove(
