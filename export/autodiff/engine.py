@@ -243,7 +243,7 @@ def active_path(graph: ir.Graph, opset: int, score: ir.Value, wrt: Iterable[ir.V
 
     Integers end the way, unless a quantiser made them: a node that reads those belongs to it.
     """
-    needed = _ancestors(score)
+    needed = ancestors(score)
     varying = set(wrt)
     path = []
     for node in graph:
@@ -263,7 +263,8 @@ def is_real(value: ir.Value | None) -> bool:
     return value is None or value.dtype is None or value.dtype in FLOATS
 
 
-def _ancestors(value: ir.Value) -> set[ir.Node]:
+def ancestors(value: ir.Value) -> set[ir.Node]:
+    """Every node that a tensor is computed by."""
     found: set[ir.Node] = set()
     pending = [value.producer()]
     while pending:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from export.autodiff.emit import dimensions
-from export.autodiff.engine import active_path, is_real
+from export.autodiff.engine import active_path, ancestors, is_real
 from export.graph.arrangements import Arrangement, Grid, arrangement_of, as_map
 from harness.errors import InputError
 
@@ -43,7 +43,7 @@ def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> C
 
     Tokens count in networks with attention; the rows of other networks are rarely places in the image.
     """
-    image = dimensions(model.graph.inputs[0])
+    image, image_batch = dimensions(model.graph.inputs[0]), model.graph.inputs[0].shape[0]  # type: ignore[index]
     assert image[2] is not None
     assert image[3] is not None
     path = active_path(model.graph, model.opset_imports[""], logits, list(model.graph.inputs))
@@ -52,6 +52,8 @@ def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> C
     for value in (node.outputs[0] for node in path):
         if not is_real(value) or value.shape is None or (len(value.shape) == 3 and not with_tokens):
             continue
+        if len(value.shape) and value.shape[0] != image_batch:
+            continue  # heads of attention, windows: rows that are no images
         arrangement = arrangement_of(dimensions(value), (image[2], image[3]), grid)
         if arrangement is not None:
             found[str(value.name)] = (value, arrangement)
@@ -84,14 +86,32 @@ def _last(model: ir.Model, logits: ir.Value, known: Candidates) -> str:
     if arrangement.kind != "tokens" or not arrangement.extra:
         return name
     path = active_path(model.graph, model.opset_imports[""], logits, list(model.graph.inputs))
-    before = path[: max(number for number, node in enumerate(path) if _mixes(node))]
-    same = [str(node.outputs[0].name) for node in before if node.op_type == "LayerNormalization"]
-    same = [name for name in same if name in known and known[name][1] == arrangement]
+    same = _read_by_last_attention(path, known, name)
     if not same:
         raise InputError(
             "the model reads its score from a class token; name a layer before its last attention with --layer NAME"
         )
     return same[-1]
+
+
+def _read_by_last_attention(path: Sequence[ir.Node], known: Candidates, like: str) -> list[str]:
+    """Maps that both the weights and the values of the last attention are made of, as many channels as `like`.
+
+    Normalised ones, where a node says so; the sum that ends a normalisation in single steps is then the last one.
+    """
+    last = max(number for number, node in enumerate(path) if _mixes(node))
+    tokens, arrangement = known[like]
+    readers = [use.node for use in path[last].outputs[0].uses()]
+    sides = [ancestors(value) for node in (path[last], *readers) for value in node.inputs if value is not None]
+    common = [node for node in path[:last] if all(node in side for side in sides if side)]
+    normalised = [node for node in path[:last] if node.op_type == "LayerNormalization"]
+    names = [str(node.outputs[0].name) for node in normalised or common]
+    width = dimensions(tokens)[-1]
+    return [
+        name
+        for name in names
+        if name in known and known[name][1] == arrangement and dimensions(known[name][0])[-1] == width
+    ]
 
 
 def _tensor(model: ir.Model, logits: ir.Value, known: Candidates, layer: str, grid: Grid | None) -> str:

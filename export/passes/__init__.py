@@ -6,6 +6,7 @@ often they changed it, those over a whole model (`tidy`, `infer_shapes`) nothing
 """
 
 from export.passes.backward import fold_channel_scales
+from export.passes.concrete import fix_shapes
 from export.passes.folding import fold_batch_normalization, fold_constants
 from export.passes.layout import compose_transposes, reduce_before_transpose
 from export.passes.model import checked, infer_shapes, tidy
@@ -14,6 +15,7 @@ from export.passes.padding import separate_padding_from_max_pool
 __all__ = [
     "checked",
     "compose_transposes",
+    "fix_shapes",
     "fold_batch_normalization",
     "fold_channel_scales",
     "fold_constants",

@@ -14,6 +14,7 @@ from export.graph.head import Head
 from export.metadata import Metadata
 from export.proof.images import greys_of
 from export.proof.parity import Difference
+from export.sources.onnx.batch import with_free_batch
 from export.sources.onnx.prepare import prepare, with_layers
 from export.sources.onnx.preprocessing import Preprocessing
 from export.sources.onnx.proof import prove
@@ -40,6 +41,7 @@ def export_onnx(
     model = load(path)
     source = Source(ir.to_proto(model), preprocessing)
     digest = weights_digest(_weights(model))
+    model = with_free_batch(path, model)
     head = prepare(path, model, preprocessing)
     _, _, height, width = dimensions(model.graph.inputs[0])
     greys = greys_of(request.images, (height or 0, width or 0))

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from export.autodiff.emit import dimensions
 from export.graph import layers
 from export.graph.arrangements import Arrangement, Grid
+from export.sources.onnx.batch import with_free_batch
 from export.sources.onnx.prepare import prepare
 from export.sources.onnx.preprocessing import Preprocessing
 from export.sources.onnx.read import load
@@ -19,7 +20,7 @@ def list_layers(path: Path, preprocessing: Preprocessing, grid: Grid | None = No
 
     :raises InputError: the file cannot be used.
     """
-    model = load(path)
+    model = with_free_batch(path, load(path))
     logits = prepare(path, model, preprocessing).logits
     found = layers.candidates(model, logits, grid)
     return [(name, *_described(value, arrangement)) for name, (value, arrangement) in found.items()]

@@ -1,6 +1,6 @@
 """A model read from an ONNX file as a forward graph with the input `image`.
 
-The model's own preprocessing is put into the graph, and a fixed batch is freed.
+The model's own preprocessing is put into the graph.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from export.graph.arrangements import Grid
 from export.graph.forward import Forward, check_forward
 from export.graph.head import Head, find_head
 from export.graph.layers import choose
-from export.sources.onnx.batch import free_batch
 from export.sources.onnx.preprocessing import Preprocessing
 from harness.errors import InputError
 
@@ -33,10 +32,10 @@ class Prepared:
 
 
 def prepare(path: Path, model: ir.Model, preprocessing: Preprocessing) -> Head:
-    """Make `image` the graph's input, free its batch, and find its logits."""
-    free_batch(model.graph)
+    """Make `image` the input of a graph with a free batch, and find its logits."""
     _prepend(path, model.graph, preprocessing)
     passes.infer_shapes(model)
+    passes.fix_shapes(model.graph)
     head = find_head(model.graph)
     passes.infer_shapes(model)
     return head

@@ -42,11 +42,11 @@ class Source:
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         image = model.graph.input[0]
-        sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-        ready = self.preprocessing.apply(images, sizes[1] if self.preprocessing.layout == "nchw" else sizes[3])
+        batch, *sizes = (dim.dim_value or 1 for dim in image.type.tensor_type.shape.dim)
+        ready = self.preprocessing.apply(images, sizes[0] if self.preprocessing.layout == "nchw" else sizes[2])
         session = open_session(model.SerializeToString(), "disabled")
-        rows = [run(session, {image.name: one[None]}, names) for one in ready]
-        return {name: np.stack([row[name].reshape(-1) for row in rows]).astype(np.float32) for name in names}
+        rows = [run(session, {image.name: np.repeat(one[None], batch, axis=0)}, names) for one in ready]
+        return {name: np.stack([row[name].reshape(batch, -1)[0] for row in rows]).astype(np.float32) for name in names}
 
 
 def source_logits(path: Path, source: Source, head: Head, images: np.ndarray) -> np.ndarray:
