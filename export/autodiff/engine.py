@@ -243,12 +243,12 @@ def active_path(graph: ir.Graph, opset: int, score: ir.Value, wrt: Iterable[ir.V
 
     Integers end the way, unless a quantiser made them: a node that reads those belongs to it.
     """
-    needed = ancestors(score)
+    needed = ancestors(score, stop=lambda node: _ends_by_nature(node, opset))
     varying = set(wrt)
     path = []
     for node in graph:
         rule = rule_for(node, opset)
-        if node not in needed or (rule is not None and rule.vjp is None):
+        if node not in needed:
             continue
         read = [value for value in node.inputs if value in varying]
         outputs = [value for value in node.outputs if is_real(value) or (rule is not None and rule.integers)]
@@ -263,13 +263,18 @@ def is_real(value: ir.Value | None) -> bool:
     return value is None or value.dtype is None or value.dtype in FLOATS
 
 
-def ancestors(value: ir.Value) -> set[ir.Node]:
-    """Every node that a tensor is computed by."""
+def _ends_by_nature(node: ir.Node, opset: int) -> bool:
+    rule = rule_for(node, opset)
+    return rule is not None and rule.vjp is None
+
+
+def ancestors(value: ir.Value, stop: Callable[[ir.Node], bool] = lambda _node: False) -> set[ir.Node]:
+    """Every node that a tensor is computed by; neither those where `stop` holds nor what they alone read."""
     found: set[ir.Node] = set()
     pending = [value.producer()]
     while pending:
         node = pending.pop()
-        if node is not None and node not in found:
+        if node is not None and node not in found and not stop(node):
             found.add(node)
             pending += [source.producer() for source in node.inputs if source is not None]
     return found

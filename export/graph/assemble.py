@@ -38,7 +38,7 @@ def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (),
     :param probability: explain the class probability instead of its logit.
     """
     graph, logits, layers = forward.graph, forward.logits, forward.layers
-    op = Emitter(graph)
+    op, of_forward = Emitter(graph), set(graph)
     target = ir.val("target", ir.DataType.INT64, ["N"])
     graph.inputs.append(target)
     cotangent_of_score, poison = seed(op, logits, target, score_kind)
@@ -51,7 +51,8 @@ def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (),
         for method, name in names.maps.items():
             declared[name] = _map(op, method, layers[layer], cotangent, poison)
     declare_outputs(graph, declared)
-    passes.fold_channel_scales(graph)
+    passes.infer_shapes(forward.model)  # the folding below reads the ranks of rotated weights
+    passes.fold_channel_scales(graph, kept=of_forward)
     return passes.checked(forward.model)
 
 

@@ -42,6 +42,8 @@ def reduce_before_transpose(graph: ir.Graph) -> int:
         axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
         if inner is None or inner.op_type != "Transpose" or axes is None or node.attributes.get_int("keepdims", True):
             continue
+        if inner.outputs[0].is_graph_output():
+            continue  # a CAM layer stays on the way to the score
         order = _order(inner)
         reduced = sorted(order[axis] for axis in axes)
         kept = [axis for axis in order if axis not in reduced]

@@ -49,17 +49,6 @@ class Source:
         return {name: np.stack([row[name].reshape(batch, -1)[0] for row in rows]).astype(np.float32) for name in names}
 
 
-def source_logits(path: Path, source: Source, head: Head, images: np.ndarray) -> np.ndarray:
-    """(N, K) logits of the file itself, after its output was found to say the same.
-
-    :raises CannotEvaluateError: it says something else.
-    """
-    values = source.outputs([head.source_tensor, head.output], images)
-    logits = head.logits_of(values[head.source_tensor])
-    _require_same_probabilities(path, head, logits, values[head.output])
-    return logits
-
-
 @dataclass(frozen=True)
 class Probabilities:
     """Scores that are probabilities: `total` is what they sum to on each image, None where each stands alone."""
@@ -70,10 +59,13 @@ class Probabilities:
         return "lie in 0..1" if self.total is None else f"lie in 0..{self.total:.4g} and sum to {self.total:.4g}"
 
 
-def probabilities_in(values: np.ndarray) -> Probabilities | None:
-    """What the numbers (N, K) of an output show, None where they are no probabilities, or the same on every image."""
+def probabilities_in(values: np.ndarray, varying: bool = True) -> Probabilities | None:
+    """What the numbers (N, K) of an output show, None where they are no probabilities.
+
+    :param varying: whether numbers that are the same on every image show nothing.
+    """
     values = values[np.isfinite(values).all(axis=1)].astype(np.float64)
-    if not len(values) or np.ptp(values, axis=0).max() == 0:
+    if not len(values) or (varying and np.ptp(values, axis=0).max() == 0):
         return None
     sums = values.sum(axis=1)
     total = float(np.median(sums))
@@ -82,14 +74,26 @@ def probabilities_in(values: np.ndarray) -> Probabilities | None:
     return Probabilities(None) if values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING else None
 
 
-def settled(path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool) -> Head:
-    """The head after a look at the numbers of an output whose end was not recognised.
+def settled(
+    path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool
+) -> tuple[Head, np.ndarray]:
+    """The head after a look at the numbers, and the file's own logits (N, K).
 
-    :param on_purpose: whether probabilities are to be explained; then their logarithms, or log-odds, become the logits.
-    :raises InputError: the outputs are probabilities, and are not said to be.
+    :param on_purpose: whether probabilities are to be explained; then their logarithms, or log-odds, become the logits
+        of an output whose end was not recognised.
+    :raises InputError: such an output holds probabilities, and is not said to.
+    :raises CannotEvaluateError: an output whose end was recognised says something else than its logits.
     """
-    if head.form != "logit":
-        return head
+    values = source.outputs([head.source_tensor, head.output], images)
+    if head.form == "logit" and probabilities_in(values[head.output], varying=False) is not None:
+        head = _judged(path, graph, head, source, images, on_purpose)
+    logits = head.logits_of(values[head.source_tensor])
+    _require_same_probabilities(path, head, logits, values[head.output])
+    return head, logits
+
+
+def _judged(path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool) -> Head:
+    """The head of an output that looks like probabilities on the images; probes decide."""
     probes = np.concatenate([images, _probes(images.shape)])
     found = probabilities_in(source.outputs([head.output], probes)[head.output])
     if found is None:
