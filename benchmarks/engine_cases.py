@@ -13,7 +13,9 @@ import onnxruntime as ort
 import tensorflow as tf
 
 from benchmarks.timing import THREADS
-from export import assemble, keras_source
+from export import passes
+from export.graph import Forward, add_backward, clean
+from export.sources.keras import model as keras_source
 
 BATCH = 8
 LAYERS = {  # architecture -> (last, penultimate, deep)
@@ -36,19 +38,15 @@ def graphs(model: Any, layers: Sequence[str]) -> Graphs:
     made = keras_source.forward_graph(model, layers)
     proto = ir.to_proto(made.model)
 
-    def fresh(pinned: Sequence[str]) -> assemble.Forward:
-        copy = assemble.Forward(
-            ir.from_proto(proto), made.logits_name, {name: made.layer_names[name] for name in pinned}
-        )
-        copy.graph.outputs[:] = [copy.logits, *copy.layers.values()]
-        assemble.clean(copy)
+    def fresh(pinned: Sequence[str]) -> Forward:
+        copy = Forward(ir.from_proto(proto), made.logits_name, {name: made.layer_names[name] for name in pinned})
+        copy.pin_outputs()
+        clean(copy)
         return copy
 
     alone = fresh([])
-    forward = ir.to_proto(assemble.finished(alone.model)).SerializeToString()
-    exported = {
-        layer: ir.to_proto(assemble.add_backward(fresh([layer]), "softmax")).SerializeToString() for layer in layers
-    }
+    forward = ir.to_proto(passes.checked(alone.model)).SerializeToString()
+    exported = {layer: ir.to_proto(add_backward(fresh([layer]), "softmax")).SerializeToString() for layer in layers}
     return Graphs(forward, exported)
 
 

@@ -77,9 +77,8 @@ def write(into: Checkpoints, model: Any, classes: tuple[str, ...]) -> None:
 
 
 def _export(into: Checkpoints, phase: str, classes: tuple[str, ...]) -> None:
-    from export.finish import Request
-    from export.from_keras import export_checkpoint
-    from export.record import CheckpointRecord
+    from export.sources.keras import CheckpointRecord, export_checkpoint
+    from export.write import Request
 
     facts = {"architecture": into.architecture, "cam_layers": {"penultimate": into.layer}, "score": "softmax"}
     record = CheckpointRecord(into.keras(phase), phase, facts)

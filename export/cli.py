@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from export.catalogue import CAM_METHODS, COMPRESSIONS
 from harness.common.errors import InputError, run_command_line
 
 if TYPE_CHECKING:
-    from export.finish import Request
-    from export.parity import Difference
-    from export.record import CheckpointRecord
+    from export.proof.parity import Difference
+    from export.sources.keras.run_record import CheckpointRecord
+    from export.write import Request
 
-TARGETS = ("int8", "float16")
-METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -34,8 +33,10 @@ def _shared_options(command: Command) -> Command:
         click.option("--classes", default="", help="Class names, separated by commas."),
         click.option("--thresholds", default="", help="Multi-label: one probability per class, from which it is yes."),
         click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
-        click.option("--probability", is_flag=True, help="Explain the class probability instead of its logit."),
-        click.option("--fuse", "methods", multiple=True, type=click.Choice(METHODS), help="CAM maps as outputs too."),
+        click.option("--probability", is_flag=True, help="Explain class probabilities, not logits."),
+        click.option(
+            "--fuse", "methods", multiple=True, type=click.Choice(CAM_METHODS), help="CAM maps as outputs too."
+        ),
         click.option("--layer", "layers", multiple=True, help="CAM layer, repeatable; auto: the last map."),
     ):
         command = option(command)
@@ -52,8 +53,7 @@ def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], *
 
     Layers: penultimate (the default in a run directory), last, auto, or a Keras layer's name.
     """
-    from export.from_keras import export_checkpoint
-    from export.record import find_checkpoints
+    from export.sources.keras import export_checkpoint, find_checkpoints
 
     records = _of_phase(find_checkpoints(source), source, phase)
     for record in records:
@@ -85,8 +85,7 @@ def onnx(
     **asked: Any,
 ) -> None:
     """Export any ONNX image classifier, and prove it equal to its source."""
-    from export.from_onnx import export_onnx
-    from export.onnx_source import Preprocessing
+    from export.sources.onnx import Preprocessing, export_onnx
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
     request = _request(layers or ("auto",), out, **asked)
@@ -101,8 +100,7 @@ def layers(model: Path, layout: str, grid: str | None) -> None:
     """List what `onnx --layer` can name: tensors on the way to the score that hold a map."""
     from tabulate import tabulate
 
-    from export.from_onnx import list_layers
-    from export.onnx_source import Preprocessing
+    from export.sources.onnx import Preprocessing, list_layers
 
     rows = list_layers(model, Preprocessing(layout=layout), _grid(grid))
     click.echo(tabulate(rows, ("tensor", "C x h x w", "map", "PyTorch module")))
@@ -110,7 +108,9 @@ def layers(model: Path, layout: str, grid: str | None) -> None:
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--to", "target", required=True, type=click.Choice(TARGETS), help="int8 needs --data to calibrate on.")
+@click.option(
+    "--to", "target", required=True, type=click.Choice(COMPRESSIONS), help="int8 needs --data to calibrate on."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Manifest (CSV, column file) or folder of images.")
 @click.option("--root", type=click.Path(path_type=Path), help="What a manifest's paths are relative to.")
 @click.option("--split", help="Only the manifest's rows of this split.")
@@ -133,17 +133,18 @@ def compress(
 
     Layers, classes and preprocessing stay what they were: compare the two with `python -m harness evaluate`.
     """
-    from export import compress as module
+    from export.compress import compress as write_compressed
+    from export.compress import find_images
 
-    images = module.find_images(data, count, root, split) if data else []
-    _report(out, "the compressed forward graph", module.compress(model, target, out, images, reduce_range))
+    images = find_images(data, count, root, split) if data else []
+    _report(out, "the compressed forward graph", write_compressed(model, target, out, images, reduce_range))
 
 
 @cli.command()
 @click.option("--markdown", is_flag=True, help="As docs/operators.md has it.")
 def operators(markdown: bool) -> None:
     """List the operators that can be differentiated."""
-    from export import coverage
+    from export.autodiff import coverage
 
     click.echo(coverage.markdown() if markdown else coverage.table())
 
@@ -157,7 +158,7 @@ def _request(
     classes: str,
     thresholds: str,
 ) -> Request:
-    from export.finish import Request
+    from export.write import Request
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
     limits = _numbers("--thresholds", thresholds) if thresholds else ()
@@ -191,7 +192,7 @@ def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) 
 
 
 def _report(file: Path, source: str, differences: Sequence[Difference]) -> None:
-    from export.parity import summary
+    from export.proof.parity import summary
 
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to {source} at all ONNX Runtime optimisation levels")
     for item in summary(differences):

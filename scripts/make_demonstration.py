@@ -16,9 +16,8 @@ from pathlib import Path
 import click
 import cv2
 
-from export.finish import Request
-from export.from_keras import export_checkpoint
-from export.record import find_checkpoints
+from export.sources.keras import export_checkpoint, find_checkpoints
+from export.write import Request
 from harness.images.loading import read_grey
 from training.phantoms import write_phantoms
 

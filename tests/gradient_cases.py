@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from export.engine import OPSETS
+from export.autodiff.engine import OPSETS
 from tests.gradient_checks import Case
 
 

@@ -11,10 +11,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 
-import export.rules  # noqa: F401
 from export import passes
-from export.emit import Emitter
-from export.engine import backward
+from export.autodiff.emit import Emitter
+from export.autodiff.engine import backward
 from tests.literal_operators import LITERAL
 
 STEP = 1e-5  # of the central differences

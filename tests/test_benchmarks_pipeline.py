@@ -88,7 +88,7 @@ def test_tf_keras_vis_differs_in_grad_cam_plus_plus_by_what_is_said(outcome: Out
 
 
 def _normalised(path: Path, layer: str, greys: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    from export import keras_source
+    from export.sources.keras import model as keras_source
 
     images = np.repeat(greys[..., None], 3, axis=-1)
     arrays = keras_source.explain(keras.models.load_model(path, compile=False), [layer], images, classes)

@@ -11,7 +11,9 @@ import pytest
 
 import export.cli
 import harness.cli
-from export import fuse
+from export.catalogue import CAM_METHODS, COMPRESSIONS
+from export.compress.methods import COMPRESSIONS as REGISTERED
+from export.graph import fused_maps
 from kernels.cam import METHODS
 from tests import tiny_graphs
 
@@ -153,7 +155,8 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_choices_are_the_registered_methods() -> None:
     """Spelled out in the command lines, which must start without loading what registers them."""
     assert set(harness.cli.METHODS) == set(METHODS)
-    assert set(export.cli.METHODS) == set(METHODS) == set(fuse.METHODS)
+    assert set(CAM_METHODS) == set(METHODS) == set(fused_maps.METHODS)
+    assert set(COMPRESSIONS) == set(REGISTERED)
 
 
 @pytest.mark.parametrize("program", ["harness", "export", "training"])

@@ -14,13 +14,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import compress as module
-from export import compressions, engine, parity
+from export.autodiff import engine
 from export.cli import cli
 from export.compress import compress, find_images
-from export.finish import Request
-from export.from_onnx import export_onnx
-from export.onnx_source import Preprocessing
+from export.compress import methods as compressions
+from export.compress.proof import Difference
+from export.proof import parity
+from export.sources.onnx import Preprocessing, export_onnx
+from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.models.session import Model
 from tests import tiny_graphs
@@ -283,8 +284,8 @@ def test_every_output_is_compared_at_every_level(tmp_path: Path, manifest: Path)
     ],
 )
 def test_what_passes(level: str, output: str, error: float, cosine: float, passes: bool) -> None:
-    assert module.Difference(level, output, error, cosine, 0).passes is passes
-    assert isinstance(module.Difference(level, output, error, cosine, 0), parity.Difference)
+    assert Difference(level, output, error, cosine, 0).passes is passes
+    assert isinstance(Difference(level, output, error, cosine, 0), parity.Difference)
 
 
 def test_images_of_a_manifest_are_spread_over_a_split(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import pytest
 pytest.importorskip("tensorflow", reason="the Keras front end needs the extra `train`")
 
 from export import passes
-from export.finish import Request
-from export.from_keras import export_checkpoint
-from export.record import CheckpointRecord, find_checkpoints
+from export.sources.keras import CheckpointRecord, export_checkpoint, find_checkpoints
+from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.images.loading import RULE
 from harness.models.session import Model

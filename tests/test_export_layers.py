@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from export import engine
+from export.autodiff import engine
 from export.cli import cli
-from export.finish import Request
-from export.from_onnx import export_onnx, list_layers
-from export.grids import Arrangement, arrangement_of
-from export.onnx_source import Preprocessing
+from export.graph.arrangements import Arrangement, arrangement_of
+from export.sources.onnx import Preprocessing, export_onnx, list_layers
+from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.models.session import Model
 

@@ -11,11 +11,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import assemble, fuse
-from export.emit import Emitter
-from export.finish import Request
-from export.from_onnx import export_onnx
-from export.onnx_source import Preprocessing
+from export.autodiff.emit import Emitter
+from export.graph import fused_maps
+from export.sources.onnx import Preprocessing, export_onnx
+from export.write import Request
 from harness.common.errors import InputError
 from harness.models.session import Model
 from kernels import cam as kernel_cam
@@ -139,7 +138,7 @@ def test_other_opsets(tmp_path: Path, opset: int) -> None:
 def test_fused_maps_have_the_limits_of_the_kernels() -> None:
     """`export` imports no kernels, so the constants stand twice."""
     for name in ("SINGULAR_BELOW", "SINGULAR_SHARE", "XGRAD_EMPTY"):
-        assert getattr(fuse, name) == getattr(kernel_cam, name)
+        assert getattr(fused_maps, name) == getattr(kernel_cam, name)
 
 
 def test_several_layers_and_all_methods_fused(tmp_path: Path) -> None:
@@ -178,7 +177,7 @@ def test_fused_maps_are_undefined_where_kernels_say_so() -> None:
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 18}, name="fused")
     a, g = (ir.val(name, ir.DataType.FLOAT, ["N", 2, 2, 2]) for name in "ag")
     graph.inputs.extend([a, g])
-    made = assemble.fuse(Emitter(graph), "gradcam++", a, g)
+    made = fused_maps.fuse(Emitter(graph), "gradcam++", a, g)
     made.name, made.type, made.shape = "m", a.type, ir.Shape(["N", 2, 2])
     graph.outputs.append(made)
     activations = np.ones((2, 2, 2, 2), np.float32)

@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from export import passes
-from export.backward_passes import fold_channel_scales
-from export.emit import Emitter
-from export.folding import fold_batch_normalization, fold_constants
+from export.autodiff.emit import Emitter
+from export.passes.backward import fold_channel_scales
+from export.passes.folding import fold_batch_normalization, fold_constants
 from tests.gradient_checks import evaluator
 
 SHAPE = (2, 3, 6, 7)
@@ -171,6 +171,37 @@ def test_a_scale_that_is_not_per_channel_stays(shape: tuple[int, ...]) -> None:
         return op.Relu(op.Mul(op.Conv(x, weights(op)), scale(op, *shape)))
 
     assert changed_as(fold_channel_scales, build)[0] == 0
+
+
+@pytest.mark.parametrize("spatial", [1, 3])
+@pytest.mark.parametrize("shape", [(), (1,), (4, "ones")])
+def test_scales_behind_convolutions_of_other_dimensions(spatial: int, shape: tuple) -> None:
+    """One number, or one per channel, behind Conv1d and Conv3d."""
+
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        sizes = [42] if spatial == 1 else [1, 6, 7]
+        kernel = np.random.default_rng(1).normal(size=(4, 3, *[1] * spatial)).astype(np.float32)
+        factor = scale(op, *(size for part in shape for size in ([1] * spatial if part == "ones" else [part])))
+        made = op.Conv(op.Reshape(x, op.integers(0, 3, *sizes)), op.constant(kernel))
+        return op.Relu(op.Mul(made, factor))
+
+    assert changed_as(fold_channel_scales, build)[0] == 1
+
+
+def test_nodes_of_the_forward_part_are_not_folded() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.Relu(op.Mul(op.Conv(x, weights(op)), scale(op, 4, 1, 1)))
+
+    assert changed_as(lambda made: fold_channel_scales(made, kept=set(made)), build)[0] == 0
+
+
+def test_a_pinned_transpose_is_not_bypassed_by_the_pooling_behind_it() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        pinned = op.Transpose(x, perm=[0, 2, 3, 1])
+        op.graph.outputs.append(pinned)
+        return op.ReduceMean(pinned, op.integers(1, 2), keepdims=0)
+
+    assert passes.reduce_before_transpose(graph(build).graph) == 0
 
 
 def test_a_scale_behind_a_convolution_with_other_readers_stays() -> None:

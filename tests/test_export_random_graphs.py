@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export import passes
-from export.emit import Emitter
-from export.engine import backward
+from export.autodiff.emit import Emitter
+from export.autodiff.engine import backward
 from tests.gradient_checks import evaluator
 
 CHANNELS, SIDE = 3, 4

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export import passes
-from export.emit import Emitter, dimensions
-from export.engine import all_rules, backward
+from export.autodiff.emit import Emitter, dimensions
+from export.autodiff.engine import all_rules, backward
 from tests.gradient_checks import Case, evaluator
 from tests.operator_strategies import ANY, OPSET, STRATEGIES
 

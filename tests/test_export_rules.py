@@ -12,8 +12,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from export import coverage, engine, parity, passes
-from export.emit import Emitter
+from export import passes
+from export.autodiff import coverage, engine
+from export.autodiff.emit import Emitter
+from export.proof.sessions import open_session
 from harness.common.errors import InputError
 from tests.gradient_cases import CASES, PAIRS, Pair, values
 from tests.gradient_checks import (
@@ -84,6 +86,26 @@ def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engine._RULES, ("", "Neg"), [dataclasses.replace(right, vjp=wrong_vjp)])
     with pytest.raises(AssertionError, match="Mismatched elements"):
         test_rule_equals_central_differences(case)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (Case("Relu", [np.zeros(2)]), [0, 0]),
+        (Case("Clip", [np.array([-1.0, 1.0]), np.float64(-1), np.float64(1)]), [0, 0]),
+        (Case("MaxPool", [np.zeros((1, 1, 2, 2))], {"kernel_shape": [2, 2]}), [[[[1, 0], [0, 0]]]]),
+    ],
+    ids=["Relu", "Clip", "MaxPool"],
+)
+def test_ties(case: Case, expected: list) -> None:
+    ones = [np.ones_like(g) for g in output_cotangents(case)]
+    assert engine_gradients(case, ones)["x0"].tolist() == expected
+
+
+def test_ties_of_max_go_to_the_first_input() -> None:
+    case = Case("Max", [np.zeros(2), np.zeros(2)], active=(0, 1))
+    found = engine_gradients(case, [np.ones(2)])
+    assert (found["x0"].tolist(), found["x1"].tolist()) == ([1, 1], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +188,7 @@ class Small:
         gradient = self.op.Identity(found)
         gradient.name, gradient.type, gradient.shape = "dx", self.x.type, self.x.shape
         self.graph.outputs.append(gradient)
-        session = parity.open_session(ir.to_proto(model).SerializeToString(), "disabled")
+        session = open_session(ir.to_proto(model).SerializeToString(), "disabled")
         return tuple(session.run(["y", "dx"], {"x": x}))
 
 

@@ -15,8 +15,9 @@ import onnx_ir as ir
 import pytest
 from scipy.optimize import minimize
 
-from export import assemble, passes
-from export.emit import Emitter
+from export import passes
+from export.autodiff.emit import Emitter
+from export.graph import Forward, add_backward, output_names
 from export.metadata import Metadata, stamp
 from harness.api.evaluate import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
@@ -77,9 +78,9 @@ def write_graph(path: Path, head: np.ndarray, phase: str) -> Path:
         value.type = ir.TensorType(ir.DataType.FLOAT)
     model = ir.Model(graph, ir_version=10)
     passes.infer_shapes(model)
-    forward = assemble.Forward(model, "logits", {"map": "map"})
-    layers = [{"name": name, **asdict(names)} for name, names in assemble.output_names(forward.layer_names).items()]
-    exported = assemble.add_backward(forward, "softmax")
+    forward = Forward(model, "logits", {"map": "map"})
+    layers = [{"name": name, **asdict(names)} for name, names in output_names(forward.layer_names).items()]
+    exported = add_backward(forward, "softmax")
     about = {"classes": CLASSES, "preprocessing": "none", "image_rule": RULE, "input_size": [SIZE, SIZE]}
     stamp(
         exported, Metadata("Miniature", phase, score_kind="softmax", weights_digest=path.stem, layers=layers, **about)

@@ -19,8 +19,9 @@ import onnx_ir as ir
 import pyarrow.parquet as pq
 import pytest
 
-from export import assemble, passes
-from export.emit import Emitter
+from export import passes
+from export.autodiff.emit import Emitter
+from export.graph import Forward, add_backward, output_names
 from export.metadata import Metadata, stamp
 from harness import cli as command_lines
 from harness.cli import cli
@@ -45,7 +46,7 @@ def forward(
     head: float | None = None,
     bias: float | None = None,
     work: int = 0,
-) -> assemble.Forward:
+) -> Forward:
     """image -> 4x4 tiles -> convolution, relu (`early`) -> convolution, relu (`late`) -> pooling (`pooled`) -> logits.
 
     :param tensors: which of the three CAM layers `early` (8, 8), `late` (8, 8) and `pooled` (1, 1) the graph has.
@@ -88,14 +89,14 @@ def _head(
     return slopes, shifts if bias is None else np.full_like(shifts, bias)
 
 
-def _finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> assemble.Forward:
+def _finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> Forward:
     for name, value in outputs.items():
         value.name = name
         graph.outputs.append(value)
         value.type = ir.TensorType(ir.DataType.FLOAT)
     model = ir.Model(graph, ir_version=10)
     passes.infer_shapes(model)
-    return assemble.Forward(model, "logits", {name: name for name in outputs if name != "logits"})
+    return Forward(model, "logits", {name: name for name in outputs if name != "logits"})
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ def write_graph(
     }
     classes = len(changed.get("classes", fields["classes"]))
     made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias, work)
-    outputs = assemble.output_names(made.layer_names, methods)
+    outputs = output_names(made.layer_names, methods)
     layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
-    model = assemble.add_backward(made, kind, methods)
+    model = add_backward(made, kind, methods)
     stamp(model, Metadata(**{**fields, "layers": layers, **changed}))
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)

@@ -1,0 +1,110 @@
+"""Exported graph to compressed exported graph: the same classes and CAM layers, explained through the compression.
+
+1. The forward part is cut out: image to logits and CAM tensors.
+2. ONNX Runtime folds constants and normalisation into the convolutions. Its result is checked against the forward part,
+   because one of its fusions is not always right (zero padding before a max-pooling).
+3. The weights and the arithmetic are compressed (`export.compress.methods`); the model's own preprocessing, which comes
+   before any convolution or matrix product, stays float32.
+
+   int8     static quantisation in QDQ form: uint8 activations, int8 weights with a scale per channel, ranges (minimum
+            and maximum) from calibration images. Rectifiers stay nodes of the graph, so that they keep their gradient;
+            logits are not rounded.
+   float16  weights, arithmetic and gradients in half precision, float32 inputs, outputs and CAM tensors. Gradients
+            below 6e-5 lose digits, those below 6e-8 are zero.
+4. It is differentiated again, QuantizeLinear and DequantizeLinear straight through (rules in `quantization`).
+5. Proof. Logits and activations are those of the compressed forward graph. Differences through rounding say nothing
+   about gradients, so these are compared with central differences of a *smooth twin* of the part behind each CAM
+   layer: for int8 the rounding error of every pair, frozen at the activations of the images, is added as a constant;
+   for float16 the same weights compute in float32. The twin knows nothing of the gradient rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import numpy_helper
+
+from export import passes
+from export.compress.methods import COMPRESSIONS, Calibration, Facts, outputs_of
+from export.compress.prepare import forward_part, prepared_forward, read_export
+from export.compress.proof import Proof
+from export.graph.forward import Forward, check_forward
+from export.metadata import PREFIX, Metadata
+from export.proof.images import PATTERNS, greys_of
+from export.proof.parity import Difference
+from export.write import Request, write_export
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.provenance import weights_digest
+from harness.images.loading import channels_first
+
+
+def compress(
+    path: Path, target: str, out: Path, images: Sequence[Path] = (), reduce_range: bool | None = None
+) -> list[Difference]:
+    """Write the compressed form of an exported graph; returns how far it is from its own definition (see above).
+
+    :param target: `int8` or `float16`.
+    :param images: for calibration (int8 needs some) and for the proof (the first four).
+    :param reduce_range: int8 weights of 7 bits; None follows ONNX Runtime's advice for this CPU.
+    :raises InputError: no exported graph, one that is compressed already, no images.
+    :raises CannotEvaluateError: the graph differs from its definition; nothing is written.
+    """
+    if target not in COMPRESSIONS:
+        raise InputError(f"cannot compress to {target!r}; choose one of {', '.join(COMPRESSIONS)}")
+    source, metadata = read_export(path)
+    if target == "int8" and not images:
+        raise InputError(f"{path}: quantising needs images to calibrate on; give --data MANIFEST_OR_FOLDER")
+    height, width = metadata.input_size
+    greys = greys_of(images, (height, width))
+    with TemporaryDirectory() as folder:
+        prepared = prepared_forward(path, forward_part(source, metadata), Path(folder))
+        calibration = Calibration(channels_first(greys), Path(folder), reduce_range)
+        made, facts = COMPRESSIONS[target].make(prepared, calibration)
+    few = channels_first(greys[:PATTERNS])
+    twin = COMPRESSIONS[target].twin(made, prepared, few)
+    return _write(made, twin, metadata, {"to": target, **facts}, out, few)
+
+
+def _write(
+    made: onnx.ModelProto, twin: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, images: np.ndarray
+) -> list[Difference]:
+    expected = outputs_of(made, images)
+    if not all(np.isfinite(array).all() for array in expected.values()):
+        raise CannotEvaluateError(f"the model's numbers are too large for {facts['to']}; nothing was written")
+    weights = ((tensor.name, numpy_helper.to_array(tensor)) for tensor in made.graph.initializer)
+    stamped = replace(metadata, phase=f"{metadata.phase}.{facts['to']}", weights_digest=weights_digest(weights))
+    roles = {layer["name"]: layer["role"] for layer in metadata.layers}
+
+    def prove(content: bytes) -> list[Difference]:
+        return Proof(content, expected, twin, stamped, images).differences()
+
+    return write_export(_forward(made, metadata, facts), stamped, _request(metadata, out), prove, roles)
+
+
+def _forward(made: onnx.ModelProto, metadata: Metadata, facts: Facts) -> Forward:
+    model = ir.from_proto(made)
+    passes.tidy(model)
+    passes.infer_shapes(model)
+    model.metadata_props.clear()
+    model.metadata_props[f"{PREFIX}compression"] = json.dumps(facts)
+    forward = Forward(model, "logits", {layer["name"]: layer["activations"] for layer in metadata.layers})
+    check_forward(forward)
+    return forward
+
+
+def _request(metadata: Metadata, out: Path) -> Request:
+    """What the source was exported with."""
+    return Request(
+        layers=[layer["name"] for layer in metadata.layers],
+        out=out,
+        methods=list(metadata.layers[0]["maps"]),
+        probability=metadata.explained == "probability",
+        thresholds=metadata.thresholds or (),
+    )

@@ -1,0 +1,7 @@
+"""Any ONNX image classifier to exported graph."""
+
+from export.sources.onnx.export import export_onnx
+from export.sources.onnx.listing import list_layers
+from export.sources.onnx.preprocessing import Preprocessing
+
+__all__ = ["Preprocessing", "export_onnx", "list_layers"]

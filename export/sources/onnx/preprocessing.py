@@ -1,0 +1,36 @@
+"""What happened to pixels before they reached the model, in NumPy and as nodes of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happened to pixels before they reached the model: (image * scale - mean) / std, then layout and channels."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: str = "nchw"
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (1, 3):
+                raise InputError(f"--{name} takes one number or three, not {len(getattr(self, name))}")
+        if 0.0 in self.std:
+            raise InputError("--std must not be 0")
+
+    def apply(self, images: np.ndarray, channels: int) -> np.ndarray:
+        """What the model's own input is for `images` (N, 3, H, W): the arithmetic of the graph, in NumPy."""
+        mean, std = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (self.mean, self.std))
+        pixels = (images * np.float32(self.scale) - mean) / std
+        pixels = pixels[:, :channels]
+        return pixels if self.layout == "nchw" else np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
+
+    def __str__(self) -> str:
+        return f"(image * {self.scale:g} - {list(self.mean)}) / {list(self.std)}, {self.layout}"
