@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.common.errors import InputError, run_command_line
+from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
     from export.finish import Request
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from export.record import CheckpointRecord
 
 TARGETS = ("int8", "float16")
-METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
+FUSED = tuple(METHODS.built_in)  # a graph cannot hold a function of the user's own
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -35,7 +36,13 @@ def _shared_options(command: Command) -> Command:
         click.option("--thresholds", default="", help="Multi-label: one probability per class, from which it is yes."),
         click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
         click.option("--probability", is_flag=True, help="Explain the class probability instead of its logit."),
-        click.option("--fuse", "methods", multiple=True, type=click.Choice(METHODS), help="CAM maps as outputs too."),
+        click.option(
+            "--fuse",
+            "methods",
+            multiple=True,
+            type=click.Choice(FUSED),
+            help="CAM maps as outputs too.",
+        ),
         click.option("--layer", "layers", multiple=True, help="CAM layer, repeatable; auto: the last map."),
     ):
         command = option(command)

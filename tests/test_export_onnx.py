@@ -19,8 +19,8 @@ from export.onnx_source import Preprocessing
 from harness.common.errors import InputError
 from harness.models.session import Model
 from kernels import cam as kernel_cam
-from kernels.cam import METHODS as REGISTERED
 from kernels.cam import cam
+from kernels.catalogue import METHODS as REGISTERED
 from kernels.reasons import Reason
 from tests import light_models, tiny_graphs
 

@@ -154,7 +154,7 @@ def _read_config(path: Place) -> StudyConfig:
 
 
 def _known_methods(names: Sequence[str], path: Place) -> tuple[str, ...]:
-    from kernels.cam import cam_method
+    from kernels.catalogue import cam_method
 
     try:
         return tuple(cam_method(name).name for name in dict.fromkeys(names))

@@ -22,11 +22,11 @@ from harness.results.schema import ALL, Consistency, Estimate, IndexResult, Metr
 from harness.results.vocabulary import COLUMNS, DIRECTIONS, SHIFTS, STABILITY
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
 from harness.statistics.inference import stability_index
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 from kernels.pairwise import consistency
 from kernels.reasons import Reason, tally
+from kernels.records import StableIs
 from kernels.resize import upsample
-from kernels.scoring import StableIs
 
 CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
 CONSISTENCY_LIMIT = 1000  # images per class

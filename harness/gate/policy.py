@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.common.errors import InputError
 from harness.common.validation import complaint, did_you_mean
 from harness.results.vocabulary import COLUMNS, SHIFTS, STABILITY
-from kernels.cam import METHODS
-from kernels.metrics import METRICS
+from kernels.catalogue import METHODS, METRICS
 
 FORMAT = 1
 QUALITIES = ("accuracy", "auc", "ece")

@@ -14,8 +14,8 @@ from harness.common.formatting import digits, one_line
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
-from kernels.cam import METHODS, cams
-from kernels.metrics import METRICS
+from kernels.cam import cams
+from kernels.catalogue import METHODS, METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 

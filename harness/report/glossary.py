@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kernels.cam import cam_method
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS, cam_method
 from kernels.reasons import Reason
-from kernels.scoring import Metric
+from kernels.records import MetricRecord
 
 _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 is stable."}
 
@@ -58,7 +57,7 @@ def _metrics() -> Iterator[Definition]:
             yield from _concentration(record)
 
 
-def _concentration(record: Metric) -> Iterator[Definition]:
+def _concentration(record: MetricRecord) -> Iterator[Definition]:
     text = f"{_sentence(record.definition)} Of the map before, of the map after, and after minus before."
     yield Definition(record.name, record.name, text, record.source)
     text = f"The size of the change of {record.name}, whatever its sign. {_sentence(record.definition)} Low is stable."
@@ -67,7 +66,7 @@ def _concentration(record: Metric) -> Iterator[Definition]:
 
 def _method(name: str) -> Definition:
     record = cam_method(name)
-    return Definition(method_key(name), name, f"{record.definition.rstrip('.')}.", record.source)
+    return Definition(method_key(name), name, f"{record.equation.rstrip('.')}.", record.source)
 
 
 def method_key(name: str) -> str:

@@ -21,7 +21,7 @@ from harness.results.schema import (
 )
 from harness.results.vocabulary import CONCENTRATION, DIRECTIONS, HEADLINE, SHIFTS, STABILITY
 from harness.statistics.rankings import NULL_PROBABILITY
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 
 _VARIANTS = ("iou_top5", "iou_top10", "iou_top30", "iou_half", "iou_curve")  # of the headline; in evaluation.json only
 SWITCHED = (HEADLINE, *(name for name in STABILITY if name not in (HEADLINE, *_VARIANTS)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 
 CONCENTRATION = tuple(record.name for record in METRICS.values() if record.kind == "concentration")
 PAIR_METRICS = tuple(record.name for record in METRICS.values() if record.kind == "pair")
