@@ -13,11 +13,11 @@ import numpy as np
 
 from kernels.catalogue import cam_method
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
+from kernels.function_errors import located
 from kernels.jit import kernel, sums
 from kernels.reasons import Reason
 from kernels.records import MethodRecord
 from kernels.threads import for_each
-from kernels.user_functions import located
 
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
 SINGULAR_SHARE = 0.01  # more than this share of the positive gradients without a weight: no map

@@ -13,12 +13,12 @@ import numpy as np
 
 from kernels.cached_maps import Memory, Slot
 from kernels.checks import positive_integer
+from kernels.function_errors import located
 from kernels.metrics import BUILT_IN
 from kernels.reasons import Reason
 from kernels.records import MetricRecord
 from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_scores
 from kernels.threads import for_each
-from kernels.user_functions import located
 
 NOBODY = -1
 

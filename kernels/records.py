@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
+
+from kernels.fingerprints import fingerprint
 
 Kind = Literal["pair", "concentration"]
 StableIs = Literal["low", "high", "zero"]
@@ -18,6 +20,7 @@ Needs = Literal["overlap", "mass", "variation"]
 Paradigm = Literal["gradient"]  # what a method reduces: activations, and gradients of the score with respect to them
 Implementation = str | Callable[..., Any] | None
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Record = TypeVar("Record", "MetricRecord", "MethodRecord")
 PARTS = ("before", "after", "change")  # the columns of a concentration metric
 
 
@@ -33,6 +36,7 @@ class MetricRecord:
     implementation: `module:function` of ours, from PairFacts (pair) or MapFacts (concentration) that meet `needs`; a
         user's function of two maps, or of one, float32 (H, W); None where only the description is known
     least_side, least_pixels: a smaller height or width, or product of both, is TOO_SMALL
+    fingerprint: digest of a user's function, in a description of it
     """
 
     name: str
@@ -45,6 +49,7 @@ class MetricRecord:
     implementation: Implementation = field(default=None, compare=False, repr=False)
     least_side: int = 1
     least_pixels: int = 1
+    fingerprint: str = ""
 
     @property
     def direction(self) -> int:
@@ -88,8 +93,8 @@ class MetricRecord:
         return "low" if column == self.absolute_change else self.stable_is
 
     def described(self) -> MetricRecord:
-        """The record without a user's function, which no file and no other process can hold."""
-        return replace(self, implementation=None) if callable(self.implementation) else self
+        """The record with the digest of a user's function in its place, since no file can hold the function."""
+        return _described(self)
 
     @cached_property
     def compute(self) -> Callable[[Any], float]:
@@ -119,6 +124,7 @@ class MethodRecord:
         and returns the share of singular weights; a user's function of A and G, float32 (C, h, w), that returns
         M (h, w); None where only the description is known
     hides: a gradient that is not finite may leave no trace in M, so that gradients are checked beforehand
+    fingerprint: digest of a user's function, in a description of it
     """
 
     name: str
@@ -127,6 +133,7 @@ class MethodRecord:
     implementation: Implementation = field(default=None, compare=False, repr=False)
     hides: bool = False
     paradigm: Paradigm = "gradient"
+    fingerprint: str = ""
 
     @property
     def is_users(self) -> bool:
@@ -134,8 +141,8 @@ class MethodRecord:
         return not isinstance(self.implementation, str)
 
     def described(self) -> MethodRecord:
-        """The record without a user's function."""
-        return replace(self, implementation=None) if callable(self.implementation) else self
+        """The record with the digest of a user's function in its place."""
+        return _described(self)
 
     @cached_property
     def reduce(self) -> Callable[[Any, Any, Any], float]:
@@ -145,6 +152,12 @@ class MethodRecord:
         from kernels.user_functions import checked_method
 
         return checked_method(self)
+
+
+def _described(record: Record) -> Record:
+    if not callable(record.implementation):
+        return record
+    return replace(record, implementation=None, fingerprint=fingerprint(record.implementation))
 
 
 def _imported(implementation: str) -> Callable[..., Any]:

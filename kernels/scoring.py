@@ -12,10 +12,10 @@ import numpy as np
 
 from kernels.cached_maps import MapFacts, Memory, PairFacts, Slot
 from kernels.checks import map_size, positive_integer, real_array
+from kernels.function_errors import located
 from kernels.reasons import Reason
 from kernels.records import MetricRecord
 from kernels.threads import for_each
-from kernels.user_functions import located
 
 
 @dataclass(frozen=True)

@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import CodeType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kernels.cached_maps import MapFacts, PairFacts
+from kernels.function_errors import UserFunctionError
 from kernels.records import MethodRecord, MetricRecord
 
 ROUNDING = 1e-6  # of the range's width: what float32 arithmetic may pass its ends by; it is cut off
-
-
-class UserFunctionError(ValueError):
-    """A user's function failed, or returned what its record rules out.
-
-    place: index of the map or pair in its batch, where that is known; whoever knows names of images adds them
-    """
-
-    def __init__(self, what: str, problem: str, place: int | None = None) -> None:
-        super().__init__(f"{what}: {problem}" if place is None else f"{what}, number {place} of the batch: {problem}")
-        self.what = what
-        self.problem = problem
-        self.place = place
-
-
-@contextmanager
-def located(place: int) -> Iterator[None]:
-    """Around the work on one map or pair: a user's function that fails is reported with its index."""
-    try:
-        yield
-    except UserFunctionError as error:
-        raise UserFunctionError(error.what, error.problem, place) from error.__cause__
 
 
 def checked_metric(record: MetricRecord) -> Callable[[Any], float]:
@@ -78,25 +54,6 @@ def checked_method(record: MethodRecord) -> Callable[[np.ndarray, np.ndarray, np
         return 0.0
 
     return reduce
-
-
-def fingerprint(record: MetricRecord | MethodRecord) -> str:
-    """Digest of the byte code of a user's function, to notice that it was changed; "" for our own.
-
-    What it calls, its defaults and globals are not part of it.
-    """
-    if not callable(record.implementation):
-        return ""
-    code = getattr(record.implementation, "__code__", None)
-    content = repr(_content(code)) if code is not None else type(record.implementation).__qualname__
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _content(code: CodeType) -> tuple[Any, ...]:
-    """What a function does, without where it was written down."""
-    constants = [_content(value) if isinstance(value, CodeType) else value for value in code.co_consts]
-    constants = [sorted(map(repr, value)) if isinstance(value, frozenset) else value for value in constants]
-    return code.co_code, code.co_names, constants
 
 
 def _function_of(record: MetricRecord | MethodRecord, what: str) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.bundle.format import Deviation, Expected, ExpectedMap
+from harness.common.validation import user_functions
 from harness.images.loading import channels_first
 from harness.models.session import Model
 from kernels.cam import cams
@@ -26,11 +27,12 @@ class Explained:
 def run_case(model: Model, grey: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
     """One image (H, W) through the model."""
     found = model.explain(channels_first(grey[None]), np.array([target]), layers)
-    maps = {
-        (layer, method): (raw[0], BY_CODE[int(codes[0])])
-        for layer in layers
-        for method, (raw, codes) in cams(methods, *found.layers[layer]).items()
-    }
+    with user_functions(lambda _: str(model.graph.path)):
+        maps = {
+            (layer, method): (raw[0], BY_CODE[int(codes[0])])
+            for layer in layers
+            for method, (raw, codes) in cams(methods, *found.layers[layer]).items()
+        }
     return Explained(found.logits[0], maps)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.validation import user_functions
 from harness.evaluation.prefetch import ahead
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.images.jitter import jittered
@@ -151,7 +152,7 @@ def _explained(
 
     for step, logits, calls in ahead(run, decoded, depth=1):
         if len(step.rows):
-            yield step, logits, _reduce(calls, wanted.options.methods, running.threads)
+            yield step, logits, _reduce(block, calls, wanted.options.methods, running.threads)
 
 
 def _rows(block: Block) -> list[list[tuple[int, int]]]:
@@ -219,17 +220,25 @@ def _explain(model: Model, step: _Step, wanted: Wanted) -> tuple[np.ndarray, lis
     return clean.logits, calls
 
 
-def _reduce(calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
+def _reduce(block: Block, calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
     """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
     found = {}
     for call in calls:
         kept = call.rows >= 0
+        images = block.images[call.rows[kept]]
         for (layer, method), maps in call.found.maps.items():
             found[layer, method, call.draw] = (call.rows[kept], *_judged(method, maps[kept]))
         for layer, (activations, gradients) in call.found.layers.items():
-            for method, result in cams(methods, activations[kept], gradients[kept], threads).items():
+            with user_functions(_image(block, images)):
+                made = cams(methods, activations[kept], gradients[kept], threads)
+            for method, result in made.items():
                 found[layer, method, call.draw] = (call.rows[kept], *result)
     return found
+
+
+def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:
+    """What some images of a block are called in messages."""
+    return lambda place: f"image {block.samples[images[place]].name!r}"
 
 
 def _judged(method: str, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -278,6 +278,8 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "classes": plan.classes,
         "selection": stored.select,
         "methods": list(options.methods),
+        "registered_metrics": plan.vocabulary.registered_metrics,
+        "registered_methods": [item for item in plan.vocabulary.registered_methods if item.name in options.methods],
         "layers": list(plan.layers),
         "map_size": options.map_size,
         "seed": options.seed,
@@ -321,7 +323,8 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
         )
     layers = tuple(changes.get("layers") or plan.layers)
     options = replace(plan.options, **{**changes, "layers": plan.options.layers, "select": select})
-    return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
+    vocabulary = plan.vocabulary.extended()
+    return replace(stored, plan=replace(plan, options=options, layers=layers, vocabulary=vocabulary), select=select)
 
 
 def _draw(comparer: Comparer, execution: Execution) -> None:

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from harness.common.errors import InputError
 from harness.common.formatting import digits, one_line
+from harness.common.validation import user_functions
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
@@ -56,11 +57,12 @@ def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]
     number = -1 if target is None else metadata.classes.index(target)
     found = model.explain(channels_first(grey[None]), np.array([number]), wanted)
     probabilities = metadata.probabilities(found.logits)[0]
-    maps = [
-        Map(layer, method, raw[0], BY_CODE[int(codes[0])])
-        for layer in wanted
-        for method, (raw, codes) in cams(METHODS, *found.layers[layer]).items()
-    ]
+    with user_functions(lambda _: str(image)):
+        maps = [
+            Map(layer, method, raw[0], BY_CODE[int(codes[0])])
+            for layer in wanted
+            for method, (raw, codes) in cams(METHODS, *found.layers[layer]).items()
+        ]
     return ExplainedImage(
         grey, metadata.classes, probabilities, int(probabilities.argmax()) if target is None else number, maps
     )
