@@ -277,6 +277,7 @@ def check_metric(record: MetricRecord, others: Mapping[str, MetricRecord]) -> No
     _check_choice("needs", record.needs, get_args(Needs))
     _check_range(record.range)
     _check_text("definition", record.definition)
+    _check_source(record.source)
     if record.is_overlap and (record.kind, record.stable_is, record.range[0]) != ("pair", "high", 0):
         raise ValueError('needs="overlap" scores vanished evidence 0: its metric is a pair, high is stable, from 0 on')
     if record.kind == "concentration" and record.needs != "mass":
@@ -291,6 +292,7 @@ def check_method(record: MethodRecord, _: Mapping[str, MethodRecord]) -> None:
     """Raise ValueError where a user's CAM method is not as it must be."""
     _check_name(record.name, RESERVED_METHODS)
     _check_text("equation", record.equation)
+    _check_source(record.source)
     _check_function(record.implementation)
 
 
@@ -330,6 +332,11 @@ def _check_range(value: object) -> None:
 def _check_text(what: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"give its {what} as a sentence or a formula: reports show it")
+
+
+def _check_source(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"source must be a text, not {value!r}")
 
 
 def _check_function(value: object) -> None:
