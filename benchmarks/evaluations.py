@@ -16,7 +16,7 @@ from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.schema import Evaluation
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 
 COLUMNS = tuple(column for record in METRICS.values() for column in record.columns)
 

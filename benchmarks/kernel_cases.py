@@ -14,8 +14,9 @@ import numpy as np
 
 from benchmarks import kernel_rivals as rivals
 from benchmarks.timing import OURS
-from kernels.cam import METHODS, cams
-from kernels.metrics import METRICS, pair_metrics
+from kernels.cam import cams
+from kernels.catalogue import METHODS, METRICS
+from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
 from tests.map_samples import cam_like, related

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from export.catalogue import CAM_METHODS, COMPRESSIONS
+from export.catalogue import COMPRESSIONS
 from harness.common.errors import InputError, run_command_line
+from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
     from export.proof.parity import Difference
     from export.sources.keras.run_record import CheckpointRecord
     from export.write import Request
 
+FUSED = tuple(METHODS.built_in)  # a graph cannot hold a function of the user's own
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -34,9 +36,7 @@ def _shared_options(command: Command) -> Command:
         click.option("--thresholds", default="", help="Multi-label: one probability per class, from which it is yes."),
         click.option("--images", multiple=True, type=click.Path(path_type=Path), help="Images to prove parity on."),
         click.option("--probability", is_flag=True, help="Explain class probabilities, not logits."),
-        click.option(
-            "--fuse", "methods", multiple=True, type=click.Choice(CAM_METHODS), help="CAM maps as outputs too."
-        ),
+        click.option("--fuse", "methods", multiple=True, type=click.Choice(FUSED), help="CAM maps as outputs too."),
         click.option("--layer", "layers", multiple=True, help="CAM layer, repeatable; auto: the last map."),
     ):
         command = option(command)

@@ -12,13 +12,13 @@ import click
 from harness.cli_options import given_options, option_flags, spelled
 from harness.common.errors import InputError, run_command_line, warnings_shown
 from harness.common.storage import Address, Place, place
+from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
     from harness.api.evaluate import Settings
     from harness.evaluation.executors import WorkerPool
     from harness.results.plan import Plan
 
-METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 MAP_SOURCES = ("kernels", "graph")
 PROVIDER_HELP = "cpu, cuda, tensorrt; several in order: tensorrt,cuda. cuda+tf32 allows TF32."
 LEVELS = ("disabled", "basic", "extended", "all")
@@ -40,6 +40,22 @@ class _PlaceType(click.ParamType):
         return "PATH"
 
 
+class _MethodType(click.Choice):
+    """A CAM method: one of ours, which help lists, or one that was registered or comes with an installed package."""
+
+    def __init__(self) -> None:
+        super().__init__(tuple(METHODS.built_in))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            problem = "" if value in METHODS else f"{value!r} is not one of {', '.join(map(repr, METHODS))}."
+        except ValueError as error:  # an installed package offers what cannot be registered
+            problem = str(error)
+        if problem:
+            self.fail(problem, param, ctx)
+        return value
+
+
 class Number(click.FloatRange):
     """A number in a range, which NaN is not in."""
 
@@ -51,6 +67,7 @@ class Number(click.FloatRange):
 
 
 PLACE = _PlaceType()
+METHOD = _MethodType()
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
@@ -78,7 +95,7 @@ def cli() -> None:
 )
 @click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
-@option_flags({"methods": METHODS})
+@option_flags({"methods": METHOD})
 @click.option("--batch", type=click.IntRange(1), help="Images per call [16; on a GPU what is fastest].")
 @click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
@@ -190,9 +207,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 @click.option("--split", help="Only manifest rows whose column `split` has this value.")
 @click.option("--out", type=FILE, required=True, help="Bundle folder to write; new or empty.")
 @click.option("--cases", type=click.IntRange(1, 1000), default=12, show_default=True, help="Golden cases.")
-@click.option(
-    "--method", "methods", multiple=True, type=click.Choice(METHODS), help="Repeatable [layercam, gradcam++]."
-)
+@click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [layercam, gradcam++].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
 @click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")

@@ -19,15 +19,15 @@ def spelled(name: str) -> str:
     return f"--{SINGULAR.get(name, name).replace('_', '-')}"
 
 
-def option_flags(choices: dict[str, tuple[str, ...]]) -> Callable[[Any], Any]:
+def option_flags(kinds: dict[str, click.ParamType]) -> Callable[[Any], Any]:
     """Add one option per field of `Options` to a command.
 
-    :param choices: the names that a field of names accepts.
+    :param kinds: the types of fields whose names are known elsewhere.
     """
 
     def add(command: Any) -> Any:
         for name, field in reversed(Options.model_fields.items()):
-            kind, repeatable = _type(name, field, choices), name in SINGULAR
+            kind, repeatable = _type(name, field, kinds), name in SINGULAR
             text = _help(field)
             command = click.option(spelled(name), name, type=kind, multiple=repeatable, help=text)(command)
         return command
@@ -49,9 +49,9 @@ def _help(field: FieldInfo) -> str:
     return f"{field.description} [{', '.join(map(str, dict.fromkeys(shown)))}]."
 
 
-def _type(name: str, field: FieldInfo, choices: dict[str, tuple[str, ...]]) -> Any:
-    if name in choices:
-        return click.Choice(choices[name])
+def _type(name: str, field: FieldInfo, kinds: dict[str, click.ParamType]) -> Any:
+    if name in kinds:
+        return kinds[name]
     if name == "map_size":
         return click.IntRange(SMALLEST_MAP, LARGEST_MAP)
     annotation = _without_none(field.annotation)

@@ -1,41 +1,28 @@
 """Class activation maps from activations A and gradients G = dY/dA of one layer (docs/metrics.md).
 
-One record per method in `METHODS`; every method reads the same A and G, so five cost one pass of the model.
-A kernel gets A and G of one image as (C, P), P = h w, adds up in float64 and writes the raw map M (P,): relu
-applied, not rescaled. Sums run over the P positions, k counts channels.
+`kernels.catalogue.METHODS` holds one record per method; every method reads the same A and G, so five cost one pass of
+the model. A kernel of ours gets A and G of one image as (C, P), P = h w, adds up in float64 and writes the raw map
+M (P,): relu applied, not rescaled. Sums run over the P positions, k counts channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from kernels.catalogue import cam_method
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
+from kernels.function_errors import located
 from kernels.jit import kernel, sums
 from kernels.reasons import Reason
-from kernels.registry import by_name, look_up
+from kernels.records import MethodRecord
 from kernels.threads import for_each
 
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
 SINGULAR_SHARE = 0.01  # more than this share of the positive gradients without a weight: no map
 XGRAD_EMPTY = 1e-12  # |sum(A_k)| below this: the channel has no weight in XGrad-CAM
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class CamMethod:
-    """A method: `reduce(A (C, P), G (C, P), M (P,))` writes M before relu and returns the singular share.
-
-    hides: a gradient that is not finite may leave no trace in M, so that gradients are checked beforehand
-    """
-
-    name: str
-    definition: str
-    source: str
-    reduce: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-    hides: bool = False
 
 
 def cam(method: str, activations: np.ndarray, gradients: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -60,27 +47,27 @@ def cams(
     result = {method.name: (np.empty((count, *shape), np.float32), np.zeros(count, np.uint8)) for method in chosen}
 
     def worker() -> Callable[[int], None]:
-        total = np.empty(shape[0] * shape[1])
-        return lambda n: _explain(chosen, activations[n], gradients[n], total, n, result)
+        total = np.empty(shape)
+
+        def explain(n: int) -> None:
+            with located(n):
+                _explain(chosen, activations[n], gradients[n], total, n, result)
+
+        return explain
 
     for_each(range(count), positive_integer(threads, "threads"), worker)
     return result
 
 
-def cam_method(name: str) -> CamMethod:
-    """The record of `name`; raises ValueError with the nearest known names."""
-    return look_up(METHODS, name, "CAM method")
-
-
-def _explain(chosen: list[CamMethod], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
-    a = clean_float32(a).reshape(len(a), -1)  # (C, P)
-    g = clean_float32(g).reshape(len(g), -1)
+def _explain(chosen: list[MethodRecord], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
+    whole = clean_float32(a), clean_float32(g), total  # (C, h, w), (C, h, w), (h, w)
+    flat = whole[0].reshape(len(a), -1), whole[1].reshape(len(g), -1), total.reshape(-1)  # (C, P), (C, P), (P,)
     # Whatever is wrong with A shows in every sum, and so does G where no rectifier or empty channel hides it.
-    finite = not any(method.hides for method in chosen) or _is_finite(g.reshape(-1))
+    finite = not any(method.hides for method in chosen) or _is_finite(flat[1].reshape(-1))
     for method in chosen:
         maps, reasons = result[method.name]
-        singular = method.reduce(a, g, total) if finite else 0.0
-        reasons[n] = _write(total, finite, singular, maps[n].reshape(-1))
+        singular = method.reduce(*(whole if method.is_users else flat)) if finite else 0.0
+        reasons[n] = _write(flat[2], finite, singular, maps[n].reshape(-1))
 
 
 def _write(total: np.ndarray, finite: bool, singular: float, target: np.ndarray) -> Reason:
@@ -176,43 +163,3 @@ def _xgradcam(a, g, out):
         for p in range(out.size):
             out[p] += weight * a[k, p]
     return 0.0
-
-
-METHODS: Mapping[str, CamMethod] = by_name(
-    [
-        CamMethod(
-            "gradcam",
-            "w_k = mean(G_k); M = relu(sum_k w_k A_k)",
-            "Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74",
-            _gradcam,
-        ),
-        CamMethod(
-            "gradcam++",
-            "w_k = sum(relu(G_k) / (2 + G_k sum(A_k))); M = relu(sum_k w_k A_k). "
-            "Equation 19 with Y = exp(score): exact for piecewise-linear layers, approximate for Swish and GELU",
-            "Chattopadhay et al. 2018, doi:10.1109/WACV.2018.00097",
-            _gradcam_plus_plus,
-            hides=True,
-        ),
-        CamMethod(
-            "layercam",
-            "M = relu(sum_k relu(G_k) A_k)",
-            "Jiang et al. 2021, doi:10.1109/TIP.2021.3089943",
-            _layercam,
-            hides=True,
-        ),
-        CamMethod(
-            "hirescam",
-            "M = relu(sum_k G_k A_k)",
-            "Draelos & Carin 2020, arXiv 2011.08891",
-            _hirescam,
-        ),
-        CamMethod(
-            "xgradcam",
-            "w_k = sum(G_k A_k) / sum(A_k), 0 where |sum(A_k)| < 1e-12; M = relu(sum_k w_k A_k)",
-            "Fu et al. 2020, arXiv 2008.02312",
-            _xgradcam,
-            hides=True,
-        ),
-    ]
-)

@@ -15,8 +15,11 @@ CURVE_STEPS = 20  # relative thresholds 1/20 ... 19/20
 
 def iou_top(percent: int) -> Callable[[PairFacts], float]:
     """IoU of the masks {x >= t and x > 0}, t = the k-th largest value, k = (percent H W + 99) // 100."""
-    place = TOP_PERCENTS.index(percent)
-    return lambda pair: float(pair.fact(top_ious)[place])
+    index = TOP_PERCENTS.index(percent)
+    return lambda pair: float(pair.fact(top_ious)[index])
+
+
+iou_top5, iou_top10, iou_top20, iou_top30 = map(iou_top, TOP_PERCENTS)
 
 
 def top_ious(pair: PairFacts) -> np.ndarray:

@@ -13,8 +13,10 @@ import numpy as np
 
 from kernels.cached_maps import Memory, Slot
 from kernels.checks import positive_integer
-from kernels.metrics import METRICS
+from kernels.function_errors import located
+from kernels.metrics import BUILT_IN
 from kernels.reasons import Reason
+from kernels.records import MetricRecord
 from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_scores
 from kernels.threads import for_each
 
@@ -31,8 +33,9 @@ def partner_metrics(
     after_reasons: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
     shifts: Sequence[tuple[float, float]] | None = None,
+    metrics: Sequence[MetricRecord] = BUILT_IN,
 ) -> PairScores:
-    """Every metric of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
+    """Every one of `metrics` of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
 
     shifts: per draw, by how much (in shares of height and width) the map after is moved up and left first, as in
         `kernels.resize`
@@ -45,7 +48,7 @@ def partner_metrics(
     moves = [(0.0, 0.0)] * len(partners) if shifts is None else [(float(d), float(e)) for d, e in shifts]
     if len(moves) != len(partners):
         raise ValueError(f"there are {len(partners)} draws and {len(moves)} shifts; give one per draw")
-    return _against_partners(left, right, partners, moves, size, positive_integer(threads, "threads"))
+    return _against_partners(left, right, partners, moves, size, metrics, positive_integer(threads, "threads"))
 
 
 def _against_partners(
@@ -54,10 +57,10 @@ def _against_partners(
     partners: np.ndarray,
     moves: list[tuple[float, float]],
     size: tuple[int, int],
+    metrics: Sequence[MetricRecord],
     threads: int,
 ) -> PairScores:
     """`partner_metrics` of arguments that have been checked; one image at a time per thread."""
-    metrics = list(METRICS.values())
     scores = empty_scores(metrics, *partners.shape)
     scores.values[partners == NOBODY] = np.nan
     scores.reasons[partners == NOBODY] = Reason.NO_PARTNER
@@ -69,9 +72,10 @@ def _against_partners(
 
         def compare(n: int) -> None:
             facts = left.load(one, n)
-            for draw in np.flatnonzero(partners[:, n] != NOBODY):
-                partner = right.load(other, partners[draw, n], moves[draw])
-                writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
+            with located(n):
+                for draw in np.flatnonzero(partners[:, n] != NOBODY):
+                    partner = right.load(other, partners[draw, n], moves[draw])
+                    writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
 
         return compare
 

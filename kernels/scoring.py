@@ -1,4 +1,4 @@
-"""A metric as a record, and how records score batches of maps: what is undefined, and why, is decided here.
+"""How metrics score batches of maps: what is undefined, and why, is decided here.
 
 Each thread owns two slots of memory, one for each side of a pair, so memory is bounded by threads x map size.
 """
@@ -7,73 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
 from kernels.cached_maps import MapFacts, Memory, PairFacts, Slot
 from kernels.checks import map_size, positive_integer, real_array
+from kernels.function_errors import located
 from kernels.reasons import Reason
+from kernels.records import MetricRecord
 from kernels.threads import for_each
-
-Kind = Literal["pair", "concentration"]
-StableIs = Literal["low", "high", "zero"]
-Needs = Literal["overlap", "mass", "variation"]
-PARTS = ("before", "after", "change")  # the columns of a concentration metric
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric: what it is, when it is undefined, and how it is computed from facts.
-
-    kind: `pair` compares two maps; `concentration` describes one, reported before, after and as their change
-    range: smallest and largest possible value
-    stable_is: the side of the range at which nothing drifted; of a concentration, the change is near zero
-    needs: `mass`: no empty map; `variation`: no constant one either; `overlap`: not two empty maps, and a
-        single empty one scores 0 with the reason VANISHED
-    compute: from PairFacts (pair) or MapFacts (concentration) that meet `needs`
-    least_side, least_pixels: a smaller height or width, or product of both, is TOO_SMALL
-    """
-
-    name: str
-    kind: Kind
-    range: tuple[float, float]
-    stable_is: StableIs
-    needs: Needs
-    definition: str
-    source: str
-    compute: Callable[[Any], float]
-    least_side: int = 1
-    least_pixels: int = 1
-
-    @property
-    def direction(self) -> int:
-        """+1 where a higher value means more stable, -1 where a lower one (or a smaller change) does."""
-        return 1 if self.stable_is == "high" else -1
-
-    @property
-    def is_overlap(self) -> bool:
-        """True where evidence that vanished scores 0."""
-        return self.needs == "overlap"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of its values in `PairScores`."""
-        return (self.name,) if self.kind == "pair" else tuple(f"{self.name}_{part}" for part in PARTS)
-
-    def __call__(self, *maps: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Values float64 (N,) and reason codes uint8 (N,), for `before, after` or for one batch of maps."""
-        wanted = 2 if self.kind == "pair" else 1
-        if len(maps) != wanted:
-            raise TypeError(f"{self.name} takes {wanted} batch(es) of maps (N, H, W), not {len(maps)}")
-        if self.kind == "concentration":
-            return score_maps(self, maps[0], threads)
-        scores = score_pairs([self], maps[0], maps[1], threads=threads)
-        return scores.column(self.name)
-
-    def fits(self, size: tuple[int, ...]) -> bool:
-        """False where maps of `size` = (H, W) are too small."""
-        return min(size) >= self.least_side and size[0] * size[1] >= self.least_pixels
 
 
 @dataclass(frozen=True)
@@ -116,8 +58,18 @@ class Side:
         return slot.load(self.maps[n], int(self.reasons[n]), shift)
 
 
+def score(metric: MetricRecord, maps: tuple[object, ...], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Values float64 (N,) and reason codes uint8 (N,) of one metric, for `(before, after)` or for `(maps,)`."""
+    wanted = 2 if metric.kind == "pair" else 1
+    if len(maps) != wanted:
+        raise TypeError(f"{metric.name} takes {wanted} batch(es) of maps (N, H, W), not {len(maps)}")
+    if metric.kind == "concentration":
+        return score_maps(metric, maps[0], threads)
+    return score_pairs([metric], maps[0], maps[1], threads=threads).column(metric.name)
+
+
 def score_pairs(
-    metrics: Sequence[Metric],
+    metrics: Sequence[MetricRecord],
     before: object,
     after: object,
     before_reasons: object = None,
@@ -136,13 +88,18 @@ def score_pairs(
     def worker() -> Callable[[int], None]:
         shared = Memory()
         one, other = Slot(size, shared), Slot(size, shared)
-        return lambda n: writer.write(left.load(one, n), right.load(other, n), scores.values[n], scores.reasons[n])
+
+        def compare(n: int) -> None:
+            with located(n):
+                writer.write(left.load(one, n), right.load(other, n), scores.values[n], scores.reasons[n])
+
+        return compare
 
     for_each(range(len(left.maps)), positive_integer(threads, "threads"), worker)
     return scores
 
 
-def score_maps(metric: Metric, maps: object, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def score_maps(metric: MetricRecord, maps: object, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Values float64 (N,) and reason codes uint8 (N,) of a concentration metric for maps (N, H, W)."""
     side = Side.of(maps, None, "maps")
     size = side.maps.shape[1:]
@@ -152,7 +109,8 @@ def score_maps(metric: Metric, maps: object, threads: int = 1) -> tuple[np.ndarr
         slot = Slot(size, Memory())
 
         def describe(n: int) -> None:
-            values[n], reasons[n] = _describe(metric, side.load(slot, n), metric.fits(size))
+            with located(n):
+                values[n], reasons[n] = _describe(metric, side.load(slot, n), metric.fits(size))
 
         return describe
 
@@ -160,7 +118,7 @@ def score_maps(metric: Metric, maps: object, threads: int = 1) -> tuple[np.ndarr
     return values, reasons
 
 
-def empty_scores(metrics: Sequence[Metric], *shape: int) -> PairScores:
+def empty_scores(metrics: Sequence[MetricRecord], *shape: int) -> PairScores:
     """Scores of `shape` pairs, to be filled in."""
     names = tuple(column for metric in metrics for column in metric.columns)
     return PairScores(names, np.empty((*shape, len(names))), np.empty((*shape, len(names)), np.uint8))
@@ -169,7 +127,7 @@ def empty_scores(metrics: Sequence[Metric], *shape: int) -> PairScores:
 class PairWriter:
     """Writes the row of one pair; knows once per batch which metrics the map size allows."""
 
-    def __init__(self, metrics: Sequence[Metric], size: tuple[int, ...]) -> None:
+    def __init__(self, metrics: Sequence[MetricRecord], size: tuple[int, ...]) -> None:
         self._plan = [(metric, metric.fits(size)) for metric in metrics]
 
     def write(self, before: MapFacts, after: MapFacts, values: np.ndarray, reasons: np.ndarray) -> None:
@@ -185,17 +143,22 @@ class PairWriter:
         values[:], reasons[:] = zip(*row, strict=True)
 
 
-def _compare(metric: Metric, pair: PairFacts, reason: int) -> tuple[float, int]:
+def _compare(metric: MetricRecord, pair: PairFacts, reason: int) -> tuple[float, int]:
     if reason == Reason.DEFINED:
-        return metric.compute(pair), reason
+        return _defined(metric.compute(pair))
     return (0.0 if reason == Reason.VANISHED else np.nan), reason
 
 
-def _describe(metric: Metric, a_map: MapFacts, fits: bool) -> tuple[float, int]:
+def _describe(metric: MetricRecord, a_map: MapFacts, fits: bool) -> tuple[float, int]:
     reason = a_map.reason or (Reason.EMPTY_MAP if a_map.is_empty else Reason.DEFINED)
     if not fits:
         reason = a_map.reason or Reason.TOO_SMALL
-    return (np.nan, reason) if reason else (metric.compute(a_map), reason)
+    return (np.nan, reason) if reason else _defined(metric.compute(a_map))
+
+
+def _defined(value: float) -> tuple[float, int]:
+    """A value with its reason; NaN, which a user's function may return, is no value."""
+    return value, (Reason.DEFINED if value == value else Reason.NON_FINITE)
 
 
 def _change(before: tuple[float, int], after: tuple[float, int]) -> list[tuple[float, int]]:

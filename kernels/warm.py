@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cam import METHODS, cams
+from kernels.cam import cams
+from kernels.catalogue import METHODS
 from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
@@ -16,7 +17,7 @@ def compile_all() -> None:
     random = np.random.default_rng(0)
     maps = random.random((2, WINDOW, WINDOW), np.float32)
     tensors = random.random((2, 1, 2, 2), np.float32)
-    cams(METHODS, tensors, tensors)
+    cams(METHODS.built_in, tensors, tensors)
     upsample(maps, (2 * WINDOW, 2 * WINDOW))
     pair_metrics(maps, maps)
     pairwise_soft_iou(maps)

@@ -21,10 +21,9 @@ from harness.report.glossary import STATISTIC_REASONS, definitions, reason_sente
 from harness.results.part_files import SCHEMAS
 from harness.results.plan import read_stored
 from harness.results.schema import Evaluation, MetricSummary, PairResult
-from kernels.cam import METHODS
-from kernels.metrics import METRICS
+from kernels.catalogue import METHODS, METRICS
 from kernels.reasons import Reason
-from kernels.scoring import Metric
+from kernels.records import MetricRecord
 from tests import documents
 from tests.documents import ROOT, program, read
 
@@ -62,7 +61,7 @@ def codes(cells: Iterable[str]) -> list[str]:
 # docs/metrics.md
 
 
-def facts(record: Metric) -> list[str]:
+def facts(record: MetricRecord) -> list[str]:
     """The cells of a metric's row that can be told from its record: all but the formula."""
     low, high = record.range
     least = [f"{record.least_pixels} pixels"] * (record.least_pixels > 1)
@@ -83,7 +82,7 @@ def test_every_metric_has_its_row(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_cam_method_has_its_row(name: str) -> None:
     record = METHODS[name]
-    formula = record.definition.split(". ")[0].replace("|sum(A_k)|", "abs(sum(A_k))")
+    formula = record.equation.split(". ")[0].replace("|sum(A_k)|", "abs(sum(A_k))")
     wanted = [f"`{name}`", formula, record.source]
     assert wanted in rows(read("docs/metrics.md")), f"docs/metrics.md needs the row\n| {' | '.join(wanted)} |"
 

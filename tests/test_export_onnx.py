@@ -18,8 +18,8 @@ from export.write import Request
 from harness.common.errors import InputError
 from harness.models.session import Model
 from kernels import cam as kernel_cam
-from kernels.cam import METHODS as REGISTERED
 from kernels.cam import cam
+from kernels.catalogue import METHODS as REGISTERED
 from kernels.reasons import Reason
 from tests import light_models, tiny_graphs
 

@@ -13,7 +13,8 @@ from harness.common.errors import InputError
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report.explain_image import draw, explanation_table
-from kernels.cam import METHODS, cam
+from kernels.cam import cam
+from kernels.catalogue import METHODS
 from tests import tiny_graphs
 
 

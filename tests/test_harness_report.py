@@ -37,6 +37,7 @@ from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.pseudonyms import Names, names_of
 from harness.results.schema import Estimate, Evaluation, IndexResult
+from harness.results.vocabulary import BUILT_IN
 from tests import made_results, made_studies, tiny_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -299,7 +300,7 @@ def test_undefined_counts_are_gathered_by_reason_and_explained() -> None:
 
 
 def test_a_whole_family_of_metrics_is_named_once() -> None:
-    overlap = [name for name, record in html_tables.METRICS.items() if record.is_overlap]
+    overlap = list(BUILT_IN.overlaps)
     metrics = [made_results.summary(name, undefined={"empty_union": 2}) for name in (*overlap, "pearson")]
     rows = html_tables.missing(made_results.evaluation(metrics))
     assert [row.metrics for row in rows] == [["all overlap metrics", "pearson"]]
@@ -342,8 +343,8 @@ def test_every_word_that_a_template_explains_has_a_definition() -> None:
     words = set(re.findall(r'term\("([^"]+)"', text))
     assert words
     assert words <= set(known)
-    assert set(html_tables.SWITCHED) <= set(known)
-    assert set(html_tables.CONCENTRATION) <= set(known)
+    assert set(html_tables.switched(BUILT_IN)) <= set(known)
+    assert set(BUILT_IN.concentration) <= set(known)
     assert "method-gradcampp" in known
     fact_terms = {item.term for item in verdict([made_results.summary(undefined={"empty_map": 9})]).facts}
     assert fact_terms <= set(known)

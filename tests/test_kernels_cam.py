@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kernels.cam import METHODS, cam, cam_method, cams
+from kernels.cam import cam, cams
+from kernels.catalogue import METHODS, cam_method
 from kernels.reasons import Reason
 
 
@@ -74,7 +75,7 @@ def test_equals_the_equation_of_its_paper(method: str) -> None:
 
 def test_registry_and_literals_cover_each_other() -> None:
     assert METHODS.keys() == LITERAL.keys()
-    assert all(method.definition and method.source for method in METHODS.values())
+    assert all(method.equation and method.source for method in METHODS.values())
 
 
 def test_methods_coincide_where_the_gradient_is_constant() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.statistics.chance import derangements, sampled
-from kernels.metrics import METRICS, pair_metrics
+from kernels.catalogue import METRICS
+from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
 from kernels.reasons import Reason
 from kernels.resize import upsample

@@ -14,7 +14,7 @@ import pytest
 from numba.core.caching import UserProvidedCacheLocator
 
 from kernels import jit
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 from kernels.registry import by_name
 from kernels.threads import for_each
 
@@ -103,7 +103,7 @@ def test_compile_all_fills_the_cache_and_leaves_nothing_to_compile(tmp_path: Pat
         "entered =",
         "import numpy as np\n"
         "from kernels.partners import partner_metrics\n"
-        "from kernels.metrics import METRICS, pair_metrics\n"
+        "from kernels.metrics import pair_metrics\n"
         "maps = np.random.rand(2, 30, 40)\n"
         "pair_metrics(maps[:, ::2], maps[:, ::2], size=(12, 13))\n"
         "partner_metrics(maps, maps, np.array([[1, 0]]))\n"

@@ -12,7 +12,8 @@ import scipy.stats
 import skimage.metrics
 import sklearn.metrics
 
-from kernels.metrics import METRICS, metric, pair_metrics
+from kernels.catalogue import METRICS, metric
+from kernels.metrics import pair_metrics
 from kernels.reasons import Reason
 from tests.literal_metrics import LITERAL
 from tests.map_samples import awkward_pairs, cam_like, related

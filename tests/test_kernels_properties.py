@@ -10,7 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kernels.metrics import METRICS, pair_metrics
+from kernels.catalogue import METRICS
+from kernels.metrics import pair_metrics
 from kernels.reasons import Reason, undefined
 from tests.map_samples import cam_like, related
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 from kernels.pairwise import consistency, pairwise_mask_iou, pairwise_soft_iou
 from kernels.reasons import Reason
 from tests.map_samples import cam_like

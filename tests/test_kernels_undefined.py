@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.metrics import METRICS, pair_metrics
+from kernels.catalogue import METRICS
+from kernels.metrics import pair_metrics
 from kernels.reasons import Reason, tally, undefined
 from kernels.resize import upsample
 from tests.map_samples import cam_like, related

@@ -24,7 +24,7 @@ from harness.common.errors import InputError
 from harness.common.provenance import bytes_digest
 from harness.common.validation import first_problem
 from harness.images.loading import is_dicom
-from kernels.cam import METHODS
+from kernels.catalogue import METHODS
 from kernels.reasons import Reason
 
 FORMAT: Literal[1] = 1

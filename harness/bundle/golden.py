@@ -26,7 +26,11 @@ class Explained:
 def run_case(model: Model, grey: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
     """One image (H, W) through the model."""
     found = model.explain(channels_first(grey[None]), np.array([target]), layers)
-    maps = {key: (raw[0], BY_CODE[int(codes[0])]) for key, (raw, codes) in reduce(found, methods).items()}
+    named = str(model.graph.path)
+    maps = {
+        key: (raw[0], BY_CODE[int(codes[0])])
+        for key, (raw, codes) in reduce(found, methods, named=lambda _: named).items()
+    }
     return Explained(found.logits[0], maps)
 
 

@@ -39,7 +39,7 @@ from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 from kernels.reasons import Reason
 from kernels.resize import upsample
 

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from pydantic import BaseModel, ValidationError
 
+from harness.common.errors import InputError
+from kernels.function_errors import UserFunctionError
 from kernels.registry import nearest
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The known names most like `name`, or all of them."""
     return " or ".join(nearest(name, known))
+
+
+@contextmanager
+def user_functions(named: Callable[[int], str]) -> Iterator[None]:
+    """Around metrics and CAM methods of a batch: one of the user's own that fails is reported with its image.
+
+    :param named: what to call the image of an index in the batch.
+    :raises InputError: it failed.
+    """
+    try:
+        yield
+    except UserFunctionError as error:
+        where = "" if error.place is None else f", {named(error.place)}"
+        raise InputError(f"{error.what}{where}: {error.problem}") from error
 
 
 def first_problem(error: ValidationError | UnicodeDecodeError) -> str:

@@ -12,13 +12,9 @@ from harness.evaluation.summarise import HELD, Summary, groups_of
 from harness.results.plan import Pair
 from harness.results.reader import Reader
 from harness.results.schema import ComparisonResult, Equivalence, StudyResult
-from harness.results.vocabulary import CONCENTRATION, DIRECTIONS, STABILITY
 from harness.statistics.rankings import compare
 
-CHANGES = tuple(f"{name}_change" for name in CONCENTRATION)
-COMPARED = (*STABILITY, *CHANGES)
 Values = dict[tuple[str, str], np.ndarray]  # (architecture, method) -> (R, metrics, replicates)
-_DIRECTIONS = {**DIRECTIONS, **dict.fromkeys(CHANGES, -1)}
 
 
 class Across:
@@ -28,6 +24,8 @@ class Across:
         self.reader = reader
         self.plan = plan = reader.plan
         self.summary = summary
+        self.vocabulary = plan.vocabulary
+        self.compared = (*self.vocabulary.stability, *self.vocabulary.changes)
         self.architectures: dict[str, list[Pair]] = {}
         for pair in plan.pairs:
             if pair.kind == "drift":
@@ -63,7 +61,7 @@ class Across:
         each = self.summary.by_record.images * len(self._pairs()) * len(self.plan.options.methods)
         for layer in self.plan.layers:
             found = {}
-            for names in groups_of(COMPARED, each):
+            for names in groups_of(self.compared, each):
                 values = self._values(layer, names)
                 tasks = [(scope, mask & chosen, metric) for scope, mask in scopes for metric in names]
 
@@ -77,7 +75,7 @@ class Across:
                 with ThreadPoolExecutor(min(threads, max(1, HELD // each))) as pool:
                     for (scope, _, metric), result in zip(tasks, pool.map(work, tasks), strict=True):
                         found[scope, metric] = result
-            yield from (found[scope, metric] for scope, _ in scopes for metric in COMPARED)
+            yield from (found[scope, metric] for scope, _ in scopes for metric in self.compared)
 
     def _values(self, layer: str, names: Sequence[str]) -> Values:
         observed = {pair.name: self.summary.observed(pair, layer, names) for pair in self._pairs()}
@@ -92,10 +90,11 @@ class Across:
     ) -> tuple[ComparisonResult, tuple[str, ...]]:
         """One comparison of cells (R, replicates)."""
         cells = {cell: np.where(mask[:, None], of_cell, np.nan) for cell, of_cell in values.items()}
-        found = compare(cells, self.summary.by_record, _DIRECTIONS[metric], self.plan.options.seed)
+        direction = self.vocabulary.direction_of(metric) or -1  # of a change, the smaller one comes first
+        found = compare(cells, self.summary.by_record, direction, self.plan.options.seed)
         place = {"layer": layer, "scope": scope, "metric": metric}
         parts = {name: getattr(found, name) for name in ("differences", "rankings", "reversals", "interaction")}
-        if metric in CHANGES:  # stable near zero: no order from low to high is one of stability; the shift has it
+        if metric in self.vocabulary.changes:  # stable near zero: from low to high is no order of stability
             parts["rankings"] = ()
         return ComparisonResult.model_validate({**place, **parts}), found.resampled
 

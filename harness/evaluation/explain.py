@@ -6,7 +6,7 @@ an image does not depend on its neighbours, on the batch size or on the number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -149,7 +149,7 @@ def _explained(
 
     for step, logits, calls in ahead(run, decoded, depth=1):
         if len(step.rows):
-            yield step, logits, _reduce(calls, request.options.methods, batching.threads)
+            yield step, logits, _reduce(block, calls, request.options.methods, batching.threads)
 
 
 def _rows(block: Block) -> list[list[tuple[int, int]]]:
@@ -217,14 +217,20 @@ def _explain(model: Model, step: _Step, request: Request) -> tuple[np.ndarray, l
     return clean.logits, calls
 
 
-def _reduce(calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
+def _reduce(block: Block, calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
     """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
     found = {}
     for call in calls:
         kept = call.rows >= 0
-        for (layer, method), result in reduce(call.found, methods, kept, threads).items():
+        named = _image(block, block.images[call.rows[kept]])
+        for (layer, method), result in reduce(call.found, methods, kept, threads, named).items():
             found[layer, method, call.draw] = (call.rows[kept], *result)
     return found
+
+
+def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:
+    """What some images of a block are called in messages."""
+    return lambda index: f"image {block.samples[int(images[index])].name!r}"
 
 
 def _prediction_table(

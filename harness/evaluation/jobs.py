@@ -25,6 +25,7 @@ from harness.models.session import Model
 from harness.results.part_files import Store
 from harness.results.plan import Checkpoint
 from harness.results.reader import tasks
+from harness.results.vocabulary import require_methods
 
 Item = TypeVar("Item", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -75,7 +76,12 @@ class Explaining:
             )
 
     def prepare(self) -> dict[str, Any]:
-        """Open the graph; returns the providers in use, with their options."""
+        """Open the graph; returns the providers in use, with their options.
+
+        :raises InputError: this process has not the CAM methods.
+        """
+        if self.request.options.maps == "kernels":
+            require_methods(self.request.options.methods)
         return self._opened().providers
 
     def do(self, item: tuple[int, Block], progress: Advance) -> float:
@@ -110,7 +116,11 @@ class Scoring:
         self.tasks = tasks(scorer.plan)
 
     def prepare(self) -> None:
-        """Nothing to prepare."""
+        """See that this process has the metrics.
+
+        :raises InputError: it has not.
+        """
+        self.scorer.vocabulary.functions()
 
     def do(self, item: tuple[int, int], progress: Advance) -> None:
         number, block = item

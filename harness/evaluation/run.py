@@ -287,6 +287,8 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "classes": plan.classes,
         "selection": stored.select,
         "methods": list(options.methods),
+        "registered_metrics": plan.vocabulary.registered_metrics,
+        "registered_methods": [item for item in plan.vocabulary.registered_methods if item.name in options.methods],
         "layers": list(plan.layers),
         "map_size": options.map_size,
         "seed": options.seed,
@@ -330,4 +332,5 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
         )
     layers = tuple(changes.get("layers") or plan.layers)
     options = plan.options.changed(**{**changes, "layers": plan.options.layers, "select": select})
-    return replace(stored, plan=replace(plan, options=options, layers=layers), select=select)
+    vocabulary = plan.vocabulary.extended()
+    return replace(stored, plan=replace(plan, options=options, layers=layers, vocabulary=vocabulary), select=select)

@@ -14,17 +14,18 @@ with the number of images, and any part can be computed alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from harness.common.errors import InputError
+from harness.common.validation import user_functions
 from harness.images.jitter import shift_of
 from harness.results import part_files
 from harness.results.reader import NOT_COMPARED, Maps, Reader, Reference, Task
-from harness.results.vocabulary import CONCENTRATION, SHIFTS, STABILITY
+from harness.results.vocabulary import Vocabulary
 from harness.statistics.chance import SAMPLE, derangements, sampled
 from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
@@ -45,6 +46,7 @@ class Scorer:
     def __init__(self, reader: Reader, threads: int) -> None:
         self.reader = reader
         self.plan = reader.plan
+        self.vocabulary = reader.plan.vocabulary
         self.collected = reader.collected
         self.threads = threads
         self._unrelated: dict[str, Unrelated] = {}
@@ -62,11 +64,19 @@ class Scorer:
         chosen = rows[self.reader.selections[task.name][rows]]
         before, after = (self.reader.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
         self._require_maps(chosen, before, after)
-        reasons = {"before_reasons": before.codes, "after_reasons": after.codes}
-        scores = pair_metrics(before.raw, after.raw, self.threads, **reasons, size=self.plan.options.map_size)
-        observed = with_shifts(scores)
+        with user_functions(self._image(chosen)):
+            scores = pair_metrics(
+                before.raw,
+                after.raw,
+                self.threads,
+                before_reasons=before.codes,
+                after_reasons=after.codes,
+                size=self.plan.options.map_size,
+                metrics=self.vocabulary.functions(),
+            )
+        observed = with_absolute_changes(scores, self.vocabulary)
         if task.pair is not None and task.pair.kind == "replicates":
-            yield "replicate", chosen, only(observed, STABILITY)
+            yield "replicate", chosen, only(observed, self.vocabulary.stability)
             return
         yield "observed", chosen, observed
         if self.plan.options.chance:
@@ -86,16 +96,18 @@ class Scorer:
         unrelated = self.unrelated(task.name)
         _, mine, drawn = np.intersect1d(chosen, unrelated.records, assume_unique=True, return_indices=True)
         left, right = before.of(mine), self._partners_of(task)
-        mixed = partner_metrics(
-            left.raw,
-            right.raw,
-            unrelated.partners[:, drawn],
-            self.threads,
-            before_reasons=left.codes,
-            after_reasons=right.codes,
-            size=self.plan.options.map_size,
-        )
-        return "chance", chosen[mine], mean_over_draws(only(with_shifts(mixed), STABILITY))
+        with user_functions(self._image(chosen[mine])):
+            mixed = partner_metrics(
+                left.raw,
+                right.raw,
+                unrelated.partners[:, drawn],
+                self.threads,
+                before_reasons=left.codes,
+                after_reasons=right.codes,
+                size=self.plan.options.map_size,
+                metrics=self.vocabulary.functions(),
+            )
+        return "chance", chosen[mine], self._mean_over_draws(mixed)
 
     def _jitter(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
         """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
@@ -106,17 +118,27 @@ class Scorer:
         inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
         clean = self.reader.maps(*place, rows[inside])
         height, width = task.checkpoint.graph.metadata.input_size
-        scores = partner_metrics(
-            clean.raw,
-            np.concatenate([maps.raw[inside] for maps in noisy]),
-            np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
-            self.threads,
-            before_reasons=clean.codes,
-            after_reasons=np.concatenate([maps.codes[inside] for maps in noisy]),
-            size=self.plan.options.map_size,
-            shifts=[(down / height, right / width) for down, right in map(shift_of, draws)],
-        )
-        yield "jitter", rows[inside], mean_over_draws(only(with_shifts(scores), STABILITY))
+        with user_functions(self._image(rows[inside])):
+            scores = partner_metrics(
+                clean.raw,
+                np.concatenate([maps.raw[inside] for maps in noisy]),
+                np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
+                self.threads,
+                before_reasons=clean.codes,
+                after_reasons=np.concatenate([maps.codes[inside] for maps in noisy]),
+                size=self.plan.options.map_size,
+                shifts=[(down / height, right / width) for down, right in map(shift_of, draws)],
+                metrics=self.vocabulary.functions(),
+            )
+        yield "jitter", rows[inside], self._mean_over_draws(scores)
+
+    def _mean_over_draws(self, scores: PairScores) -> PairScores:
+        """The mean of what has a reference."""
+        return mean_over_draws(only(with_absolute_changes(scores, self.vocabulary), self.vocabulary.stability))
+
+    def _image(self, rows: np.ndarray) -> Callable[[int], str]:
+        """What the images of some records are called in messages."""
+        return lambda place: f"image {self.collected.samples[self.collected.records.images[rows[place]]].name!r}"
 
     def unrelated(self, pair: str) -> Unrelated:
         """Whom the records of a pair meet by chance."""
@@ -167,12 +189,12 @@ class Scorer:
         return pa.table(columns, schema=part_files.SCHEMAS["scores"])
 
 
-def with_shifts(scores: PairScores) -> PairScores:
-    """The scores with |change| of every concentration metric as further columns."""
-    changes = [scores.column(f"{name}_change") for name in CONCENTRATION]
+def with_absolute_changes(scores: PairScores, vocabulary: Vocabulary) -> PairScores:
+    """The scores with the absolute change of every concentration metric as further columns."""
+    changes = [scores.column(name) for name in vocabulary.changes]
     values = np.concatenate([scores.values, np.stack([np.abs(value) for value, _ in changes], axis=-1)], axis=-1)
     codes = np.concatenate([scores.reasons, np.stack([code for _, code in changes], axis=-1)], axis=-1)
-    return PairScores((*scores.names, *SHIFTS), values, codes)
+    return PairScores((*scores.names, *vocabulary.absolute_changes), values, codes)
 
 
 def only(scores: PairScores, names: Sequence[str]) -> PairScores:

@@ -18,26 +18,17 @@ from harness.evaluation.classification import Classification
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
 from harness.results.schema import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
-from harness.results.vocabulary import COLUMNS, DIRECTIONS, SHIFTS, STABILITY
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
 from harness.statistics.inference import stability_index
-from kernels.metrics import METRICS
 from kernels.pairwise import consistency
 from kernels.reasons import Reason, tally
 from kernels.resize import upsample
-from kernels.scoring import StableIs
 
 CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
 CONSISTENCY_LIMIT = 1000  # images per class
 HELD = 2**24  # scores that are held at a time: 128 MB
 Intervals = dict[Literal["q05", "median", "q95"], tuple[float, float]]
 FloorKind = Literal["jitter", "replicate"]
-
-OVERLAPS = tuple(name for name, record in METRICS.items() if record.is_overlap)
-_STABLE_IS: dict[str, StableIs] = {
-    **{column: record.stable_is for record in METRICS.values() for column in record.columns},
-    **dict.fromkeys(SHIFTS, "low"),
-}
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,7 @@ class Summary:
     def __init__(self, reader: Reader, resamples: int) -> None:
         self.reader = reader
         self.plan, self.collected = plan, collected = reader.plan, reader.collected
+        self.vocabulary = plan.vocabulary
         groups = np.array([sample.group for sample in collected.samples])
         self.by_record = Resampling(groups[collected.records.images], plan.options.seed, resamples)
         self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
@@ -145,18 +137,21 @@ class Summary:
         return [(part, item) for part, item in enumerate(self.tasks) if item.pair == pair]
 
     def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
+        columns = self.vocabulary.columns
+
         def summarise(numbered: tuple[int, Task]) -> list[MetricSummary]:
-            groups = [self._scopes(pair, *numbered, names) for names in groups_of(COLUMNS, self.by_record.images)]
+            groups = [self._scopes(pair, *numbered, names) for names in groups_of(columns, self.by_record.images)]
             return [item for scope in zip(*groups, strict=True) for items in scope for item in items]
 
-        room = max(1, HELD // (self.by_record.images * len(COLUMNS)))  # tasks that are held at a time
+        room = max(1, HELD // (self.by_record.images * len(columns)))  # tasks that are held at a time
         with ThreadPoolExecutor(min(threads, room)) as pool:
             for found in pool.map(summarise, self._tasks_of(pair)):
                 yield from found
 
     def _scopes(self, pair: Pair, part: int, task: Task, names: tuple[str, ...]) -> list[list[MetricSummary]]:
         """Per scope the summaries of some metrics."""
-        observed, stable = self.reader.scores(part, "observed", names), tuple(n for n in names if n in STABILITY)
+        observed = self.reader.scores(part, "observed", names)
+        stable = tuple(name for name in names if name in self.vocabulary.stability)
         chance = self.reader.scores(part, "chance", stable) if stable else None
         chance = chance if chance is not None and chance.compared.any() else None
         weights = self._weights(observed, chance) if chance is not None else None
@@ -200,7 +195,7 @@ class Summary:
         rows = np.flatnonzero(mask & read.observed.compared)
         names, values, codes = read.observed.names, read.observed.values[rows], read.observed.codes[rows]
         own = _Sample(names, values, self.by_record.of(rows))
-        found = self._references(rows, read) | {"estimate": own, "vanished_rate": _vanished(own, codes)}
+        found = self._references(rows, read) | {"estimate": own, "vanished_rate": self._vanished(own, codes)}
         estimates = self._estimates(found)
         intervals, indices = self._quantile_intervals(own), self._indices(rows, read)
         patients = own.resampling.n_patients(values)
@@ -212,7 +207,7 @@ class Summary:
                 method=task.method,
                 scope=scope,
                 metric=name,
-                stable_is=_STABLE_IS[name],
+                stable_is=self.vocabulary.stable_at(name),
                 n=len(defined),
                 n_patients=int(patients[column]),
                 undefined=_undefined(codes[:, column]),
@@ -252,7 +247,7 @@ class Summary:
             return {}
         drawn, resampling = self._drawn(rows, read, read.chance)
         own = read.observed.values[drawn][:, [read.observed.names.index(name) for name in read.stable]]
-        directions = [DIRECTIONS[name] for name in read.stable]
+        directions = [self.vocabulary.direction_of(name) for name in read.stable]
         indices = stability_index(resampling, own, read.chance.values[drawn], read.floor[drawn], directions)
         sampled = len(drawn) if len(drawn) < len(rows) else None
         return {
@@ -260,9 +255,15 @@ class Summary:
             for name, index in zip(read.stable, indices, strict=True)
         }
 
+    def _vanished(self, own: _Sample, codes: np.ndarray) -> _Sample:
+        """1 where the evidence of a compared image vanished, 0 where not."""
+        names = [name for name in own.names if name in self.vocabulary.overlaps]
+        columns = [own.names.index(name) for name in names]
+        return _Sample(names, (codes[:, columns] == Reason.VANISHED).astype(np.float64), own.resampling)
+
     def _quantile_intervals(self, own: _Sample) -> dict[str, Intervals]:
         """Metric -> interval of q05, median and q95, where there are patients enough."""
-        names = [name for name in own.names if name in STABILITY]
+        names = [name for name in own.names if name in self.vocabulary.stability]
         values = own.values[:, [own.names.index(name) for name in names]]
         draws, patients = own.resampling.quantiles(values, (0.05, 0.5, 0.95)), own.resampling.n_patients(values)
         found: dict[str, Intervals] = {}
@@ -288,13 +289,6 @@ def groups_of(names: Sequence[str], records: int) -> Iterator[tuple[str, ...]]:
     each = max(1, HELD // max(1, records))
     for start in range(0, len(names), each):
         yield tuple(names[start : start + each])
-
-
-def _vanished(own: _Sample, codes: np.ndarray) -> _Sample:
-    """1 where the evidence of a compared image vanished, 0 where not."""
-    names = [name for name in own.names if name in OVERLAPS]
-    columns = [own.names.index(name) for name in names]
-    return _Sample(names, (codes[:, columns] == Reason.VANISHED).astype(np.float64), own.resampling)
 
 
 def _estimated(sample: _Sample, patients: np.ndarray, draws: np.ndarray) -> Iterator[Estimate]:

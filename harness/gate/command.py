@@ -39,15 +39,17 @@ def initialise(result: Place, policy: Path) -> int:
     """
     if policy.exists():
         raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
-    text = propose(Evaluation.read(result), bytes_digest(_file(result).read_bytes()), str(result))
-    rules = parse_policy(text, f"the policy proposed for {result}").rule
+    found = Evaluation.read(result)
+    text = propose(found, bytes_digest(_file(result).read_bytes()), str(result))
+    rules = parse_policy(text, f"the policy proposed for {result}", found.vocabulary).rule
     write_whole(policy, text)
     return sum(rule.statistic == "mean" for rule in rules)
 
 
 def gate(result: Place, policy: Path, outputs: Outputs) -> int:
     """Judge, print and write the verdict; returns the exit code."""
-    found, rules = Evaluation.read(result), read_policy(policy)
+    found = Evaluation.read(result)
+    rules = read_policy(policy, found.vocabulary)
     baseline, missing = _baseline(result, outputs)
     verdict = judge(found, rules, baseline, bytes_digest(_file(result).read_bytes()), outputs.fail_on_warning)
     if missing:

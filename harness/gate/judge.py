@@ -144,6 +144,8 @@ def _kind_of(result: Evaluation) -> dict[str, Any]:
             known = kind.setdefault(name, [])
             known += [value] if value not in known else []
         kind |= {f"CAM layer {layer.label} of {item.architecture}": layer.name for layer in item.metadata.layers}
+    for record in result.registered_metrics:
+        kind[f"metric {record.name}"] = record.model_dump(exclude={"definition", "source"})
     return kind
 
 

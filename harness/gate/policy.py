@@ -12,13 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from harness.common.errors import InputError
 from harness.common.validation import complaint, did_you_mean
-from harness.results.vocabulary import COLUMNS, SHIFTS, STABILITY
-from kernels.cam import METHODS
-from kernels.metrics import METRICS
+from harness.results.vocabulary import BUILT_IN, Vocabulary, current
 
 FORMAT = 1
 QUALITIES = ("accuracy", "auc", "ece")
@@ -65,6 +63,7 @@ class Rule(_Config):
     mode: Mode = "surely-good"
     severity: Severity = "fail"
     max_undefined: float | None = Field(default=None, ge=0, le=1)
+    _vocabulary: Vocabulary = PrivateAttr(BUILT_IN)  # of the result that is judged, which may have metrics of its own
 
     @property
     def is_quality(self) -> bool:
@@ -80,15 +79,16 @@ class Rule(_Config):
             return -1
         if self.is_quality:
             return -1 if self.metric == "ece" else 1
-        return 0 if self.metric not in STABILITY else -1 if self.metric in SHIFTS else METRICS[self.metric].direction
+        return self._vocabulary.direction_of(self.metric) if self.metric in self._vocabulary.stability else 0
 
     @property
     def needs_baseline(self) -> bool:
         return self.max_worsening is not None or self.max_relative_worsening is not None
 
     @model_validator(mode="after")
-    def _check(self) -> Rule:
-        _known(self.metric, (*COLUMNS, *QUALITIES), "metric")
+    def _check(self, info: ValidationInfo) -> Rule:
+        self._vocabulary = info.context["vocabulary"] if info.context else current()
+        _known(self.metric, (*self._vocabulary.columns, *QUALITIES), "metric")
         if self.is_quality:
             _known(self.statistic, QUALITY_STATISTICS, f"statistic of {self.metric}")
             if self.method or self.layer or self.scope != ALL:
@@ -97,20 +97,21 @@ class Rule(_Config):
             _known(self.statistic, MAP_STATISTICS, "statistic")
             if self.method is None or self.layer is None:
                 raise ValueError(f"a rule on {self.metric} names its method and its layer")
-            _known(self.method, METHODS, "CAM method")
+            self._vocabulary.method(self.method)
             self._check_statistic()
         self._check_bounds()
         return self
 
     def _check_statistic(self) -> None:
-        if self.statistic == "index" and self.metric not in STABILITY:
-            raise ValueError(f"{self.metric} has no stability index; {did_you_mean(self.metric, STABILITY)} has")
-        if self.statistic == "vanished-rate" and not (self.metric in METRICS and METRICS[self.metric].is_overlap):
-            overlaps = [name for name, record in METRICS.items() if record.is_overlap]
-            raise ValueError(f"{self.metric} does not count vanished evidence; {', '.join(overlaps)} do")
+        known = self._vocabulary
+        if self.statistic == "index" and self.metric not in known.stability:
+            raise ValueError(f"{self.metric} has no stability index; {did_you_mean(self.metric, known.stability)} has")
+        if self.statistic == "vanished-rate" and self.metric not in known.overlaps:
+            raise ValueError(f"{self.metric} does not count vanished evidence; {', '.join(known.overlaps)} do")
         if self.needs_baseline and self.direction == 0:
             raise ValueError(
-                f"{self.metric} has no better side; use {did_you_mean(self.metric, SHIFTS)} against a baseline"
+                f"{self.metric} has no better side; use {did_you_mean(self.metric, known.absolute_changes)} against a "
+                "baseline"
             )
 
     def _check_bounds(self) -> None:
@@ -138,12 +139,9 @@ class Rule(_Config):
             return -math.inf, math.inf
         if self.statistic == "change":
             return -1.0, 1.0
-        if self.is_quality or self.statistic == "vanished-rate" or self.metric in SHIFTS:
+        if self.is_quality or self.statistic == "vanished-rate":
             return 0.0, 1.0
-        if self.metric.endswith("_change"):
-            return -1.0, 1.0
-        low, high = METRICS[self.metric.removesuffix("_before").removesuffix("_after")].range
-        return float(low), float(high)
+        return self._vocabulary.range_of(self.metric)
 
 
 class Policy(_Config):
@@ -155,14 +153,15 @@ class Policy(_Config):
     rule: list[Rule] = Field(min_length=1)
 
 
-def read_policy(path: Path) -> Policy:
+def read_policy(path: Path, vocabulary: Vocabulary | None = None) -> Policy:
     """Read and check a policy TOML.
 
+    :param vocabulary: the metrics and methods of the result that will be judged; by default all that are known here.
     :raises InputError: no such file, an unknown key (with the nearest), a metric that does not exist, an impossible
         bound.
     """
     try:
-        return parse_policy(path.read_text(encoding="utf-8"), str(path))
+        return parse_policy(path.read_text(encoding="utf-8"), str(path), vocabulary)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); write one with `python -m harness gate RESULT --init`"
@@ -171,10 +170,10 @@ def read_policy(path: Path) -> Policy:
         raise InputError(f"{path}: not a TOML file ({error})") from error
 
 
-def parse_policy(text: str, path: str) -> Policy:
+def parse_policy(text: str, path: str, vocabulary: Vocabulary | None = None) -> Policy:
     """`read_policy` for a text; `path` names it in messages."""
     try:
-        return Policy.model_validate(tomllib.loads(text))
+        return Policy.model_validate(tomllib.loads(text), context={"vocabulary": vocabulary or current()})
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.common.errors import InputError
+from harness.common.validation import user_functions
 from harness.images.loading import channels_first
 from harness.models.session import Explanation, Model
-from kernels.cam import METHODS, cams
+from kernels.cam import cams
+from kernels.catalogue import METHODS
 from kernels.reasons import BY_CODE, Reason
 
 Maps = tuple[np.ndarray, np.ndarray]  # raw maps (N, h, w) float32, and reason codes (N,) uint8
@@ -42,13 +44,21 @@ class ExplainedImage:
 
 
 def reduce(
-    found: Explanation, methods: Sequence[str], rows: np.ndarray | slice = slice(None), threads: int = 1
+    found: Explanation,
+    methods: Sequence[str],
+    rows: np.ndarray | slice = slice(None),
+    threads: int = 1,
+    named: Callable[[int], str] = str,
 ) -> dict[tuple[str, str], Maps]:
-    """(layer, method) -> maps of some rows of a call, reduced from activations and gradients or made by the graph."""
+    """(layer, method) -> maps of some rows of a call, reduced from activations and gradients or made by the graph.
+
+    :param named: what to call the image of a row in a message about a method of the user's own.
+    """
     maps = {key: _judged(key[1], made[rows]) for key, made in found.maps.items()}
     for layer, (activations, gradients) in found.layers.items():
-        for method, result in cams(methods, activations[rows], gradients[rows], threads).items():
-            maps[layer, method] = result
+        with user_functions(named):
+            made = cams(methods, activations[rows], gradients[rows], threads)
+        maps |= {(layer, method): result for method, result in made.items()}
     return maps
 
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 from harness.common.formatting import digits, one_line
 from harness.models.attribution import ExplainedImage, Map
 from harness.report import heatmaps
-from kernels.metrics import METRICS
+from kernels.catalogue import METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kernels.cam import cam_method
-from kernels.metrics import METRICS
+from harness.results.vocabulary import BUILT_IN, Vocabulary
 from kernels.reasons import Reason
-from kernels.scoring import Metric
+from kernels.records import MethodRecord, MetricRecord
 
 _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 is stable."}
 
@@ -42,32 +41,31 @@ def reason_sentence(label: str) -> str:
     return known.get(label, label.replace("_", " "))
 
 
-def definitions(methods: list[str]) -> dict[str, Definition]:
+def definitions(methods: list[str], vocabulary: Vocabulary = BUILT_IN) -> dict[str, Definition]:
     """Every definition of a report by its key: words, metrics, then the CAM methods that it uses."""
-    records = [*_WORDS, *_metrics(), *(_method(name) for name in methods)]
+    records = [*_WORDS, *_metrics(vocabulary), *(_method(vocabulary.method(name)) for name in methods)]
     return {record.key: record for record in records}
 
 
-def _metrics() -> Iterator[Definition]:
-    for record in METRICS.values():
+def _metrics(vocabulary: Vocabulary) -> Iterator[Definition]:
+    for record in vocabulary.metrics:
         if record.kind == "pair":
-            low, high = record.range
+            low, high = (f"{end:g}" for end in record.range)
             text = f"{_sentence(record.definition)} Range {low} to {high}. {_LIMITS[record.stable_is]}"
             yield Definition(record.name, record.name, text, record.source)
         else:
             yield from _concentration(record)
 
 
-def _concentration(record: Metric) -> Iterator[Definition]:
+def _concentration(record: MetricRecord) -> Iterator[Definition]:
     text = f"{_sentence(record.definition)} Of the map before, of the map after, and after minus before."
     yield Definition(record.name, record.name, text, record.source)
     text = f"The size of the change of {record.name}, whatever its sign. {_sentence(record.definition)} Low is stable."
-    yield Definition(f"{record.name}_shift", f"{record.name}_shift", text, record.source)
+    yield Definition(record.stability, record.stability, text, record.source)
 
 
-def _method(name: str) -> Definition:
-    record = cam_method(name)
-    return Definition(method_key(name), name, f"{record.definition.rstrip('.')}.", record.source)
+def _method(record: MethodRecord) -> Definition:
+    return Definition(method_key(record.name), record.name, f"{record.equation.rstrip('.')}.", record.source)
 
 
 def method_key(name: str) -> str:

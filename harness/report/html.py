@@ -31,7 +31,7 @@ from harness.report.plots import Series
 from harness.results.layout import REPORT
 from harness.results.pseudonyms import Names, without_home
 from harness.results.schema import Evaluation
-from harness.results.vocabulary import DIRECTIONS, HEADLINE
+from harness.results.vocabulary import BUILT_IN, HEADLINE
 
 TEMPLATES = Path(__file__).parent / "templates"
 _REFERENCES = {
@@ -70,9 +70,9 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
             findings=found,
             overall=findings.overall(found),
             lowest=findings.lowest(found),
-            definitions=definitions(result.methods),
+            definitions=definitions(result.methods, result.vocabulary),
             headline=HEADLINE,
-            metrics=html_tables.SWITCHED,
+            metrics=html_tables.switched(result.vocabulary),
             comparisons=comparisons,
             slopes=_slopes(comparisons),
             trainings=list(_trainings(result, cells)),
@@ -193,7 +193,7 @@ def _json(value: Any) -> str:
 
 def _slopes(comparisons: list[Any]) -> list[tuple[str, Markup]]:
     """(layer, picture) where two architectures or more are compared under two methods or more."""
-    upwards = DIRECTIONS[HEADLINE] > 0
+    upwards = BUILT_IN.direction_of(HEADLINE) > 0
     return [
         (item.layer, Markup(plots.slopes(item.rankings, upwards))) for item in comparisons if len(item.rankings) > 1
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.common.formatting import DASH, MINUS, number, percent, signed, span
@@ -19,19 +19,27 @@ from harness.results.schema import (
     Reversal,
     StudyResult,
 )
-from harness.results.vocabulary import CONCENTRATION, DIRECTIONS, HEADLINE, SHIFTS, STABILITY
+from harness.results.vocabulary import BUILT_IN, HEADLINE, Vocabulary
 from harness.statistics.rankings import NULL_PROBABILITY
-from kernels.metrics import METRICS
 
 _VARIANTS = ("iou_top5", "iou_top10", "iou_top30", "iou_half", "iou_curve")  # of the headline; in evaluation.json only
-SWITCHED = (HEADLINE, *(name for name in STABILITY if name not in (HEADLINE, *_VARIANTS)))
-_FAMILIES = {
-    "all overlap metrics": [name for name, record in METRICS.items() if record.is_overlap],
-    **{f"{name}_*": [*METRICS[name].columns, f"{name}_shift"] for name in CONCENTRATION},
-    "all change and shift metrics": [f"{name}_{part}" for part in ("change", "shift") for name in CONCENTRATION],
-}
 _BEYOND = 0.1  # how far the line of an index goes on below 0 and above 1
 _WORTH_NAMING = 0.005  # probability of an order; less would read 0.00
+
+
+def switched(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The metrics that a page can switch between."""
+    return (HEADLINE, *(name for name in vocabulary.stability if name not in (HEADLINE, *_VARIANTS)))
+
+
+def _families(vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Words for metrics that are often undefined together."""
+    each = {name: vocabulary.metric(f"{name}_change") for name in vocabulary.concentration}
+    return {
+        "all overlap metrics": list(vocabulary.overlaps),
+        **{f"{name}_*": [*record.columns, record.stability] for name, record in each.items()},
+        "all change and shift metrics": [*vocabulary.changes, *vocabulary.absolute_changes],
+    }
 
 
 @dataclass(frozen=True)
@@ -182,46 +190,40 @@ def by_class(result: Evaluation, cells: Cells, pair: PairResult, metric: str) ->
 def boxes(result: Evaluation, cells: Cells, pair: PairResult, metric: str) -> list[Box]:
     """The spread under every layer and method."""
     items = (cells.get(pair, *place, metric) for place in places(result))
-    return [_box(item) for item in items if item is not None]
+    limits = result.vocabulary.range_of(metric)
+    return [_box(item, limits) for item in items if item is not None]
 
 
-def axis(metric: str) -> Axis:
+def axis(metric: str, vocabulary: Vocabulary = BUILT_IN) -> Axis:
     """The axis of a metric: its whole range, so that metrics of one kind can be compared by eye."""
-    low, high = _range(metric)
+    low, high = vocabulary.range_of(metric)
     values = [low + step * (high - low) / 4 for step in range(5)]
     return Axis(
-        [(_place(value, metric) or 0.0, f"{value:g}".replace("-", MINUS)) for value in values],
-        "right" if DIRECTIONS[metric] > 0 else "left",
+        [(_place(value, (low, high)) or 0.0, f"{value:g}".replace("-", MINUS)) for value in values],
+        "right" if vocabulary.direction_of(metric) > 0 else "left",
     )
 
 
-def _range(metric: str) -> tuple[float, float]:
-    if metric in SHIFTS:
-        return 0.0, 1.0
-    low, high = METRICS[metric].range
-    return float(low), float(high)
-
-
-def _place(value: float | None, metric: str) -> float | None:
-    low, high = _range(metric)
+def _place(value: float | None, limits: tuple[float, float]) -> float | None:
+    low, high = limits
     return None if value is None else round(100 * (value - low) / (high - low), 2)
 
 
-def _box(item: MetricSummary) -> Box:
-    metric, estimate = item.metric, item.estimate
-    quantiles = [_place(value, metric) for value in (item.q05, item.q25, item.median, item.q75, item.q95)]
+def _box(item: MetricSummary, limits: tuple[float, float]) -> Box:
+    estimate = item.estimate
+    quantiles = [_place(value, limits) for value in (item.q05, item.q25, item.median, item.q75, item.q95)]
     known = tuple(value for value in quantiles if value is not None)
-    low, high = _place(estimate.low, metric), _place(estimate.high, metric)
+    low, high = _place(estimate.low, limits), _place(estimate.high, limits)
     return Box(
         layer=item.layer,
         method=item.method,
         n=item.n,
         undefined=_undefined(item),
         quantiles=known if len(known) == len(quantiles) else None,
-        mean=_place(estimate.mean, metric),
+        mean=_place(estimate.mean, limits),
         band=None if low is None or high is None else (low, round(high - low, 2)),
-        chance=_place(item.chance.mean, metric) if item.chance else None,
-        floor=_place(item.floor.mean, metric) if item.floor else None,
+        chance=_place(item.chance.mean, limits) if item.chance else None,
+        floor=_place(item.floor.mean, limits) if item.floor else None,
         words=_box_words(item),
     )
 
@@ -254,14 +256,18 @@ class Concentration:
 
 def concentrations(result: Evaluation, cells: Cells, pair: PairResult) -> list[Concentration]:
     """Of one pair, over all images."""
+    columns = [result.vocabulary.metric(f"{name}_change").columns for name in result.vocabulary.concentration]
     return [
-        Concentration(place, [_concentration(cells, pair, place, name) for name in CONCENTRATION])
+        Concentration(place, [_concentration(cells, pair, place, names) for names in columns])
         for place in places(result)
     ]
 
 
-def _concentration(cells: Cells, pair: PairResult, place: tuple[str, str], name: str) -> tuple[str, str, str, str]:
-    found = [cells.get(pair, *place, column) for column in METRICS[name].columns]
+def _concentration(
+    cells: Cells, pair: PairResult, place: tuple[str, str], columns: Sequence[str]
+) -> tuple[str, str, str, str]:
+    """Before, after, change and its interval, from the columns of the first three."""
+    found = [cells.get(pair, *place, column) for column in columns]
     before, after, change = (item.estimate if item else None for item in found)
     return (
         number(before.mean if before else None),
@@ -276,26 +282,27 @@ def _concentration(cells: Cells, pair: PairResult, place: tuple[str, str], name:
 
 def missing(result: Evaluation) -> list[Missing]:
     """Counts of what is undefined, those metrics together that lack the same images."""
+    families = _families(result.vocabulary)
     return [
         Missing(pair.name, layer, method, metrics, reason, images, percent(images / pair.selected, 1))
         for pair in result.pairs
-        for (layer, method, reason, images), metrics in _by_reason(pair).items()
+        for (layer, method, reason, images), metrics in _by_reason(pair, families).items()
     ]
 
 
-def _by_reason(pair: PairResult) -> dict[tuple[str, str, str, int], list[str]]:
+def _by_reason(pair: PairResult, families: Mapping[str, Sequence[str]]) -> dict[tuple[str, str, str, int], list[str]]:
     found: dict[tuple[str, str, str, int], list[str]] = {}
     for item in pair.metrics:
         counts = {**item.undefined, **({"vanished": item.vanished} if item.vanished else {})}
         for reason, images in counts.items() if item.scope == ALL else ():
             found.setdefault((item.layer, item.method, reason, images), []).append(item.metric)
-    return {key: _merged(metrics) for key, metrics in found.items()}
+    return {key: _merged(metrics, families) for key, metrics in found.items()}
 
 
-def _merged(metrics: Sequence[str]) -> list[str]:
+def _merged(metrics: Sequence[str], families: Mapping[str, Sequence[str]]) -> list[str]:
     """Families of which every member is there, by one word; the others by name."""
     names = list(metrics)
-    for word, family in _FAMILIES.items():
+    for word, family in families.items():
         if all(name in names for name in family):
             names = [word, *(name for name in names if name not in family)]
     return names

@@ -52,10 +52,12 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     yield _lines(_heading(result), style)
     if len(result.pairs) == 1:
         pair = result.pairs[0]
-        yield _set([_row(item) for item in pair.metrics if _shown(item, wide)], _ONE_PAIR, style)
+        shown = None if wide else _short(result)
+        yield _set([_row(item) for item in pair.metrics if _shown(item, shown)], _ONE_PAIR, style)
         yield _explanation(result)
         return
-    for metric in SHORT if not wide else sorted({item.metric for pair in result.pairs for item in pair.metrics}):
+    every = sorted({item.metric for pair in result.pairs for item in pair.metrics})
+    for metric in every if wide else _short(result):
         yield f"{metric} (mean, 95 % interval; index in brackets)"
         yield _set(list(_matrix(result, metric)), ["pair", "n", *_columns(result)], style)
     yield _explanation(result)
@@ -97,8 +99,14 @@ def _pair_line(pair: PairResult) -> str:
     return f"{one_line(name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
 
 
-def _shown(item: MetricSummary, wide: bool) -> bool:
-    return item.scope == ALL and (wide or item.metric in SHORT)
+def _short(result: Evaluation) -> tuple[str, ...]:
+    """The columns of the short tables: some of ours, and of each registered metric the one that tells drift."""
+    registered = result.vocabulary.registered_metrics
+    return (*SHORT, *(record.change or record.name for record in registered))
+
+
+def _shown(item: MetricSummary, metrics: Sequence[str] | None) -> bool:
+    return item.scope == ALL and (metrics is None or item.metric in metrics)
 
 
 def _row(item: MetricSummary) -> list[str]:

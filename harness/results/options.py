@@ -48,7 +48,7 @@ class Options(BaseModel):
     @field_validator("methods")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from kernels.cam import cam_method
+        from kernels.catalogue import cam_method
 
         if not names:
             raise ValueError("name at least one CAM method")

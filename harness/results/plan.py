@@ -13,6 +13,7 @@ from harness.models.metadata import Graph, GraphMetadata
 from harness.results.layout import PLAN, STATISTICS
 from harness.results.options import Options, Selection
 from harness.results.part_files import Store, parts_of
+from harness.results.vocabulary import Vocabulary, current
 from harness.statistics.chance import SAMPLE
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
@@ -61,13 +62,17 @@ class Data:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides the numbers of an evaluation, but for the images' contents."""
+    """Everything that decides the numbers of an evaluation, but for the images' contents.
+
+    vocabulary: the metrics that are computed and the methods that there are, by default all that are registered
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     pairs: tuple[Pair, ...]
     data: Data
     options: Options
     layers: tuple[str, ...] = field(default=())
+    vocabulary: Vocabulary = field(default_factory=current)
 
     @property
     def by_key(self) -> dict[str, Checkpoint]:
@@ -130,7 +135,12 @@ class Stored:
         return {
             "pairs": [asdict(pair) for pair in plan.pairs],
             "layers": list(plan.layers),
-            "options": {**plan.options.model_dump(), "layers": None, "select": None},
+            "options": {
+                **plan.options.model_dump(),
+                "layers": None,
+                "select": None,
+                **plan.vocabulary.describe(plan.options.methods),
+            },
             "selection": self.select,
             "chance_sample": SAMPLE,  # at most so many records have a chance level
         }
@@ -185,14 +195,24 @@ def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample
     :raises InputError: parts of the predictions or maps are missing.
     """
     checkpoints = tuple(_checkpoint(item) for item in content["checkpoints"])
-    options = Options.of(**{**content["options"], "layers": ()})
+    options = dict(content["options"])
+    vocabulary = _vocabulary(options, folder)
+    options.pop("registered", None)
     data = content["data"]
     where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
-    plan = Plan(checkpoints, pairs, where, options, tuple(content["layers"]))
+    made = Options.of(**{**options, "layers": ()})
+    plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
     return stored, _samples(folder, plan, stored.images)
+
+
+def _vocabulary(options: dict[str, Any], folder: Place) -> Vocabulary:
+    try:
+        return Vocabulary.restored(options)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder / PLAN}: describes no metrics that there can be ({error}); evaluate anew") from error
 
 
 def _checkpoint(item: dict[str, Any]) -> Checkpoint:

@@ -16,7 +16,6 @@ from harness.results import part_files
 from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Checkpoint, Pair, Plan
-from harness.results.vocabulary import COLUMNS, STABILITY
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -199,7 +198,8 @@ class Reader:
 
     def scores(self, number: int, reference: Reference, names: Sequence[str] | None = None) -> Scores:
         """The stored scores of one reference of a task: all its metrics, or those of `names`."""
-        columns = COLUMNS if reference == "observed" else STABILITY
+        vocabulary = self.plan.vocabulary
+        columns = vocabulary.columns if reference == "observed" else vocabulary.stability
         names = columns if names is None else tuple(names)
         places = [columns.index(name) for name in names]
         shape = (len(self.collected.records), len(names))

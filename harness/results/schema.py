@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.common.errors import InputError
 from harness.common.storage import Place, write_whole
 from harness.common.validation import first_problem
 from harness.models.metadata import GraphMetadata
 from harness.results.layout import RESULT
+from harness.results.vocabulary import Vocabulary
+from kernels.records import MethodRecord, MetricRecord
 
 FORMAT: Literal[1] = 1
 ALL = "all"  # the scope of every image, beside one scope per class
@@ -232,8 +243,31 @@ class StudyResult(_Record):
     convergence: list[Equivalence]
 
 
+class RegisteredMetric(_Record):
+    """A metric that is none of ours, so that others can judge and show it (`kernels.records.MetricRecord`)."""
+
+    name: str
+    kind: Literal["pair", "concentration"]
+    range: tuple[float, float]
+    stable_is: Literal["low", "high", "zero"]
+    needs: Literal["overlap", "mass", "variation"]
+    definition: str
+    source: str
+
+
+class RegisteredMethod(_Record):
+    """A CAM method that is none of ours (`kernels.records.MethodRecord`)."""
+
+    name: str
+    equation: str
+    source: str
+
+
 class Evaluation(_Record):
-    """Everything that an evaluation found."""
+    """Everything that an evaluation found.
+
+    registered_metrics, registered_methods: those that are none of ours; not written where there are none
+    """
 
     format: Literal[1] = FORMAT
     command: list[str]
@@ -247,6 +281,8 @@ class Evaluation(_Record):
     classes: list[str]
     selection: str
     methods: list[str]
+    registered_metrics: list[RegisteredMetric] = []
+    registered_methods: list[RegisteredMethod] = []
     layers: list[str]
     map_size: tuple[int, int]
     seed: int
@@ -260,6 +296,24 @@ class Evaluation(_Record):
     study: StudyResult | None = None
     environment: dict[str, Any]
     seconds: dict[str, float]
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The metrics and methods that the result may name."""
+        return Vocabulary.with_registered(
+            [MetricRecord(**item.model_dump()) for item in self.registered_metrics],
+            [MethodRecord(**item.model_dump()) for item in self.registered_methods],
+        )
+
+    @model_validator(mode="after")
+    def _check_registered(self) -> Evaluation:
+        _ = self.vocabulary
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_lists(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        left_out = [name for name in ("registered_metrics", "registered_methods") if not getattr(self, name)]
+        return {name: value for name, value in dump(self).items() if name not in left_out}
 
     @property
     def by_key(self) -> dict[str, CheckpointResult]:
