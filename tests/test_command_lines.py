@@ -11,6 +11,9 @@ import pytest
 
 import export.cli
 import harness.cli
+from export.catalogue import COMPRESSIONS
+from export.compress.methods import COMPRESSIONS as REGISTERED
+from export.graph import fused_maps
 from kernels.catalogue import METHODS
 from tests import tiny_graphs
 
