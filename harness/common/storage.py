@@ -234,6 +234,19 @@ def patiently(where: Place, read: Callable[[], Found]) -> Found:
     raise AssertionError("the last attempt returns or raises")
 
 
+def read_at_most(where: Place, most: int) -> bytes:
+    """The bytes of a file that is read into memory as a whole.
+
+    :raises InputError: it holds more than `most` bytes; of a device without an end no more are read.
+    :raises OSError: as `open` does.
+    """
+    with where.open("rb") as stream:
+        content: bytes = stream.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{where}: holds more than {most / 2**20:.0f} MB, which is more than such a file can need")
+    return content
+
+
 _writer = ""
 
 

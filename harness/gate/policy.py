@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.common.errors import InputError
 from harness.common.validation import complaint, did_you_mean
+from harness.results.contradictions import CHANGE, SHARE, range_of
 from harness.results.vocabulary import COLUMNS, SHIFTS, STABILITY
 from kernels.cam import METHODS
 from kernels.metrics import METRICS
@@ -137,13 +138,12 @@ class Rule(_Config):
         if self.statistic == "index":
             return -math.inf, math.inf
         if self.statistic == "change":
-            return -1.0, 1.0
-        if self.is_quality or self.statistic == "vanished-rate" or self.metric in SHIFTS:
-            return 0.0, 1.0
-        if self.metric.endswith("_change"):
-            return -1.0, 1.0
-        low, high = METRICS[self.metric.removesuffix("_before").removesuffix("_after")].range
-        return float(low), float(high)
+            return CHANGE
+        if self.is_quality or self.statistic == "vanished-rate":
+            return SHARE
+        found = range_of(self.metric)
+        assert found is not None, "the metric was checked"
+        return found
 
 
 class Policy(_Config):
