@@ -35,7 +35,7 @@ from harness.results import layout, part_files
 from harness.results.layout import SHEET
 from harness.results.part_files import Store
 from harness.results.plan import Plan, Selection, Stored, identity_of, read_stored, restore
-from harness.results.pseudonyms import names_of, without_home
+from harness.results.pseudonyms import names_of, portable_command, portable_path, without_home
 from harness.results.reader import Collected, read_collected, tasks
 from harness.results.schema import CheckpointResult, Evaluation
 from harness.statistics.bootstrap import RESAMPLES
@@ -270,9 +270,9 @@ def _asked(stored: Stored) -> dict[str, Any]:
     """What the plan says about a result."""
     plan, data, options = stored.plan, stored.plan.data, stored.plan.options
     return {
-        "command": ["python", "-m", "harness", *(without_home(word) for word in sys.argv[1:] if word != "--resume")],
-        "data": without_home(str(data.source)),
-        "root": without_home(str(data.root)) if data.root else None,
+        "command": ["python", "-m", "harness", *portable_command(word for word in sys.argv[1:] if word != "--resume")],
+        "data": portable_path(str(data.source)),
+        "root": portable_path(str(data.root)) if data.root else None,
         "split": data.split,
         "data_digest": stored.data_digest,
         "classes": plan.classes,
@@ -292,7 +292,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
     checkpoint = plan.checkpoints[number]
     return CheckpointResult(
         key=checkpoint.key,
-        file=without_home(str(checkpoint.graph.path)),
+        file=portable_path(str(checkpoint.graph.path)),
         digest=checkpoint.graph.digest,
         architecture=checkpoint.architecture,
         phase=checkpoint.phase,
