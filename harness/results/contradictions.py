@@ -62,8 +62,6 @@ def _of_checkpoints(result: Evaluation) -> Iterator[str]:
         missing = [key for key in (pair.before, pair.after) if key not in keys]
         if missing:
             yield f"pair {pair.name!r} names a checkpoint {missing[0]!r} that is not listed"
-        if pair.before == pair.after:
-            yield f"pair {pair.name!r} compares checkpoint {pair.before!r} with itself"
     for item in result.checkpoints:
         for name, estimate in item.quality.items():
             yield from _of_interval(f"{name} of {item.key!r}", estimate, SHARE, estimate.mean)
