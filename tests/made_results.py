@@ -25,15 +25,16 @@ def estimate(mean: float | None, half: float | None = 0.02, reason: str | None =
 
 def summary(metric: str = "iou_top20", scope: str = "all", mean: float | None = 0.5, **changed: Any) -> MetricSummary:
     """One metric; chance 0.2, floor 0.8."""
+    n = changed.get("n", 100)
     value = None if mean is None else (mean - 0.2) / 0.6
     low, high = (None, None) if value is None else (value - 0.05, value + 0.05)
     index = IndexResult(
         value=value, low=low, high=high, reason=None, n=100, n_patients=80, observed=mean, chance=0.2, floor=0.8
     )
     fields: dict[str, Any] = {
-        "layer": LAYER, "method": METHOD, "scope": scope, "metric": metric, "stable_is": "high", "n": 100,
-        "n_patients": 80, "undefined": {}, "vanished": 0, "estimate": estimate(mean), "sd": 0.1, "q05": 0.3, "q25": 0.4,
-        "median": mean, "q75": 0.6, "q95": 0.7, "vanished_rate": estimate(0.05),
+        "layer": LAYER, "method": METHOD, "scope": scope, "metric": metric, "stable_is": "high", "n": n,
+        "n_patients": min(n, 80), "undefined": {}, "vanished": 0, "estimate": estimate(mean), "sd": 0.1,
+        "q05": 0.3, "q25": 0.4, "median": mean, "q75": 0.6, "q95": 0.7, "vanished_rate": estimate(0.05),
         "intervals": {"q05": (0.25, 0.35), "median": (0.45, 0.55), "q95": (0.65, 0.75)},
         "chance": estimate(0.2), "floor": estimate(0.8), "index": index,
     }  # fmt: skip

@@ -480,22 +480,6 @@ def test_what_is_told_of_an_unreadable_image_holds_no_place(name: str, error: st
     assert report_html._what(error, name, Names(b"key")) == told
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        (f"{Path.home()}/data/x.csv", "~/data/x.csv"),
-        (f"python -m harness --data '{Path.home()}/x'", "python -m harness --data '~/x'"),
-        (f"{Path.home()}", "~"),
-        (f"{Path.home()}stead/x", f"{Path.home()}stead/x"),
-        ("/home/alice/x and /Users/bob/y", "~/x and ~/y"),
-        (r"C:\Users\carol\x", r"~\x"),
-        ("/data/home/alice", "/data/home/alice"),
-    ],
-)
-def test_home_folders_are_a_tilde(text: str, shown: str) -> None:
-    assert report_html.without_home(text) == shown
-
-
 # The page
 
 

@@ -46,7 +46,7 @@ def test_schema_refuses_a_strange_key_and_a_missing_one(result: Path) -> None:
     [
         ("{}", "not an evaluation of format 1 (command: Field required)"),
         ("nothing", "not an evaluation of format 1"),
-        ('{"format": 2}', "not an evaluation of format 1 (format: Input should be 1)"),
+        ('{"format": 2}', "format 2 was written by a later version: update this program (known: 1)"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, sentence: str) -> None:

@@ -15,11 +15,14 @@ This module is a leaf: `training` and `export` may import it, so that all three 
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import click
@@ -78,12 +81,51 @@ def warnings_shown() -> Iterator[None]:
 def run_command_line(command: click.Command, prog_name: str) -> None:
     """Run a click command and leave the process with an exit code of the table above.
 
-    `--debug`, anywhere on the line, lets the traceback through.
+    `--debug`, anywhere on the line, lets the traceback through. A reader of the output that has gone (`| head -1`)
+    changes neither the work nor the exit code.
     """
+    _outlive_readers()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     sys.exit(_exit_code(command, prog_name, arguments, debug))
+
+
+class _Output(io.FileIO):
+    """A file descriptor for printing: what is written after its reader has gone, or after an error, is dropped."""
+
+    failed = False
+
+    def write(self, content: Any) -> int:
+        if self.failed:
+            return len(content)
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.failed = True  # else Python would try again as it ends, and exit with 120
+            if isinstance(error, BrokenPipeError):
+                return len(content)
+            raise OSError(error.errno, error.strerror, "output") from error
+
+
+def _outlive_readers() -> None:
+    """Let standard output and error drop what nobody reads, and escape what their encoding cannot write.
+
+    Else click, and Python as it ends, would turn the broken pipe into an exit code of their own, 1 or 120. A closed
+    one is replaced, since the next file to be opened would get its descriptor.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+        elif stream is getattr(sys, f"__{name}__"):  # not one that a test put there
+            setattr(sys, name, _outliving(stream))
+
+
+def _outliving(stream: TextIO) -> TextIO:
+    stream.flush()
+    raw = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=bool(stream.line_buffering))
 
 
 def _exit_code(command: click.Command, prog_name: str, arguments: list[str], debug: bool) -> int:
@@ -91,26 +133,33 @@ def _exit_code(command: click.Command, prog_name: str, arguments: list[str], deb
 
     try:
         result = command.main(arguments, prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted", 130)
-    except EvidenceDriftError as error:
+    except Exception as error:
         if debug:
             raise
-        return _complain(str(error), error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
+        return _complain(*_told(error))
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What a user is told of an error that ends a command, and the exit code."""
+    if isinstance(error, EvidenceDriftError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory ({first_line(error)}); ask for less, or use a larger machine", 3
+    if isinstance(error, UnicodeEncodeError):
+        name = ascii(error.object[:80])
+        return f"{name}: the locale's encoding ({error.encoding}) cannot write this name; set PYTHONUTF8=1", 2
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", 2)
-    except Exception as error:  # 1 would say that a gate failed
-        if debug:
-            raise
-        what = f"{type(error).__name__}: {first_line(error)}"
-        return _complain(f"a fault of this program, or something it did not expect ({what}); see it with --debug", 3)
+        return f"{where}{error.strerror or error}", 2
+    what = f"{type(error).__name__}: {first_line(error)}"  # not 1, which would say that a gate failed
+    return f"a fault of this program, or something it did not expect ({what}); see it with --debug", 3
 
 
 def _complain(sentence: str, exit_code: int) -> int:

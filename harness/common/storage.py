@@ -6,7 +6,8 @@ gs, abfs, hdfs) or, where that does not know the scheme, by fsspec. Credentials 
 the address, which is written into results.
 
 What is written is written whole or not at all: in an object store by one put, elsewhere into a file beside it, which
-is then renamed.
+is then renamed. A symbolic link is followed, so that its target is replaced and not the link. What is no regular file
+(a device, a FIFO, `/dev/stdout`, and `-` for standard output) is written through, since it cannot be replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import posixpath
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +37,9 @@ WAITS = (0.5, 2.0, 8.0)  # seconds between attempts to read
 WHOLE_PUTS = ("s3", "gcs", "abfs")  # stores in which a file appears when it is closed
 REACHED_BY = ("region", "endpoint_override", "scheme")  # what a query may hold
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_STDOUT = 1
+_MOST_LINKS = 40  # as the kernel follows, before it calls them a loop
+_DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(?P<process>self|\d+)/fd)/(?P<number>\d+)")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/?]*)([^?]*)(\?.*)?", re.DOTALL)
 
 
@@ -229,6 +234,19 @@ def patiently(where: Place, read: Callable[[], Found]) -> Found:
     raise AssertionError("the last attempt returns or raises")
 
 
+def read_at_most(where: Place, most: int) -> bytes:
+    """The bytes of a file that is read into memory as a whole.
+
+    :raises InputError: it holds more than `most` bytes; of a device without an end no more are read.
+    :raises OSError: as `open` does.
+    """
+    with where.open("rb") as stream:
+        content: bytes = stream.read(most + 1)
+    if len(content) > most:
+        raise InputError(f"{where}: holds more than {most / 2**20:.0f} MB, which is more than such a file can need")
+    return content
+
+
 _writer = ""
 
 
@@ -239,14 +257,71 @@ def write_as(name: str) -> None:
 
 
 def write_bytes(where: Place, content: bytes | memoryview) -> None:
-    """Write a file so that a reader never sees half of it."""
+    """Write a file so that a reader never sees half of it; what is no regular file is written through.
+
+    What a FIFO or a pipe holds when its reader goes is lost, without an error.
+
+    :raises InputError: a folder, or an empty name.
+    :raises OSError: naming `where`.
+    """
     if isinstance(where, Address):
         where.write_bytes(content)
         return
-    partial = where.with_name(f"{where.name}{_writer}{PARTIAL}")
+    if where.is_dir():
+        raise InputError(f"{where}: is a folder (as an empty name is); name the file to write")
+    try:
+        descriptor = _descriptor_of(where)
+        if descriptor is not None:
+            _write_to_descriptor(descriptor, content)
+        elif where.exists() and not where.is_file():
+            where.write_bytes(content)
+        else:
+            _replace_file(where.resolve(), content)
+    except BrokenPipeError:
+        return  # the reader has gone, as in `run_command_line`
+    except OSError as error:  # names the partial file, or nothing where the disk is full
+        raise OSError(error.errno, error.strerror, str(where)) from error
+
+
+def is_standard_output(where: Place | None) -> bool:
+    """True where what is written to `where` appears between the lines that a program prints."""
+    return isinstance(where, Path) and _descriptor_of(where) == _STDOUT
+
+
+def _descriptor_of(where: Path) -> int | None:
+    """The open file descriptor of this process that a path names, as `/dev/stdout` does, also through links.
+
+    It is written to as it stands: to open it anew would cut off what a shell's `> file` has already received, and to
+    replace its file would lose what comes later.
+    """
+    if str(where) == "-":
+        return _STDOUT
+    for _ in range(_MOST_LINKS):
+        found = _DESCRIPTOR.fullmatch(str(where.parent.resolve() / where.name))
+        if found:
+            return int(found["number"]) if found["process"] in (None, "self", str(os.getpid())) else None
+        if not where.is_symlink():
+            return None
+        where = where.parent / where.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(where))
+
+
+def _write_to_descriptor(descriptor: int, content: bytes | memoryview) -> None:
+    stream = {_STDOUT: sys.stdout, 2: sys.stderr}.get(descriptor)
+    if stream is not None and hasattr(stream, "buffer"):  # in the order of what was printed before
+        stream.flush()
+        stream.buffer.write(content)
+        stream.buffer.flush()
+        return
+    with os.fdopen(descriptor, "wb", closefd=False) as opened:
+        opened.write(content)
+
+
+def _replace_file(target: Path, content: bytes | memoryview) -> None:
+    partial = target.with_name(f"{target.name}{_writer}{PARTIAL}")
     try:
         partial.write_bytes(content)
-        partial.replace(where)
+        partial.replace(target)
     except OSError:
         partial.unlink(missing_ok=True)
         raise

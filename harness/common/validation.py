@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import InputError
+from harness.common.formatting import one_line
 from kernels.function_errors import UserFunctionError
 from kernels.registry import nearest
+
+_LONGEST = 200  # of a key or a message that comes from the file
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -36,7 +39,8 @@ def first_problem(error: ValidationError | UnicodeDecodeError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+    where = one_line(".".join(map(str, first["loc"])))[:_LONGEST]
+    return f"{where or 'the file'}: {one_line(first['msg'])[:_LONGEST]}"
 
 
 def complaint(error: ValidationError, top: type[BaseModel], tables: Mapping[str, type[BaseModel]]) -> str:

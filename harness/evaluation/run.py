@@ -32,7 +32,7 @@ from harness.results.layout import PLAN
 from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Plan, Stored, identity_of, read_stored, restore
-from harness.results.pseudonyms import without_home
+from harness.results.pseudonyms import portable_command, portable_path, without_home
 from harness.results.reader import Collected, Reader, read_collected, tasks
 from harness.results.schema import CheckpointResult, Evaluation
 from harness.statistics.bootstrap import RESAMPLES
@@ -257,7 +257,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     done.add()
     return Evaluation(
         **_asked(stored),
-        command=[without_home(word) for word in execution.command],
+        command=portable_command(execution.command),
         images=len(collected.samples),
         patients=len({sample.group for sample in collected.samples}),
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
@@ -280,8 +280,8 @@ def _asked(stored: Stored) -> dict[str, Any]:
     """What the plan says about a result."""
     plan, data, options = stored.plan, stored.plan.data, stored.plan.options
     return {
-        "data": without_home(str(data.source)),
-        "root": without_home(str(data.root)) if data.root else None,
+        "data": portable_path(str(data.source)),
+        "root": portable_path(str(data.root)) if data.root else None,
         "split": data.split,
         "data_digest": stored.data_digest,
         "classes": plan.classes,
@@ -303,7 +303,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
     checkpoint = plan.checkpoints[number]
     return CheckpointResult(
         key=checkpoint.key,
-        file=without_home(str(checkpoint.graph.path)),
+        file=portable_path(str(checkpoint.graph.path)),
         digest=checkpoint.graph.digest,
         architecture=checkpoint.architecture,
         phase=checkpoint.phase,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from harness.common.errors import InputError
 from harness.common.validation import complaint, did_you_mean
+from harness.results.contradictions import CHANGE, SHARE
 from harness.results.vocabulary import BUILT_IN, Vocabulary, current
 
 FORMAT = 1
@@ -138,9 +139,9 @@ class Rule(_Config):
         if self.statistic == "index":
             return -math.inf, math.inf
         if self.statistic == "change":
-            return -1.0, 1.0
+            return CHANGE
         if self.is_quality or self.statistic == "vanished-rate":
-            return 0.0, 1.0
+            return SHARE
         return self._vocabulary.range_of(self.metric)
 
 

@@ -1,4 +1,8 @@
-"""What an exported graph says about itself, and whether two graphs can be compared."""
+"""What an exported graph says about itself, and whether two graphs can be compared.
+
+A result holds this metadata, so whoever judges one imports this module: SciPy, OpenCV and ONNX Runtime are imported
+by the functions that need a graph.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
-from scipy.special import expit, softmax
 
 from harness.common.errors import InputError, first_line
 from harness.common.provenance import bytes_digest
@@ -66,6 +69,8 @@ class GraphMetadata(BaseModel):
 
         In float32 every logit above 17 would have the probability 1, and the order of sure answers would be lost.
         """
+        from scipy.special import expit, softmax
+
         logits = np.asarray(logits, np.float64)
         if self.score_kind == "softmax":
             return softmax(logits, axis=1)
@@ -180,6 +185,7 @@ def _properties(path: Place, content: bytes) -> dict[str, str]:
 
 
 def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
+    """The metadata among a graph's properties; InputError where it is none of ours, or of another format or rule."""
     ours = {key.removeprefix(PREFIX): value for key, value in properties.items() if key.startswith(PREFIX)}
     if "format" not in ours:
         raise InputError(f"{path}: not a graph of this project (no metadata); make one with `python -m export`")

@@ -22,15 +22,17 @@ from pydantic import (
 )
 
 from harness.common.errors import InputError
-from harness.common.storage import Place, write_whole
+from harness.common.storage import Place, read_at_most, write_whole
 from harness.common.validation import first_problem
 from harness.models.metadata import GraphMetadata
+from harness.results.contradictions import first_contradiction
 from harness.results.layout import RESULT
 from harness.results.vocabulary import Vocabulary
 from kernels.records import MethodRecord, MetricRecord
 
 FORMAT: Literal[1] = 1
 ALL = "all"  # the scope of every image, beside one scope per class
+MOST_BYTES = 128 * 2**20  # of a result: 400 pairs of 5 classes, 2 methods and 1 layer; reading them took 1.2 GB
 SCHEMA = Path(__file__).parent / "evaluation.schema.json"
 
 
@@ -43,7 +45,7 @@ Number = Annotated[float | None, BeforeValidator(finite_or_none)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, allow_inf_nan=False)
 
 
 class Estimate(_Record):
@@ -327,14 +329,49 @@ class Evaluation(_Record):
 
     @classmethod
     def read(cls, path: Place) -> Evaluation:
-        """Read a result folder or file; raises InputError where it is none of format 1."""
-        file = path / RESULT if path.is_dir() else path
+        """Read a result folder or file; raises InputError where it is none of format 1, or contradicts itself."""
+        return cls.parse(read_result(path), result_file(path))
+
+    @classmethod
+    def parse(cls, content: bytes, file: Place) -> Evaluation:
+        """`read` for bytes that have been read already; `file` names them in messages."""
         try:
-            return cls.model_validate_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror}); run `python -m harness evaluate`") from None
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: not an evaluation of format {FORMAT} ({first_problem(error)})") from error
+            result = cls.model_validate_json(content)
+        except ValidationError as error:
+            raise InputError(f"{file}: {_unknown_format(error) or _not_ours(error)}") from error
+        contradiction = first_contradiction(result)
+        if contradiction:
+            raise InputError(f"{file}: contradicts itself ({contradiction}); evaluate anew")
+        return result
+
+
+def result_file(path: Place) -> Place:
+    """`evaluation.json` of a result folder, or the file itself."""
+    return path / RESULT if path.is_dir() else path
+
+
+def read_result(path: Place) -> bytes:
+    """The bytes of a result folder's or file's JSON; raises InputError where they cannot be read or are too many."""
+    file = result_file(path)
+    try:
+        return read_at_most(file, MOST_BYTES)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); run `python -m harness evaluate`") from None
+
+
+def _unknown_format(error: ValidationError) -> str | None:
+    """What is wrong where the file says that it is of another format."""
+    found = [item["input"] for item in error.errors() if item["loc"] == ("format",)]
+    if not found or not isinstance(found[0], int):
+        return None
+    later = (
+        " was written by a later version: update this program" if found[0] > FORMAT else " is not known: evaluate anew"
+    )
+    return f"format {found[0]}{later} (known: {FORMAT})"
+
+
+def _not_ours(error: ValidationError) -> str:
+    return f"not an evaluation of format {FORMAT} ({first_problem(error)})"
 
 
 def schema() -> str:

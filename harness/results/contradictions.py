@@ -1,0 +1,107 @@
+"""What an `evaluation.json` says that cannot be true, so that no table, report or gate rests on it.
+
+The schema checks each field by itself. Here are the claims that take more than one field: a pair of checkpoints that
+are not listed, two entries for one number, an interval whose low end is above its high one, a value outside the range
+of its metric, more of something than there is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from harness.results.schema import Evaluation, MetricSummary, PairResult
+
+ROUNDING = 1e-6  # by which a float32 mean may leave its range
+SHARE, CHANGE = (0.0, 1.0), (-1.0, 1.0)
+Range = tuple[float, float]
+Item = TypeVar("Item", bound=Hashable)
+
+
+class _Interval(Protocol):
+    """What has two ends."""
+
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def first_contradiction(result: Evaluation) -> str | None:
+    """The first claim of a result that cannot be true, in words; None where there is none."""
+    pairs = chain.from_iterable(_of_pair(result, pair) for pair in result.pairs)
+    return next(chain(_of_checkpoints(result), pairs, _of_study(result)), None)
+
+
+def _of_checkpoints(result: Evaluation) -> Iterator[str]:
+    if len(result.unreadable) > result.images:
+        yield f"{len(result.unreadable)} of {result.images} images are unreadable"
+    keys = [item.key for item in result.checkpoints]
+    yield from (f"checkpoint {key!r} is listed twice" for key in _repeated(keys))
+    names = [(pair.architecture, pair.name) for pair in result.pairs]
+    yield from (f"pair {name!r} of {architecture!r} is listed twice" for architecture, name in _repeated(names))
+    for pair in result.pairs:
+        missing = [key for key in (pair.before, pair.after) if key not in keys]
+        if missing:
+            yield f"pair {pair.name!r} names a checkpoint {missing[0]!r} that is not listed"
+    for item in result.checkpoints:
+        for name, estimate in item.quality.items():
+            yield from _of_interval(f"{name} of {item.key!r}", estimate, SHARE, estimate.mean)
+
+
+def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
+    places = [(item.layer, item.method, item.scope, item.metric) for item in pair.metrics]
+    for layer, method, scope, metric in _repeated(places):
+        yield f"pair {pair.name!r} has two entries for {metric} of {method} at {layer}, scope {scope!r}"
+    yield from _of_interval(f"agreement of {pair.name!r}", pair.agreement, SHARE, pair.agreement.mean)
+    for name, estimate in pair.change.items():
+        yield from _of_interval(f"change of {name} of {pair.name!r}", estimate, CHANGE, estimate.mean)
+    for item in pair.metrics:
+        where = f"{item.metric} of {item.method} at {item.layer}, pair {pair.name!r}, scope {item.scope!r}"
+        yield from _of_summary(where, item, result)
+
+
+def _of_summary(where: str, item: MetricSummary, result: Evaluation) -> Iterator[str]:
+    known = item.metric in result.vocabulary.columns
+    limits, patients = result.vocabulary.range_of(item.metric) if known else None, result.patients
+    quantiles = (item.q05, item.q25, item.median, item.q75, item.q95)
+    yield from _of_interval(where, item.estimate, limits, item.estimate.mean, *quantiles)
+    for name, reference in (("chance", item.chance), ("floor", item.floor)):
+        if reference is not None:
+            yield from _of_interval(f"{name} of {where}", reference, limits, reference.mean)
+    if item.vanished_rate is not None:
+        yield from _of_interval(f"vanished rate of {where}", item.vanished_rate, SHARE, item.vanished_rate.mean)
+    if item.index is not None:
+        yield from _of_interval(f"index of {where}", item.index, None)
+    for name, (low, high) in item.intervals.items():
+        if not low <= high:
+            yield f"{name} of {where}: the interval's low end {low:g} is above its high end {high:g}"
+    if item.vanished > item.n:
+        yield f"{where}: {item.vanished} of {item.n} images vanished"
+    if item.n_patients > min(item.n, patients):
+        yield f"{where}: {item.n_patients} patients in {item.n} images of {patients} patients"
+
+
+def _of_study(result: Evaluation) -> Iterator[str]:
+    for comparison in result.study.comparisons if result.study else ():
+        for found in comparison.differences:
+            where = f"difference of {found.first} and {found.second} in {comparison.metric}"
+            yield from _of_interval(where, found, None)
+
+
+def _of_interval(where: str, found: _Interval, limits: Range | None, *values: float | None) -> Iterator[str]:
+    """An interval the wrong way round, and ends or further values outside the limits."""
+    if found.low is not None and found.high is not None and found.low > found.high:
+        yield f"{where}: the interval's low end {found.low:g} is above its high end {found.high:g}"
+    if limits is None:
+        return
+    for value in (*values, found.low, found.high):
+        if value is not None and not limits[0] - ROUNDING <= value <= limits[1] + ROUNDING:
+            yield f"{where}: {value:g} lies outside {limits[0]:g} .. {limits[1]:g}"
+
+
+def _repeated(items: Iterable[Item]) -> list[Item]:
+    return [item for item, count in Counter(items).items() if count > 1]

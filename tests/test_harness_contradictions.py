@@ -1,0 +1,146 @@
+"""An `evaluation.json` that contradicts itself, is too large, or is of another format ends in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.common.errors import InputError
+from harness.results import schema
+from harness.results.contradictions import first_contradiction, range_of
+from harness.results.schema import Evaluation
+from harness.results.vocabulary import COLUMNS
+from tests.made_results import evaluation, summary
+
+ROOT = Path(__file__).parent.parent
+Content = dict[str, Any]
+
+
+def first(content: Content) -> Content:
+    """The first metric of the first pair: iou_top20 of layercam at penultimate, of all images."""
+    return content["pairs"][0]["metrics"][0]
+
+
+def changed(change: Callable[[Content], object]) -> str:
+    content = json.loads(evaluation().model_dump_json())
+    change(content)
+    return json.dumps(content)
+
+
+def refusal(folder: Path, text: str) -> str:
+    """The sentence with which the file is refused."""
+    (folder / "evaluation.json").write_text(text)
+    with pytest.raises(InputError) as caught:
+        Evaluation.read(folder)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{folder / 'evaluation.json'}: ")
+    assert len(sentence.splitlines()) == 1
+    assert len(sentence) < 1000
+    return sentence
+
+
+CASES: list[tuple[Callable[[Content], object], str]] = [
+    (lambda c: first(c)["estimate"].update(mean=7), "layercam at penultimate, pair 'a -> b', scope 'all': 7"),
+    (lambda c: first(c)["estimate"].update(mean=-0.1), "-0.1 lies outside 0 .. 1"),
+    (lambda c: first(c)["estimate"].update(low=0.9, high=0.1), "the interval's low end 0.9 is above its high end 0.1"),
+    (lambda c: first(c)["index"].update(low=0.9, high=0.1), "index of iou_top20"),
+    (lambda c: first(c)["intervals"].update(median=[0.9, 0.1]), "median of iou_top20"),
+    (lambda c: first(c)["chance"].update(mean=1.5), "chance of iou_top20"),
+    (lambda c: first(c)["floor"].update(high=1.5), "floor of iou_top20"),
+    (lambda c: first(c)["vanished_rate"].update(mean=1.5), "vanished rate of iou_top20"),
+    (lambda c: first(c).update(median=2.0), "2 lies outside 0 .. 1"),
+    (lambda c: first(c).update(vanished=101), "101 of 100 images vanished"),
+    (lambda c: first(c).update(n_patients=91), "91 patients in 100 images of 90 patients"),
+    (lambda c: c["pairs"][0]["metrics"].append(first(c)), "has two entries for iou_top20 of layercam at penultimate"),
+    (lambda c: c["pairs"].append(c["pairs"][0]), "pair 'a -> b' of 'Made' is listed twice"),
+    (lambda c: c["checkpoints"].append(c["checkpoints"][0]), "checkpoint 'a' is listed twice"),
+    (lambda c: c.update(checkpoints=[]), "pair 'a -> b' names a checkpoint 'a' that is not listed"),
+    (lambda c: c["pairs"][0].update(after="gone"), "pair 'a -> b' names a checkpoint 'gone' that is not listed"),
+    (lambda c: c["pairs"][0]["agreement"].update(mean=1.2), "agreement of 'a -> b': 1.2 lies outside 0 .. 1"),
+    (lambda c: c["pairs"][0]["change"]["accuracy"].update(low=-2), "change of accuracy of 'a -> b': -2 lies outside"),
+    (lambda c: c["checkpoints"][0]["quality"]["auc"].update(mean=1.1), "auc of 'a': 1.1 lies outside 0 .. 1"),
+    (lambda c: c.update(unreadable={str(n): "" for n in range(121)}), "121 of 120 images are unreadable"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "sentence"), CASES, ids=[sentence for _, sentence in CASES])
+def test_a_contradiction_is_a_sentence(tmp_path: Path, change: Callable[[Content], object], sentence: str) -> None:
+    found = refusal(tmp_path, changed(change))
+    assert "contradicts itself (" in found
+    assert sentence in found
+
+
+def test_what_is_sound_is_no_contradiction() -> None:
+    assert first_contradiction(evaluation()) is None
+    low = [summary("pearson", mean=-0.5), summary("gini_change", mean=-0.9), summary("unknown_metric", mean=7)]
+    assert first_contradiction(evaluation(low)) is None
+    rounded = evaluation([summary(estimate=summary().estimate.model_copy(update={"mean": 1 + 1e-7, "high": 1 + 1e-7}))])
+    assert first_contradiction(rounded) is None
+
+
+def test_every_column_has_its_range() -> None:
+    ranges = {name: range_of(name) for name in COLUMNS}
+    assert ranges["pearson"] == (-1, 1)
+    assert ranges["gini_before"] == ranges["gini_shift"] == ranges["iou_top20"] == (0, 1)
+    assert ranges["gini_change"] == (-1, 1)
+    assert None not in ranges.values()
+    assert range_of("unknown_metric") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (changed(lambda c: first(c)["estimate"].update(mean="NaN")), "0.estimate.mean: Input should be a finite"),
+        (changed(lambda c: first(c).update(sd="Infinity")), "pairs.0.metrics.0.sd: Input should be a finite number"),
+        (changed(lambda c: c["seconds"].update(total=float("nan"))), "seconds.total: Input should be a finite number"),
+        (changed(lambda c: c.update(format=2)), "format 2 was written by a later version: update this program"),
+        (changed(lambda c: c.update(format=0)), "format 0 is not known: evaluate anew (known: 1)"),
+        (changed(lambda c: c.update({"x\n" * 500: 1})), "Extra inputs are not permitted"),
+        (200_000 * "[", "not an evaluation of format 1 (the file: Invalid JSON: recursion limit exceeded"),
+        ("", "not an evaluation of format 1 (the file: Invalid JSON"),
+        ("\x00\xff", "not an evaluation of format 1 (the file: Invalid JSON"),
+        ("[" + 200_000 * "{}," + "{}]", "not an evaluation of format 1"),
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_what_is_no_evaluation_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    assert sentence in refusal(tmp_path, text)
+
+
+def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "evaluation.json").open("wb") as stream:
+        stream.truncate(200_000_000)  # a hole, which takes no space on the disk
+    with pytest.raises(InputError, match="holds more than 128 MB"):
+        Evaluation.read(tmp_path)
+    with pytest.raises(InputError, match="holds more than 128 MB"):
+        Evaluation.read(Path("/dev/zero"))
+    monkeypatch.setattr(schema, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="holds more than 0 MB"):
+        Evaluation.parse(schema.read_result(Path("/dev/zero")), tmp_path)
+
+
+def test_a_result_may_come_through_a_pipe(tmp_path: Path) -> None:
+    fifo, text = tmp_path / "fifo", evaluation().model_dump_json()
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_text(text))
+    writer.start()
+    assert Evaluation.read(fifo) == evaluation()
+    writer.join(10)
+
+
+@pytest.mark.parametrize("command", ["report", "gate"])
+def test_commands_exit_with_2(tmp_path: Path, command: str) -> None:
+    (tmp_path / "evaluation.json").write_text(changed(lambda c: c.update(checkpoints=[])))
+    line = [sys.executable, "-m", "harness", command, str(tmp_path)]
+    found = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "contradicts itself" in found.stderr
+    assert "fault of this program" not in found.stderr
