@@ -87,7 +87,8 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     """
     clock = Clock()
     multilabel = plan.score_kind == "multilabel"
-    samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
+    data = plan.data
+    samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, _warn)
     select, engine = selection_of(plan, samples), execution.engine
     engine.require_visible([place for place in (plan.data.source, plan.data.root) if place is not None])
     first = _explaining(plan, 0, select, execution)
@@ -219,7 +220,11 @@ def _require_selected(plan: Plan, comparer: Comparer, select: Selection, samples
             f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
     for name in empty:
-        print(f"warning: {name}: {what}; it has no numbers", file=sys.stderr)
+        _warn(f"{name}: {what}; it has no numbers")
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _compare(plan: Plan, comparer: Comparer, folder: Store, execution: Execution) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place
 from harness.common.validation import complaint
+from harness.images.columns import require_roles
 from harness.models.metadata import Graph, common_layers, require_comparable
 from harness.results.plan import (
     CHANCE_DRAWS,
@@ -75,6 +76,7 @@ class StudyConfig(_Config):
     data: Named
     root: Named | None = None
     split: str | None = None
+    columns: dict[str, str] = {}
     methods: list[str] = Field(default=list(Options.methods), min_length=1)
     layers: list[str] = []
     select: Selection | None = None
@@ -106,9 +108,8 @@ def read_study(path: Place) -> Plan:
         maps=config.maps,
     )
     root = here / config.root if config.root else None
-    return make_plan(
-        [_anchored(item, here) for item in config.architecture], Data(here / config.data, root, config.split), options
-    )
+    data = Data(here / config.data, root, config.split, _known_columns(config.columns, path))
+    return make_plan([_anchored(item, here) for item in config.architecture], data, options)
 
 
 def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: Options) -> Plan:
@@ -160,6 +161,13 @@ def _known_methods(names: Sequence[str], path: Place) -> tuple[str, ...]:
         return tuple(cam_method(name).name for name in dict.fromkeys(names))
     except ValueError as error:
         raise InputError(f"{path}: methods: {error}") from error
+
+
+def _known_columns(asked: dict[str, str], path: Place) -> dict[str, str]:
+    try:
+        return require_roles(asked)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:
