@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli_options import given_options, option_flags, spelled
-from harness.common.errors import InputError, run_command_line, warnings_shown
+from harness.common.errors import InputError, run_command_line, warn, warnings_shown
 from harness.common.storage import Address, Place, place
 from kernels.catalogue import METHODS
 
@@ -68,6 +68,11 @@ class Number(click.FloatRange):
 
 PLACE = _PlaceType()
 METHOD = _MethodType()
+COLUMNS = click.option(
+    "--columns",
+    metavar="ROLE=NAME,...",
+    help="What the manifest calls its columns: file=path,class=label,group=patient_id.",
+)
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
@@ -90,6 +95,7 @@ def cli() -> None:
 @click.option("--data", type=PLACE, help="Manifest (CSV: file, class, group) or class folders.")
 @click.option("--root", type=PLACE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
+@COLUMNS
 @click.option(
     "--from", "source", type=PLACE, help="Compute again from the maps in this result folder, without a model."
 )
@@ -205,6 +211,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 @click.option("--data", type=FILE, required=True, help="Manifest or class folders to choose cases from.")
 @click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value.")
+@COLUMNS
 @click.option("--out", type=FILE, required=True, help="Bundle folder to write; new or empty.")
 @click.option("--cases", type=click.IntRange(1, 1000), default=12, show_default=True, help="Golden cases.")
 @click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [layercam, gradcam++].")
@@ -212,14 +219,17 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
 @click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def pack(model: Path, data: Path, root: Path | None, split: str | None, out: Path, quiet: bool, **asked: Any) -> None:
+def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, out: Path, quiet: bool,
+         **asked: Any) -> None:  # fmt: skip
     """Pack a model with golden cases and measured tolerances for the deployment side."""
     from harness.bundle.pack import PackOptions, pack
+    from harness.images.columns import parse_columns
     from harness.images.dataset import read_dataset
     from harness.models.metadata import Graph
 
     metadata = Graph.read(model).metadata
-    samples = read_dataset(data, metadata.classes, root, split, metadata.score_kind == "multilabel")
+    multilabel, named = metadata.score_kind == "multilabel", parse_columns(columns)
+    samples = read_dataset(data, metadata.classes, root, split, multilabel, named, warn)
     options = PackOptions(**{name: value for name, value in asked.items() if value != ()})
     digest = pack(model, samples, options, out, quiet)
     click.echo(
@@ -331,10 +341,12 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
     from harness.evaluation import demonstration
     from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
+    from harness.images.columns import parse_columns
     from harness.results.options import Options
     from harness.results.plan import Data
 
     options = Options.of(**given_options(asked))
+    data = Data(asked["data"], asked["root"], asked["split"], parse_columns(asked["columns"]))
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
         raise InputError(f"{files[0]}: give graphs as --before A --after B, or as --checkpoints A B C, with --data")
     if files and not asked["checkpoints"]:
@@ -342,7 +354,7 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
             f"the study {files[0]}",
             files[1:],
             asked,
-            (*Options.model_fields, "before", "afters", "data", "root", "split"),
+            (*Options.model_fields, "before", "afters", "data", "root", "split", "columns"),
         )
         return read_study(files[0])
     if asked["checkpoints"]:
@@ -350,17 +362,17 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
         if len(files) < 2 or asked["data"] is None:
             raise InputError("--checkpoints takes two graphs or more, in the order of the training, and --data")
         item = ArchitectureConfig(checkpoints=list(files))
-        return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
+        return make_plan([item], data, options)
     given = [asked["before"] is not None, bool(asked["afters"]), asked["data"] is not None]
-    if not any([*given, asked["root"] is not None, asked["split"] is not None]):
+    if not any([*given, *(asked[name] is not None for name in ("root", "split", "columns"))]):
         return demonstration.plan(options)
     if not all(given):
         raise InputError("give --before, --after and --data together, or none of them for the demonstration")
     item = ArchitectureConfig(before=asked["before"], after=list(asked["afters"]))
-    return make_plan([item], Data(asked["data"], asked["root"], asked["split"]), options)
+    return make_plan([item], data, options)
 
 
-_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "resume", "strict", "maps")
+_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "resume", "strict", "maps")
 
 
 def _is_given(value: Any) -> bool:

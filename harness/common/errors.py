@@ -50,6 +50,11 @@ class EvaluationWarning(UserWarning):
     """What does not stop the work, but must be known to whoever reads its result."""
 
 
+def warn(sentence: str) -> None:
+    """Raise an `EvaluationWarning` where the caller's caller stands."""
+    warnings.warn(sentence, EvaluationWarning, stacklevel=3)
+
+
 class InterruptedRunError(EvidenceDriftError):
     """The user stopped the run. The message says what is kept and how to go on."""
 

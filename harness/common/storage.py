@@ -19,6 +19,7 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -208,6 +209,33 @@ def _require_no_secret(root: str, query: str) -> None:
                 f"{root}?{name}=...: an address may hold {', '.join(REACHED_BY)} only, since it is written into "
                 "results; leave the rest to the environment (AWS_SECRET_ACCESS_KEY, for example)"
             )
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_plain_file(where: Place, most_bytes: int | None = None) -> None:
+    """Refuse what reading would wait for or never come to an end of: a FIFO, a device, a socket, a vast file.
+
+    A folder passes; opening it fails by itself. Links are followed.
+
+    :param most_bytes: the largest size that is read.
+    :raises InputError: names the kind, or the size.
+    :raises OSError: of `stat`, such as FileNotFoundError.
+    """
+    if isinstance(where, Address):
+        return
+    found = where.stat()
+    kind = next((name for is_kind, name in _KINDS if is_kind(found.st_mode)), None)
+    if kind is not None:
+        raise InputError(f"{where}: is {kind}, not a plain file; give a file, or remove it from the list")
+    if most_bytes is not None and found.st_size > most_bytes:
+        raise InputError(f"{where}: has {found.st_size >> 20} MiB, more than the {most_bytes >> 20} MiB that are read")
 
 
 def patiently(where: Place, read: Callable[[], Found]) -> Found:

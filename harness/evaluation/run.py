@@ -6,14 +6,13 @@ Only the parts that make a run resumable are written here; the caller writes and
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from harness.common.errors import CannotEvaluateError, EvaluationWarning, InputError
+from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
@@ -96,9 +95,10 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     clock = Clock()
     executor = execution.executor
     multilabel = plan.score_kind == "multilabel"
-    samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
+    data = plan.data
+    samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
     select = selection_of(plan, samples)
-    executor.require_visible([path for path in (plan.data.source, plan.data.root) if path is not None])
+    executor.require_visible([path for path in (data.source, data.root) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
     first = _explaining(plan, 0, select, execution)
     providers = executor.begin(first)
@@ -228,7 +228,7 @@ def _require_selected(reader: Reader, out: Place) -> None:
             f"{empty[0]}: {what}; check that the models classify these images, or choose --select agree or all"
         )
     for name in empty:
-        warnings.warn(f"{name}: {what}; it has no numbers", EvaluationWarning, stacklevel=2)
+        warn(f"{name}: {what}; it has no numbers")
 
 
 def _score(reader: Reader, execution: Execution) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place
 from harness.common.validation import complaint
+from harness.images.columns import require_roles
 from harness.models.metadata import Graph, common_layers, require_comparable
 from harness.results.options import Options
 from harness.results.plan import RESERVED, Checkpoint, Data, Kind, Pair, Plan
@@ -66,6 +67,7 @@ class StudyConfig(Options):
     data: Named
     root: Named | None = None
     split: str | None = None
+    columns: dict[str, str] = Field(default={})
     architecture: list[ArchitectureConfig] = Field(min_length=1)
 
     @property
@@ -82,11 +84,8 @@ def read_study(path: Place) -> Plan:
     config = _read_config(path)
     here = path.parent
     root = here / config.root if config.root else None
-    return make_plan(
-        [_anchored(item, here) for item in config.architecture],
-        Data(here / config.data, root, config.split),
-        config.options,
-    )
+    data = Data(here / config.data, root, config.split, _known_columns(config.columns, path))
+    return make_plan([_anchored(item, here) for item in config.architecture], data, config.options)
 
 
 def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: Options) -> Plan:
@@ -129,6 +128,13 @@ def _read_config(path: Place) -> StudyConfig:
     except ValidationError as error:
         tables = {"architecture": ArchitectureConfig}
         raise InputError(f"{path}: {complaint(error, StudyConfig, tables)}") from error
+
+
+def _known_columns(asked: dict[str, str], path: Place) -> dict[str, str]:
+    try:
+        return require_roles(asked)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:

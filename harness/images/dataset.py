@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import PurePath
 
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, patiently
-from harness.images.loading import SUFFIXES
+from harness.common.storage import LASTING, Place, patiently, require_plain_file
+from harness.images.columns import Warn, normalised
+from harness.images.loading import MOST_BYTES, SUFFIXES
+from harness.images.manifest import Labelling, Row, read_manifest, warn_in_python
 
-COLUMNS = ("file", "class", "group", "split")  # that mean something
-SEPARATOR = "|"  # between the classes of an image that has several
 UNLABELLED = -1
 _HASHING_THREADS = 4
 
@@ -70,28 +66,37 @@ def read_dataset(
     root: Place | None = None,
     split: str | None = None,
     multilabel: bool = False,
+    columns: Mapping[str, str] | None = None,
+    warn: Warn = warn_in_python,
 ) -> list[Sample]:
     """The images of a manifest or folder, in its order.
 
     A manifest has the columns `file` (relative to `root`, by default the manifest's folder) and, wanted for the
     default selection, `class` (with `multilabel` any number of classes, separated by `|`) and, wanted for intervals,
     `group` (the patient; without it every image counts as a patient of its own). With `split`, only rows whose
-    column `split` has that value.
+    column `split` has that value. `harness.images.manifest` says what else is read.
 
+    :param columns: what the manifest calls these columns, where otherwise.
+    :param warn: is given each sentence about what is unusual.
     :raises InputError: nothing there, a column or class that is missing, no image left.
     """
     if data.is_dir():
-        if split is not None or root is not None:
-            raise InputError(f"{data}: is a folder, and split and root belong to a manifest; leave them out")
-        samples = _from_folder(data, classes)
+        if split is not None or root is not None or columns:
+            raise InputError(f"{data}: is a folder, and split, root and columns belong to a manifest; leave them out")
+        samples = _from_folder(data, classes, warn)
     else:
-        samples = _from_manifest(data, classes, root or data.parent, split, multilabel)
-    twice = [name for name, count in Counter(str(PurePath(sample.name)) for sample in samples).items() if count > 1]
-    if twice:
-        raise InputError(f"{data}: {twice[0]!r} is listed more than once; keep one row per image")
+        labelling = Labelling(classes, multilabel)
+        manifest = read_manifest(data, labelling, root=root, split=split, columns=columns, warn=warn)
+        numbers = {normalised(name): number for number, name in enumerate(classes)}
+        samples = [_sample(row, numbers) for row in manifest.rows]
     if not samples:
         raise InputError(f"{data}: no image to evaluate{'' if split is None else f' in split {split!r}'}")
     return samples
+
+
+def _sample(row: Row, numbers: Mapping[str, int]) -> Sample:
+    labels = None if row.labels is None else tuple(sorted(numbers[name] for name in row.labels))
+    return Sample(row.name, row.path, labels, row.group or row.name)
 
 
 def data_digest(samples: Sequence[Sample], contents: Iterable[bytes] | None = None) -> str:
@@ -108,7 +113,7 @@ def data_digest(samples: Sequence[Sample], contents: Iterable[bytes] | None = No
 
 
 def content_digests(samples: Sequence[Sample]) -> list[bytes]:
-    """sha256 of each file; empty where it is missing or forbidden: the image will be reported as unreadable.
+    """sha256 of each file; empty where it cannot be opened or is no plain file: it will be reported as unreadable.
 
     :raises CannotEvaluateError: the storage fails.
     """
@@ -118,114 +123,62 @@ def content_digests(samples: Sequence[Sample]) -> list[bytes]:
 
 def _content_digest(sample: Sample) -> bytes:
     def digest() -> bytes:
+        require_plain_file(sample.path, MOST_BYTES)
         with sample.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
 
     try:
         return patiently(sample.path, digest)
-    except LASTING:
+    except (*LASTING, InputError):
         return b""
 
 
-def _from_folder(folder: Place, classes: Sequence[str]) -> list[Sample]:
+def _from_folder(folder: Place, classes: Sequence[str], warn: Warn) -> list[Sample]:
     top: list[Place] = sorted(folder.iterdir())
-    folders = [path for path in top if path.suffix.lower() not in SUFFIXES and path.is_dir()]
+    folders = [path for path in visible(top) if path.suffix.lower() not in SUFFIXES and path.is_dir()]
     inside: dict[Place, list[Place]] = {path: sorted(path.iterdir()) for path in folders}
     samples = [
-        Sample(
-            f"{inner.name}/{path.name}", path, (_label(inner.name, classes, str(folder)),), f"{inner.name}/{path.name}"
-        )
+        Sample(f"{inner.name}/{path.name}", path, (_label(inner.name, classes, folder),), f"{inner.name}/{path.name}")
         for inner, entries in inside.items()
-        for path in _images(entries)
+        for path in image_files(entries)
     ]
-    samples = samples or [Sample(path.name, path, None, path.name) for path in _images(top)]
+    samples = samples or [Sample(path.name, path, None, path.name) for path in image_files(top)]
     if not samples:
         wanted = ", ".join(classes)
         raise InputError(
             f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
         )
-    _warn_of_others(folder, {*top, *chain(*inside.values())} - inside.keys() - {sample.path for sample in samples})
+    left = {*top, *chain(*inside.values())} - inside.keys() - {sample.path for sample in samples}
+    _warn_of_others(folder, left, warn)
     return samples
 
 
-def _warn_of_others(folder: Place, left: set[Place]) -> None:
-    """Say what lies in a folder and is not evaluated; hidden files go without saying."""
-    others = sorted(path for path in left if path.name[:1] != ".")
+def visible(entries: Iterable[Place]) -> list[Place]:
+    """What is not hidden: a name that begins with a dot (`._a.png`, `.ipynb_checkpoints`) or is `__MACOSX`."""
+    return [path for path in entries if not path.name.startswith(".") and path.name != "__MACOSX"]
+
+
+def image_files(entries: Iterable[Place]) -> list[Place]:
+    """The images among the entries of a folder: what is not hidden and has the suffix of an image."""
+    return [path for path in visible(entries) if path.suffix.lower() in SUFFIXES]
+
+
+def _warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:
+    """Say what lies in a folder and is not evaluated; hidden files that do not look like images go without saying."""
+    others = sorted(visible(left))
     if others:
-        print(
-            f"warning: {folder}: {len(others)} entries are not evaluated, {others[0]} for example: neither an image by "
-            f"its suffix ({', '.join(SUFFIXES)}) nor where images are looked for; a manifest can name any file",
-            file=sys.stderr,
+        warn(
+            f"{folder}: {len(others)} entries are not evaluated, {others[0]} for example: neither an image by its "
+            f"suffix ({', '.join(SUFFIXES)}) nor where images are looked for; a manifest can name any file"
         )
+    hidden = sorted(path for path in left - set(others) if path.suffix.lower() in SUFFIXES)
+    if hidden:
+        warn(f"{folder}: {len(hidden)} hidden files are left out, {hidden[0]} for example")
 
 
-def _images(entries: Iterable[Place]) -> list[Place]:
-    return [path for path in entries if path.suffix.lower() in SUFFIXES]
-
-
-def _from_manifest(
-    manifest: Place, classes: Sequence[str], root: Place, split: str | None, multilabel: bool
-) -> list[Sample]:
-    return [
-        Sample(
-            row["file"],
-            root / row["file"],
-            _labels(row.get("class"), classes, multilabel, f"{manifest}, line {line}"),
-            row.get("group") or row["file"],
-        )
-        for line, row in _rows(manifest, ["file"] if split is None else ["file", "split"])
-        if split is None or row["split"] == split
-    ]
-
-
-def _rows(manifest: Place, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            _require_plain(reader.fieldnames or [], manifest)
-            missing = [name for name in needed if name not in (reader.fieldnames or [])]
-            if missing:
-                found = ", ".join(reader.fieldnames or []) or "none"
-                raise InputError(f"{manifest}: no column {missing[0]!r}; it has: {found}")
-            return [(reader.line_num, _complete(row, manifest, reader.line_num)) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"{manifest}: no such manifest or folder") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{manifest}: not a CSV file in UTF-8 ({error}); save it as such") from error
-
-
-def _require_plain(header: Sequence[str], manifest: Place) -> None:
-    """Refuse a header of which a column would be lost without a word."""
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    spaced = [name for name in header if name not in COLUMNS and name.strip() in COLUMNS]
-    if twice:
-        raise InputError(f"{manifest}: has the column {twice[0]!r} more than once; keep one")
-    if spaced:
-        raise InputError(f"{manifest}: has a column {spaced[0]!r}; write {spaced[0].strip()!r}, without spaces")
-
-
-def _complete(row: dict[str, str], manifest: Place, line: int) -> dict[str, str]:
-    """The row, or a refusal where it has fewer or more cells than the header."""
-    missing = [name for name, value in row.items() if value is None]
-    if missing:
-        raise InputError(f"{manifest}, line {line}: the row ends before column {missing[0]!r}; fill it in")
-    if None in row:
-        raise InputError(f"{manifest}, line {line}: more cells than columns; put quotes around names with commas")
-    if "\0" in row["file"]:
-        raise InputError(f"{manifest}, line {line}: the file name holds a NUL character; save it as plain text")
-    return row
-
-
-def _labels(text: str | None, classes: Sequence[str], multilabel: bool, where: str) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    if not multilabel:
-        return (_label(text, classes, where),)
-    names = [name.strip() for name in text.split(SEPARATOR) if name.strip()]
-    return tuple(sorted({_label(name, classes, where) for name in names}))
-
-
-def _label(name: str, classes: Sequence[str], where: str) -> int:
-    if name not in classes:
-        raise InputError(f"{where}: the models have no class {name!r}; they have: {', '.join(classes)}")
-    return list(classes).index(name)
+def _label(name: str, classes: Sequence[str], folder: Place) -> int:
+    """Index of the class that a folder is named after."""
+    numbers = {normalised(name): number for number, name in enumerate(classes)}
+    if normalised(name) not in numbers:
+        raise InputError(f"{folder}: the models have no class {name!r}; they have: {', '.join(classes)}")
+    return numbers[normalised(name)]

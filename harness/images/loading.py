@@ -29,6 +29,7 @@ from harness.common.storage import LASTING, Place, patiently, place
 from harness.images.rule import RULE as RULE
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+MOST_BYTES = 2**30  # of an image file
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ class Data:
     source: Place
     root: Place | None = None
     split: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # what a manifest calls its columns, where otherwise
 
 
 @dataclass(frozen=True)
