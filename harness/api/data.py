@@ -16,9 +16,10 @@ import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place
-from harness.images.dataset import COLUMNS, SEPARATOR
+from harness.images.columns import SEPARATOR
 
 MANIFEST = "manifest.csv"
+_COLUMNS = ("file", "class", "group", "split")
 _DEPTHS = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
@@ -49,7 +50,7 @@ def _table_rows(table: Any) -> list[dict[str, Any]]:
     records = table.to_pylist() if hasattr(table, "to_pylist") else table.to_dict("records")
     if records and "file" not in records[0]:
         raise InputError(f"data: the table has no column `file`; it has: {', '.join(map(str, records[0]))}")
-    kept = [{name: row[name] for name in COLUMNS if name in row} for row in records]
+    kept = [{name: row[name] for name in _COLUMNS if name in row} for row in records]
     return [{**row, "file": _located(row["file"])} for row in kept]
 
 
