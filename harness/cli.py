@@ -222,6 +222,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, out: Path, quiet: bool,
          **asked: Any) -> None:  # fmt: skip
     """Pack a model with golden cases and measured tolerances for the deployment side."""
+    from harness.api.progress import shown
     from harness.bundle.pack import PackOptions, pack
     from harness.images.columns import parse_columns
     from harness.images.dataset import read_dataset
@@ -231,7 +232,8 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, columns:
     multilabel, named = metadata.score_kind == "multilabel", parse_columns(columns)
     samples = read_dataset(data, metadata.classes, root, split, multilabel, named, warn)
     options = PackOptions(**{name: value for name, value in asked.items() if value != ()})
-    digest = pack(model, samples, options, out, quiet)
+    with shown(False if quiet else None) as progress:
+        digest = pack(model, samples, options, out, progress)
     click.echo(
         "look at the pictures before they leave the house: text that is burned into them was not removed", err=True
     )

@@ -37,7 +37,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("packed")
     model = tiny_graphs.write_graph(folder / "model.onnx")
     samples = read_dataset(tiny_graphs.write_images(folder / "images"), tiny_graphs.CLASSES)
-    return folder / "bundle", pack(model, samples, WANTED, folder / "bundle", quiet=True)
+    return folder / "bundle", pack(model, samples, WANTED, folder / "bundle")
 
 
 @pytest.fixture
@@ -457,7 +457,7 @@ def test_packing_dicom(shared: Path, tmp_path: Path, keep: bool) -> None:
     shutil.copy(source, folder / "smith-john.dcm")
     samples = read_dataset(folder, tiny_graphs.CLASSES)
     wanted = PackOptions(cases=1, map_size=(32, 32), keep_identifiers=keep)
-    digest = pack(model, samples, wanted, tmp_path / "bundle", quiet=True)
+    digest = pack(model, samples, wanted, tmp_path / "bundle")
     assert ((tmp_path / "bundle/images/case-000.dcm").read_bytes() == source.read_bytes()) == keep
     assert verify(tmp_path / "bundle", digest, VerifyOptions()).passed
 
@@ -466,16 +466,16 @@ def test_packing_refuses_a_full_folder_and_an_unknown_layer(packed: tuple[Path, 
     model = packed[0].parent / "model.onnx"
     samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
     with pytest.raises(InputError, match="not an empty folder"):
-        pack(model, samples, WANTED, packed[0], quiet=True)
+        pack(model, samples, WANTED, packed[0])
     with pytest.raises(InputError, match="no CAM layer 'middle'; it has: early, late"):
-        pack(model, samples, PackOptions(layers=("middle",)), tmp_path / "b", quiet=True)
+        pack(model, samples, PackOptions(layers=("middle",)), tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
 def test_what_is_named_twice_is_packed_once(packed: tuple[Path, str], tmp_path: Path) -> None:
     samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
     wanted = replace(WANTED, cases=1, methods=("layercam", "layercam"), layers=("late", "late"))
-    digest = pack(packed[0].parent / "model.onnx", samples, wanted, tmp_path / "b", quiet=True)
+    digest = pack(packed[0].parent / "model.onnx", samples, wanted, tmp_path / "b")
     assert verify(tmp_path / "b", digest, VerifyOptions()).passed
 
 
@@ -488,7 +488,7 @@ def test_a_bundle_that_fails_on_the_way_is_not_left_behind(
     samples = read_dataset(packed[0].parent / "images" / "manifest.csv", tiny_graphs.CLASSES)
     monkeypatch.setattr("harness.bundle.pack._measure", full)
     with pytest.raises(OSError, match="No space"):
-        pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b", quiet=True)
+        pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
@@ -498,7 +498,7 @@ def test_the_name_of_a_dicom_file_is_no_suffix(shared: Path, tmp_path: Path, nam
     shutil.copy(shared / "dicom" / "rsna-pa-monochrome2-uncompressed.dcm", tmp_path / name)
     rows = [{"file": name, "class": tiny_graphs.CLASSES[0], "group": "p"}]
     samples = read_dataset(tiny_graphs.write_manifest(tmp_path / "manifest.csv", rows), tiny_graphs.CLASSES)
-    pack(model, samples, PackOptions(cases=1, map_size=(32, 32)), tmp_path / "bundle", quiet=True)
+    pack(model, samples, PackOptions(cases=1, map_size=(32, 32)), tmp_path / "bundle")
     assert [path.name for path in (tmp_path / "bundle" / "images").iterdir()] == ["case-000.dcm"]
 
 
@@ -506,7 +506,7 @@ def test_nothing_to_pack(packed: tuple[Path, str], tmp_path: Path, capsys: pytes
     (tmp_path / "a.png").write_bytes(b"nothing")
     samples = read_dataset(tmp_path, tiny_graphs.CLASSES)
     with pytest.raises(CannotEvaluateError, match="nothing to pack"):
-        pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b", quiet=True)
+        pack(packed[0].parent / "model.onnx", samples, WANTED, tmp_path / "b")
     assert "left out: " in capsys.readouterr().err
 
 

@@ -16,10 +16,9 @@ import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place
-from harness.images.columns import SEPARATOR
+from harness.images.columns import ROLES, SEPARATOR
 
 MANIFEST = "manifest.csv"
-_COLUMNS = ("file", "class", "group", "split")
 _DEPTHS = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
@@ -50,7 +49,7 @@ def _table_rows(table: Any) -> list[dict[str, Any]]:
     records = table.to_pylist() if hasattr(table, "to_pylist") else table.to_dict("records")
     if records and "file" not in records[0]:
         raise InputError(f"data: the table has no column `file`; it has: {', '.join(map(str, records[0]))}")
-    kept = [{name: row[name] for name in _COLUMNS if name in row} for row in records]
+    kept = [{name: row[name] for name in ROLES if name in row} for row in records]
     return [{**row, "file": _located(row["file"])} for row in kept]
 
 

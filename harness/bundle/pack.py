@@ -7,7 +7,6 @@ of and from those whose maps move most when a pixel does, since these break firs
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from tqdm import tqdm
 
 from harness.bundle import format as bundles
 from harness.bundle.format import (
@@ -31,7 +29,8 @@ from harness.bundle.format import (
 )
 from harness.bundle.golden import Explained, as_expected, deviation, run_case, worse
 from harness.bundle.rounding import rounded
-from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.errors import CannotEvaluateError, InputError, warn
+from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import file_digest, versions
 from harness.common.storage import Place, write_whole
 from harness.images.dataset import Sample
@@ -75,7 +74,7 @@ class _Candidate:
         return self.sample.labels[0] if self.sample.labels else self.top
 
 
-def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path, quiet: bool = False) -> str:
+def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path, progress: Progress = silent) -> str:
     """Write a bundle and return the sha256 of its manifest.
 
     :raises InputError: `out` is not empty, or a file cannot be used.
@@ -88,9 +87,9 @@ def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path,
     layers = list(dict.fromkeys(named)) or list(model.graph.layers)[:1]
     options = replace(options, layers=tuple(layers), methods=tuple(dict.fromkeys(options.methods)))
     coarse = Model.load(path, rounded(content, "float16"))
-    chosen = _choose((model, coarse), samples, options, layers[0], quiet)
+    chosen = _choose((model, coarse), samples, options, layers[0], progress)
     with _abandoned_on_failure(out):
-        return _write(model, content, chosen, options, out, quiet)
+        return _write(model, content, chosen, options, out, progress)
 
 
 @contextmanager
@@ -104,7 +103,7 @@ def _abandoned_on_failure(out: Path) -> Iterator[None]:
 
 
 def _write(
-    model: Model, content: bytes, chosen: Sequence[_Candidate], options: PackOptions, out: Path, quiet: bool
+    model: Model, content: bytes, chosen: Sequence[_Candidate], options: PackOptions, out: Path, progress: Progress
 ) -> str:
     """Write the files of the bundle, the manifest last; returns its sha256."""
     out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,7 @@ def _write(
     greys = [load_grey(out / case.image, model.metadata.input_size) for case in cases]
     expected = _expected(model, cases, greys, options)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
-    spreads = list(_measure(model.graph.path, content, cases, greys, expected, options, quiet))
+    spreads = list(_measure(model.graph.path, content, cases, greys, expected, options, progress))
     manifest = Manifest(
         format=bundles.FORMAT,
         classes=model.metadata.classes,
@@ -155,15 +154,18 @@ def _require_empty(out: Path) -> None:
 
 
 def _choose(
-    models: tuple[Model, Model], samples: Sequence[Sample], options: PackOptions, layer: str, quiet: bool
+    models: tuple[Model, Model], samples: Sequence[Sample], options: PackOptions, layer: str, progress: Progress
 ) -> list[_Candidate]:
     """In turn over classes; within a class the surest image, then the least steady, and so on.
 
     Images that lose a map under weights in float16 are no golden cases: no tolerance could hold them.
     """
     order = np.random.default_rng(options.seed).permutation(len(samples))[:CANDIDATES]
-    bar = tqdm(np.sort(order), desc="choose", unit="image", disable=quiet, file=sys.stderr)
-    seen = [_look_at(models, samples[index], layer, options) for index in bar]
+    done = Counter(progress, "choose images", len(order))
+    seen = []
+    for index in np.sort(order):
+        seen.append(_look_at(models, samples[index], layer, options))
+        done.add()
     usable = [candidate for candidate in seen if candidate is not None]
     if not usable:
         raise CannotEvaluateError("no image has a defined, non-empty map of its predicted class; nothing to pack")
@@ -199,7 +201,7 @@ def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, options: P
     try:
         grey = load_grey(sample.path, model.metadata.input_size)
     except InputError as error:
-        print(f"left out: {error}", file=sys.stderr)
+        warn(f"left out: {error}")
         return None
     logits = run_case(model, grey, -1, [layer], options.methods).logits
     probabilities = model.metadata.probabilities(logits[None])[0]
@@ -266,17 +268,19 @@ def _measure(
     greys: Sequence[np.ndarray],
     expected: Mapping[str, Expected],
     options: PackOptions,
-    quiet: bool,
+    progress: Progress,
 ) -> Iterator[Spread]:
     """How far every variant of running the model here is from the expected values."""
     variants = list(_variants(path, content))
-    for name, precision, load in tqdm(variants, desc="measure", unit="variant", disable=quiet, file=sys.stderr):
+    done = Counter(progress, "measure variants", len(variants))
+    for name, precision, load in variants:
         model = load()
         worst = Deviation(logits=0, map_l2=0, iou_top20=1, pearson=1)
         for case, grey in zip(cases, greys, strict=True):
             layers = list(dict.fromkeys(item.layer for item in expected[case.name].maps))
             found = run_case(model, grey, case.target, layers, options.methods)
             worst = worse(worst, deviation(found, expected[case.name], options.map_size))
+        done.add()
         yield Spread(variant=name, precision=precision, deviation=worst)
 
 
