@@ -120,8 +120,6 @@ def test_what_stands_outside_imports_nothing() -> None:
     for name in OUTSIDE:
         found = {other for _, other in imported(texts()[name], modules(), typing=False)}
         assert found <= FACES.get(name, set()), name
-        name: set() for name in OUTSIDE
-    }
 
 
 def test_no_circle() -> None:
