@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.api import executor
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import Place, place
-from harness.evaluation import executors
 from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining
@@ -128,7 +128,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "harness.evaluation.ray_executor", None)
     with (
         pytest.raises(InputError, match=r"Ray is not installed; pip install 'evidence-drift\[ray\]'"),
-        executors.open_executor(WorkerPool()),
+        executor.open_executor(WorkerPool()),
     ):
         pass
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness.api.data import as_manifest
+from harness.api.executor import open_executor
 from harness.api.progress import shown
 from harness.api.result import Result
 from harness.api.write import write
@@ -18,7 +19,7 @@ from harness.common.errors import InputError
 from harness.common.progress import Progress
 from harness.common.storage import Place, place
 from harness.evaluation import demonstration, run
-from harness.evaluation.executors import WorkerPool, open_executor
+from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
 from harness.results import folder as result_folder
