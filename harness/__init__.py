@@ -3,9 +3,12 @@
 from typing import TYPE_CHECKING
 
 from harness.common.lazy import on_demand
+from harness.common.privacy import switch_off_telemetry
 
 if TYPE_CHECKING:
     from harness.api import Result, Settings, evaluate, evaluate_again, evaluate_study, explain, judge, pack, verify
+
+switch_off_telemetry()
 
 __all__ = [
     "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack", "verify",

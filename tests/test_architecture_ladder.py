@@ -41,7 +41,10 @@ LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 RUNG = {room: number for rungs in LADDERS.values() for number, rung in enumerate(rungs) for room in rung}
 OUTSIDE = {"export", "export.sources", "harness"}  # import nothing on loading but what hands out their names
-FACES = {"harness": {"harness.common.lazy"}}
+FACES = {
+    "export": {"harness.common.privacy"},
+    "harness": {"harness.common.lazy", "harness.common.privacy"},
+}
 
 
 def modules() -> dict[str, Path]:

@@ -242,7 +242,6 @@ def _had_begun(assignment: _Assignment) -> bool:
 def _connect(address: str | None) -> None:
     if address is not None:
         _require_answer(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     _silence_ray()
     quietly = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +46,6 @@ def log(result: Evaluation, folder: Path, uri: str) -> str:
 
     :raises InputError: the store cannot be reached or refuses what it is given.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves the machine but what is asked for
-    os.environ.setdefault("DO_NOT_TRACK", "true")
     import mlflow
     from mlflow.entities import Metric, Param
 
