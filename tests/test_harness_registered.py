@@ -30,9 +30,10 @@ from harness.results.plan import Options, read_stored, restore
 from harness.results.reader import read_collected
 from harness.results.schema import Evaluation, schema
 from harness.results.vocabulary import BUILT_IN, Vocabulary, current
+from kernels.cam import cam
 from kernels.catalogue import METHODS, METRICS, register_method, register_metric
 from kernels.resize import upsample
-from tests import tiny_graphs
+from tests import documents, tiny_graphs
 
 MAPS = ["--select", "all", "--map-size", "32", "--jitter", "1", "--chance", "2"]
 NAMES = ("dice", "hot", "abscam")
@@ -381,6 +382,16 @@ def test_a_single_image_is_explained_by_it_too(made: Made, tmp_path: Path, capsy
     register_method("abscam", lambda a, _: a[0] / 0, equation="M = A")
     with pytest.raises(InputError, match=r"CAM method 'abscam', .*image-000.png: raised RuntimeWarning"):
         cli.main(command, standalone_mode=False)
+
+
+def test_the_ten_lines_of_the_page_register_both(made: Made) -> None:
+    code = next(block for block in documents.blocks("docs/metrics.md") if block.language == "python")
+    exec(compile(code.text, "docs/metrics.md", "exec"), {})
+    before, after = maps(made, 0, "layercam"), maps(made, 1, "layercam")
+    values, _ = METRICS["dice"](np.stack([*before.values()]), np.stack([*after.values()]))
+    assert values == pytest.approx([dice(before[name], after[name]) for name in before])
+    activations = np.ones((1, 2, 3, 3), np.float32)
+    assert cam("abscam", activations, -activations)[0].tolist() == np.full((1, 3, 3), 2.0).tolist()
 
 
 # Other processes
