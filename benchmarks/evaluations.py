@@ -11,7 +11,7 @@ from benchmarks.explainers import METHODS
 from benchmarks.networks import PHASES, Checkpoints
 from benchmarks.rival_pipeline import BATCH, MAP_SIZE
 from benchmarks.timing import THREADS
-from harness.api.evaluate import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.results.options import Options
 from harness.results.plan import Data

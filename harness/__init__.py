@@ -6,11 +6,24 @@ from harness.common.lazy import on_demand
 from harness.common.privacy import switch_off_telemetry
 
 if TYPE_CHECKING:
-    from harness.api import Result, Settings, evaluate, evaluate_again, evaluate_study, explain, judge, pack, verify
+    from harness.api import (
+        Result,
+        Settings,
+        evaluate,
+        evaluate_again,
+        evaluate_study,
+        explain,
+        judge,
+        pack,
+        register_method,
+        register_metric,
+        verify,
+    )
 
 switch_off_telemetry()
 
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack", "verify",
+    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack",
+    "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, dict.fromkeys(__all__, "api"))

@@ -15,7 +15,7 @@ from harness.common.storage import Address, Place, place
 from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
-    from harness.api.evaluate import Settings
+    from harness.api.evaluation import Settings
     from harness.evaluation.executors import WorkerPool
     from harness.results.plan import Plan
 
@@ -126,7 +126,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     evaluate --checkpoints A B C D --data D              drift along a training
     evaluate --from DIR                                  other statistics from the same maps
     """
-    from harness.api.evaluate import evaluate_again, evaluate_plan
+    from harness.api.evaluation import evaluate_again, evaluate_plan
     from harness.report.text_tables import drift_table
     from harness.results.folder import written
 
@@ -167,7 +167,7 @@ def explain_image(
     model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str
 ) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
-    from harness.api.explain import explain
+    from harness.api.explanation import explain
     from harness.models.session import Model
     from harness.report.explain_image import draw, explanation_table
     from harness.results.options import Options
@@ -308,7 +308,7 @@ def _log(folder: Place, server: str | None) -> None:
 
 
 def _settings(out: Place, asked: dict[str, Any]) -> Settings:
-    from harness.api.evaluate import Settings
+    from harness.api.evaluation import Settings
 
     return Settings(
         out=out,

@@ -13,7 +13,6 @@ import numpy as np
 
 from kernels.catalogue import cam_method
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
-from kernels.function_errors import located
 from kernels.jit import kernel, sums
 from kernels.reasons import Reason
 from kernels.records import MethodRecord
@@ -48,12 +47,7 @@ def cams(
 
     def worker() -> Callable[[int], None]:
         total = np.empty(shape)
-
-        def explain(n: int) -> None:
-            with located(n):
-                _explain(chosen, activations[n], gradients[n], total, n, result)
-
-        return explain
+        return lambda n: _explain(chosen, activations[n], gradients[n], total, n, result)
 
     for_each(range(count), positive_integer(threads, "threads"), worker)
     return result

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 
 class UserFunctionError(ValueError):
     """A user's function failed, or returned what its record rules out.
@@ -18,11 +15,6 @@ class UserFunctionError(ValueError):
         self.problem = problem
         self.place = place
 
-
-@contextmanager
-def located(place: int) -> Iterator[None]:
-    """Around the work on one map or pair: a user's function that fails is reported with its index."""
-    try:
-        yield
-    except UserFunctionError as error:
-        raise UserFunctionError(error.what, error.problem, place) from error.__cause__
+    def at(self, place: int) -> UserFunctionError:
+        """The same error with the index of the map or pair."""
+        return UserFunctionError(self.what, self.problem, place)

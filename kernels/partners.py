@@ -13,7 +13,6 @@ import numpy as np
 
 from kernels.cached_maps import Memory, Slot
 from kernels.checks import positive_integer
-from kernels.function_errors import located
 from kernels.metrics import BUILT_IN
 from kernels.reasons import Reason
 from kernels.records import MetricRecord
@@ -72,10 +71,9 @@ def _against_partners(
 
         def compare(n: int) -> None:
             facts = left.load(one, n)
-            with located(n):
-                for draw in np.flatnonzero(partners[:, n] != NOBODY):
-                    partner = right.load(other, partners[draw, n], moves[draw])
-                    writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
+            for draw in np.flatnonzero(partners[:, n] != NOBODY):
+                partner = right.load(other, partners[draw, n], moves[draw])
+                writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
 
         return compare
 

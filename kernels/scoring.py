@@ -12,7 +12,6 @@ import numpy as np
 
 from kernels.cached_maps import MapFacts, Memory, PairFacts, Slot
 from kernels.checks import map_size, positive_integer, real_array
-from kernels.function_errors import located
 from kernels.reasons import Reason
 from kernels.records import MetricRecord
 from kernels.threads import for_each
@@ -88,12 +87,7 @@ def score_pairs(
     def worker() -> Callable[[int], None]:
         shared = Memory()
         one, other = Slot(size, shared), Slot(size, shared)
-
-        def compare(n: int) -> None:
-            with located(n):
-                writer.write(left.load(one, n), right.load(other, n), scores.values[n], scores.reasons[n])
-
-        return compare
+        return lambda n: writer.write(left.load(one, n), right.load(other, n), scores.values[n], scores.reasons[n])
 
     for_each(range(len(left.maps)), positive_integer(threads, "threads"), worker)
     return scores
@@ -109,8 +103,7 @@ def score_maps(metric: MetricRecord, maps: object, threads: int = 1) -> tuple[np
         slot = Slot(size, Memory())
 
         def describe(n: int) -> None:
-            with located(n):
-                values[n], reasons[n] = _describe(metric, side.load(slot, n), metric.fits(size))
+            values[n], reasons[n] = _describe(metric, side.load(slot, n), metric.fits(size))
 
         return describe
 
@@ -145,7 +138,8 @@ class PairWriter:
 
 def _compare(metric: MetricRecord, pair: PairFacts, reason: int) -> tuple[float, int]:
     if reason == Reason.DEFINED:
-        return _defined(metric.compute(pair))
+        value = metric.compute(pair)
+        return value, (reason if value == value else Reason.NON_FINITE)  # NaN, which a user's function may return
     return (0.0 if reason == Reason.VANISHED else np.nan), reason
 
 
@@ -153,12 +147,10 @@ def _describe(metric: MetricRecord, a_map: MapFacts, fits: bool) -> tuple[float,
     reason = a_map.reason or (Reason.EMPTY_MAP if a_map.is_empty else Reason.DEFINED)
     if not fits:
         reason = a_map.reason or Reason.TOO_SMALL
-    return (np.nan, reason) if reason else _defined(metric.compute(a_map))
-
-
-def _defined(value: float) -> tuple[float, int]:
-    """A value with its reason; NaN, which a user's function may return, is no value."""
-    return value, (Reason.DEFINED if value == value else Reason.NON_FINITE)
+    if reason:
+        return np.nan, reason
+    value = metric.compute(a_map)
+    return value, (reason if value == value else Reason.NON_FINITE)
 
 
 def _change(before: tuple[float, int], after: tuple[float, int]) -> list[tuple[float, int]]:

@@ -7,20 +7,20 @@ batch was cut. Each thread makes one worker, which owns that thread's scratch me
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
-Item = TypeVar("Item")
+from kernels.function_errors import UserFunctionError
 
 
-def for_each(items: Sequence[Item], threads: int, make_worker: Callable[[], Callable[[Item], None]]) -> None:
-    """Call a worker on every item. A worker's exception is raised, and what is pending is dropped."""
+def for_each(items: Sequence[int], threads: int, make_worker: Callable[[], Callable[[int], None]]) -> None:
+    """Call a worker on every item, the index of a map or pair. What is pending after an exception is dropped.
+
+    :raises UserFunctionError: with the item, where a user's function failed; any other exception as it is.
+    """
     threads = min(threads, len(items))
     if threads <= 1:
-        worker = make_worker()
-        for item in items:
-            worker(item)
+        _each(items, make_worker())
         return
     pending = deque(items)
     with ThreadPoolExecutor(threads) as pool:
@@ -28,13 +28,27 @@ def for_each(items: Sequence[Item], threads: int, make_worker: Callable[[], Call
             done.result()
 
 
-def _drain(pending: deque[Item], worker: Callable[[Item], None]) -> None:
+def _drain(pending: deque[int], worker: Callable[[int], None]) -> None:
     try:
-        while True:
-            try:
-                item = pending.popleft()  # a deque hands each item to one thread only
-            except IndexError:
-                return
-            worker(item)
+        _each(_taken(pending), worker)
     finally:
         pending.clear()  # after an exception nobody starts another item
+
+
+def _taken(pending: deque[int]) -> Iterator[int]:
+    while True:
+        try:
+            item = pending.popleft()  # a deque hands each item to one thread only
+        except IndexError:
+            return
+        yield item
+
+
+def _each(items: Iterable[int], worker: Callable[[int], None]) -> None:
+    item = None
+    try:
+        for item in items:
+            worker(item)
+    except UserFunctionError as error:
+        assert item is not None
+        raise error.at(item) from error.__cause__

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from harness.api.evaluate import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
 from harness.images.loading import RULE
 from harness.models.metadata import Graph, GraphMetadata

@@ -151,7 +151,7 @@ def test_every_room_says_what_it_is_for() -> None:
         ("harness.common.errors", "from harness.images.loading import load_grey"),
         ("harness.report.html", "from harness.evaluation.score import Scorer"),
         ("harness.results.schema", "def f():\n    from harness.gate.judge import judge"),
-        ("harness.evaluation.run", "from harness.api.evaluate import evaluate"),
+        ("harness.evaluation.run", "from harness.api.evaluation import evaluate"),
     ],
 )
 def test_checker_catches(module: str, line: str) -> None:

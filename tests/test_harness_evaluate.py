@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.api.evaluate import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_plan
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import load_grey

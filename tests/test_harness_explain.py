@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.api.explain import explain
+from harness.api.explanation import explain
 from harness.common.errors import InputError
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model

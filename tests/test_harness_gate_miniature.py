@@ -19,7 +19,7 @@ from export import passes
 from export.autodiff.emit import Emitter
 from export.graph import Forward, add_backward, output_names
 from export.metadata import Metadata, stamp
-from harness.api.evaluate import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.gate.derive_policy import propose
 from harness.gate.judge import judge

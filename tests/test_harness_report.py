@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.api.evaluate import Settings, evaluate_again, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_again, evaluate_plan
 from harness.api.write import render_again
 from harness.cli import cli
 from harness.common import formatting

@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from harness.api.evaluate import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_plan
 from harness.common.errors import InputError
 from harness.evaluation import demonstration
 from harness.results.options import Options

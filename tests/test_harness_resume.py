@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.api.evaluate import Settings, evaluate_again
+from harness.api.evaluation import Settings, evaluate_again
 from harness.cli import cli
 from harness.common.errors import EvaluationWarning, InputError, InterruptedRunError
 from harness.common.storage import Place

@@ -139,10 +139,12 @@ def test_chance_of_a_sample_estimates_the_chance_of_all() -> None:
     """Within four standard errors."""
     before = cam_like(600, (12, 12))
     after, classes, groups = related(before), np.arange(600) % 2, np.arange(600)
-    whole = partner_metrics(before, after, derangements(names(600), classes, groups, draws=20))
+    metrics = [METRICS[name] for name in ("iou_top20", "pearson", "js_divergence")]
+    whole = partner_metrics(before, after, derangements(names(600), classes, groups, draws=20), metrics=metrics)
     rows = sampled(names(600), classes, groups, limit=150)
-    part = partner_metrics(before[rows], after[rows], derangements(np.array(names(600))[rows], classes[rows], rows))
-    for name in ("iou_top20", "pearson", "js_divergence"):
+    partners = derangements(np.array(names(600))[rows], classes[rows], rows)
+    part = partner_metrics(before[rows], after[rows], partners, metrics=metrics)
+    for name in whole.names:
         all_rows, some = (mean_over_draws(scores).column(name)[0] for scores in (whole, part))
         assert some.mean() == pytest.approx(all_rows.mean(), abs=4 * all_rows.std() / np.sqrt(150)), name
 

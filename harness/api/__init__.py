@@ -9,22 +9,26 @@ from harness.common.lazy import on_demand
 
 if TYPE_CHECKING:
     from harness.api.checks import judge, pack, verify
-    from harness.api.evaluate import Settings, evaluate, evaluate_again, evaluate_study
-    from harness.api.explain import explain
+    from harness.api.evaluation import Settings, evaluate, evaluate_again, evaluate_study
+    from harness.api.explanation import explain
+    from harness.api.register import register_method, register_metric
     from harness.api.result import Result
 
 HOMES = {
     "Result": "result",
-    "Settings": "evaluate",
-    "evaluate": "evaluate",
-    "evaluate_again": "evaluate",
-    "evaluate_study": "evaluate",
-    "explain": "explain",
+    "Settings": "evaluation",
+    "evaluate": "evaluation",
+    "evaluate_again": "evaluation",
+    "evaluate_study": "evaluation",
+    "explain": "explanation",
     "judge": "checks",
     "pack": "checks",
+    "register_method": "register",
+    "register_metric": "register",
     "verify": "checks",
 }
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack", "verify",
+    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack",
+    "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, HOMES)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from dataclasses import dataclass, field
 from functools import cached_property
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.common.storage import Place, place
@@ -23,7 +25,11 @@ class Result:
 
     evaluation: Evaluation
     folder: Place
-    _temporary: TemporaryDirectory[str] | None = field(default=None, repr=False, compare=False)
+    temporary: Path | None = field(default=None, repr=False, compare=False)  # removed when the result is gone
+
+    def __post_init__(self) -> None:
+        if self.temporary is not None:
+            weakref.finalize(self, shutil.rmtree, self.temporary, ignore_errors=True)
 
     @classmethod
     def read(cls, folder: Any) -> Result:

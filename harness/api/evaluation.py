@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 from harness.api.data import as_manifest
@@ -128,10 +129,10 @@ class _Folder:
     """The result folder of an evaluation, and where data from memory go."""
 
     def __init__(self, settings: Settings, default: Place | None = None) -> None:
-        self.temporary = None
+        self.temporary: Path | None = None
         if settings.out is None and default is None:
-            self.temporary = TemporaryDirectory(prefix="evidence-drift-")
-            self.path: Place = Path(self.temporary.name) / "drift"
+            self.temporary = Path(mkdtemp(prefix="evidence-drift-"))
+            self.path: Place = self.temporary / "drift"
         else:
             self.path = place(settings.out) if settings.out is not None else default  # type: ignore[assignment]
 
@@ -144,23 +145,34 @@ class _Folder:
 
 
 def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution], run.Finished]) -> Result:
-    """Run the work, then write and draw what was asked for."""
+    """Run the work, then write and draw what was asked for; a temporary folder does not outlive a failure."""
+    try:
+        finished = _executed(folder.path, settings, work)
+        with result_folder.kept(folder.path):
+            write(finished, folder.path, settings.report, settings.show_names)
+    except BaseException:
+        if folder.temporary is not None:
+            shutil.rmtree(folder.temporary, ignore_errors=True)
+        raise
+    return Result(finished.result, folder.path, folder.temporary)
+
+
+def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], run.Finished]) -> run.Finished:
+    """Run the work as the settings say."""
     batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:
-        execution = run.Execution(
-            out=folder.path,
-            batching=batching,
-            provider=settings.provider,
-            resume=settings.resume,
-            resamples=settings.resamples,
-            executor=executor,
-            progress=progress,
-            command=settings.command,
+        return work(
+            run.Execution(
+                out=out,
+                batching=batching,
+                provider=settings.provider,
+                resume=settings.resume,
+                resamples=settings.resamples,
+                executor=executor,
+                progress=progress,
+                command=settings.command,
+            )
         )
-        finished = work(execution)
-    with result_folder.kept(folder.path):
-        write(finished, folder.path, settings.report, settings.show_names)
-    return Result(finished.result, folder.path, folder.temporary)
 
 
 def _listed(value: Any) -> Any:
