@@ -39,6 +39,7 @@ def executed(text: str, session: dict[str, Any]) -> Any:
     return None if last is None else eval(compile(ast.Expression(last.value), PAGE, "eval"), session)
 
 
+@pytest.mark.slow
 def test_the_page_is_one_session(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session: dict[str, Any] = {}
     shown = [executed(block.text, session) for block in documents.blocks(PAGE) if block.language == "python"]
@@ -55,6 +56,7 @@ def test_the_page_is_one_session(folder: Path, capsys: pytest.CaptureFixture[str
     assert 0 < dice[1] <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_the_notebook_runs() -> None:
     session: dict[str, Any] = {}
