@@ -15,7 +15,7 @@ from junitparser import JUnitXml
 
 from harness import cli, verdicts
 from harness.errors import InputError
-from harness.gate import Verdict, judge
+from harness.gate import Case, Verdict, judge
 from harness.gating import Outputs, gate, initialise
 from harness.policy import Policy, Rule, read_policy
 from harness.proposal import propose
@@ -271,6 +271,25 @@ def test_fail_on_warning() -> None:
     rules = policy({**PLACE, "statistic": "mean", "min": 0.9, "severity": "warn"})
     assert judge(evaluation(), rules).exit_code == 0
     assert judge(evaluation(), rules, fail_on_warning=True).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "code_with_warnings_failing"),
+    [
+        (["pass"], 0, 0),
+        (["pass", "warn"], 0, 1),
+        (["pass", "warn", "skipped"], 3, 1),
+        (["pass", "warn", "error"], 3, 1),
+        (["pass", "skipped"], 3, 3),
+        (["skipped", "error"], 3, 3),
+        (["pass", "warn", "skipped", "error", "fail"], 1, 1),
+        ([], 3, 3),
+    ],
+)
+def test_the_worst_of_several_cases_decides(outcomes: list, code: int, code_with_warnings_failing: int) -> None:
+    cases = [Case(1, "rule", "pair", "all", outcome, "") for outcome in outcomes]
+    assert Verdict(cases, []).exit_code == code
+    assert Verdict(cases, [], fail_on_warning=True).exit_code == code_with_warnings_failing
 
 
 # ---- baseline
