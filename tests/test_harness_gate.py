@@ -316,6 +316,18 @@ def test_own_bound_and_baseline_count_both() -> None:
     verdict = against(better, worse, max_worsening=0.2, min=0.49)
     assert verdict.outcome == "fail"
     assert verdict.cases[0].bound == ">= 0.49"
+    low = [evaluation([summary("centroid_shift", mean=mean, stable_is="low")]) for mean in (0.1, 0.2)]
+    verdict = against(low[0], low[1], metric="centroid_shift", max_worsening=0.2, max=0.21)
+    assert verdict.outcome == "fail"
+    assert verdict.cases[0].bound == "<= 0.21"
+
+
+@pytest.mark.parametrize(("absolute", "relative"), [(0.2, 0.1), (0.06, 0.5)])
+def test_the_stricter_of_two_margins_holds(absolute: float, relative: float) -> None:
+    baseline, result = evaluation([summary(mean=0.6)]), evaluation([summary(mean=0.5)])
+    verdict = against(baseline, result, max_worsening=absolute, max_relative_worsening=relative)
+    assert verdict.outcome == "fail"
+    assert verdict.cases[0].bound == ">= 0.54"
 
 
 @pytest.mark.parametrize(
