@@ -183,6 +183,16 @@ def test_too_little_to_stand_on_is_skipped_and_no_pass(changed: dict, requiremen
     assert sentence in verdict.cases[0].message
 
 
+@pytest.mark.parametrize("changed", [{"n": 30}, {"n_patients": 20}, {"n": 99, "undefined": {"empty_map": 1}}])
+def test_just_enough_to_stand_on_is_judged(changed: dict) -> None:
+    assert judged({"statistic": "mean", "min": 0.1}, [summary(**changed)]).outcome == "pass"
+
+
+def test_as_many_unreadable_images_as_allowed_are_no_obstacle() -> None:
+    rule = policy({**PLACE, "statistic": "mean", "min": 0.1}, max_undefined=0)
+    assert judge(evaluation(), rule).outcome == "pass"
+
+
 def test_a_rule_may_allow_more_undefined() -> None:
     metrics = [summary(undefined={"empty_map": 10})]
     assert judged({"statistic": "mean", "min": 0.1, "max_undefined": 0.1}, metrics).outcome == "pass"
@@ -366,10 +376,22 @@ def test_a_baseline_without_models_is_an_error(changed: dict, sentence: str) -> 
     assert sentence in against(evaluation(**changed), evaluation(), max_worsening=0.1).cases[0].message
 
 
-def test_the_image_rule_of_any_checkpoint_counts() -> None:
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("image rule", "image_rule", "grey-squash/0"),
+        ("score kind", "score_kind", "multilabel"),
+        ("explained score", "explained", "probability"),
+        ("thresholds", "thresholds", [0.4, 0.6]),
+    ],
+)
+def test_what_any_checkpoint_says_of_itself_counts(name: str, field: str, value: object, number: int) -> None:
     other = evaluation()
-    other.checkpoints[0].metadata.image_rule = "grey-squash/0"
-    assert "image rule differs" in against(other, evaluation(), max_worsening=0.1).cases[0].message
+    setattr(other.checkpoints[number].metadata, field, value)
+    verdict = against(other, evaluation(), max_worsening=0.1)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert f"{name} differs from the baseline's" in verdict.cases[0].message
 
 
 @pytest.mark.parametrize(
