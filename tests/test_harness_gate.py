@@ -239,6 +239,22 @@ def test_index_that_is_not_separated_is_skipped() -> None:
     assert "floor_not_separated" in verdict.cases[0].message
 
 
+@pytest.mark.parametrize(
+    ("n", "sampled", "outcome"),
+    [
+        (99, None, "pass"),  # as many as the policy allows: 1 %
+        (98, None, "skipped"),
+        (50, 50, "pass"),  # chance was estimated on a sample of the images
+        (50, 51, "skipped"),
+    ],
+)
+def test_images_without_chance_or_floor_are_undefined_for_an_index(n: int, sampled: int | None, outcome: str) -> None:
+    index = summary().index.model_copy(update={"n": n, "sampled": sampled})
+    verdict = judged({"statistic": "index", "min": 0.1}, [summary(index=index)])
+    assert verdict.outcome == outcome
+    assert ("undefined for 2.0% of the images" in verdict.cases[0].message) == (outcome == "skipped")
+
+
 ENDS = st.one_of(st.none(), st.floats(-1, 1), st.just(math.nan), st.just(math.inf))
 
 
