@@ -70,6 +70,15 @@ def test_upper_bound_is_mirrored(mode: str) -> None:
     assert judged({**rule, "max": decisive - 1e-3}, metrics).outcome == "fail"
 
 
+def test_the_bound_that_would_pass_is_rounded_to_the_lenient_side() -> None:
+    rule = {"statistic": "mean", "mode": "point"}
+    (lower,) = judged({**rule, "min": 0.6}, [summary(mean=0.50006)]).cases
+    assert lower.would_pass == ">= 0.5000"
+    metrics = [summary("centroid_shift", mean=0.20004, stable_is="low")]
+    (upper,) = judged({**rule, "metric": "centroid_shift", "max": 0.1}, metrics).cases
+    assert upper.would_pass == "<= 0.2001"
+
+
 def test_two_bounds_hold_the_interval_between_them() -> None:
     metrics = [summary("gini_change", mean=0.0, stable_is="zero")]
     rule = {"metric": "gini_change", "statistic": "mean"}
