@@ -9,17 +9,21 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from harness.gating import Outputs, gate, initialise
+from harness.policy import Policy, Rule, read_policy
+from harness.proposal import propose
 from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import JUnitXml
 
 from harness import cli
 from harness.common.errors import InputError
-from harness.gate import reporters
+from harness.gate import Case, Verdict, judge, reporters
 from harness.gate.command import Outputs, gate, initialise
 from harness.gate.derive_policy import propose
 from harness.gate.judge import Verdict, judge
 from harness.gate.policy import Policy, Rule, read_policy
+from harness.results import Estimate, Evaluation, IndexResult, MetricSummary
 from harness.results.schema import Estimate, Evaluation, IndexResult, MetricSummary
 from harness.testing import assert_no_drift
 from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary
@@ -69,6 +73,15 @@ def test_upper_bound_is_mirrored(mode: str) -> None:
     rule = {"metric": "centroid_shift", "statistic": "mean", "mode": mode}
     assert judged({**rule, "max": decisive + 1e-9}, metrics).outcome == "pass"
     assert judged({**rule, "max": decisive - 1e-3}, metrics).outcome == "fail"
+
+
+def test_the_bound_that_would_pass_is_rounded_to_the_lenient_side() -> None:
+    rule = {"statistic": "mean", "mode": "point"}
+    (lower,) = judged({**rule, "min": 0.6}, [summary(mean=0.50006)]).cases
+    assert lower.would_pass == ">= 0.5000"
+    metrics = [summary("centroid_shift", mean=0.20004, stable_is="low")]
+    (upper,) = judged({**rule, "metric": "centroid_shift", "max": 0.1}, metrics).cases
+    assert upper.would_pass == "<= 0.2001"
 
 
 def test_two_bounds_hold_the_interval_between_them() -> None:
@@ -184,6 +197,16 @@ def test_too_little_to_stand_on_is_skipped_and_no_pass(changed: dict, requiremen
     assert sentence in verdict.cases[0].message
 
 
+@pytest.mark.parametrize("changed", [{"n": 30}, {"n_patients": 20}, {"n": 99, "undefined": {"empty_map": 1}}])
+def test_just_enough_to_stand_on_is_judged(changed: dict) -> None:
+    assert judged({"statistic": "mean", "min": 0.1}, [summary(**changed)]).outcome == "pass"
+
+
+def test_as_many_unreadable_images_as_allowed_are_no_obstacle() -> None:
+    rule = policy({**PLACE, "statistic": "mean", "min": 0.1}, max_undefined=0)
+    assert judge(evaluation(), rule).outcome == "pass"
+
+
 def test_a_rule_may_allow_more_undefined() -> None:
     metrics = [summary(undefined={"empty_map": 10})]
     assert judged({"statistic": "mean", "min": 0.1, "max_undefined": 0.1}, metrics).outcome == "pass"
@@ -230,6 +253,22 @@ def test_index_that_is_not_separated_is_skipped() -> None:
     assert "floor_not_separated" in verdict.cases[0].message
 
 
+@pytest.mark.parametrize(
+    ("n", "sampled", "outcome"),
+    [
+        (99, None, "pass"),  # as many as the policy allows: 1 %
+        (98, None, "skipped"),
+        (50, 50, "pass"),  # chance was estimated on a sample of the images
+        (50, 51, "skipped"),
+    ],
+)
+def test_images_without_chance_or_floor_are_undefined_for_an_index(n: int, sampled: int | None, outcome: str) -> None:
+    index = summary().index.model_copy(update={"n": n, "sampled": sampled})
+    verdict = judged({"statistic": "index", "min": 0.1}, [summary(index=index)])
+    assert verdict.outcome == outcome
+    assert ("undefined for 2.0% of the images" in verdict.cases[0].message) == (outcome == "skipped")
+
+
 ENDS = st.one_of(st.none(), st.floats(-1, 1), st.just(math.nan), st.just(math.inf))
 
 
@@ -274,6 +313,25 @@ def test_fail_on_warning() -> None:
     assert judge(evaluation(), rules, fail_on_warning=True).exit_code == 1
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "code", "code_with_warnings_failing"),
+    [
+        (["pass"], 0, 0),
+        (["pass", "warn"], 0, 1),
+        (["pass", "warn", "skipped"], 3, 1),
+        (["pass", "warn", "error"], 3, 1),
+        (["pass", "skipped"], 3, 3),
+        (["skipped", "error"], 3, 3),
+        (["pass", "warn", "skipped", "error", "fail"], 1, 1),
+        ([], 3, 3),
+    ],
+)
+def test_the_worst_of_several_cases_decides(outcomes: list, code: int, code_with_warnings_failing: int) -> None:
+    cases = [Case(1, "rule", "pair", "all", outcome, "") for outcome in outcomes]
+    assert Verdict(cases, []).exit_code == code
+    assert Verdict(cases, [], fail_on_warning=True).exit_code == code_with_warnings_failing
+
+
 # ---- baseline
 
 
@@ -298,6 +356,18 @@ def test_own_bound_and_baseline_count_both() -> None:
     verdict = against(better, worse, max_worsening=0.2, min=0.49)
     assert verdict.outcome == "fail"
     assert verdict.cases[0].bound == ">= 0.49"
+    low = [evaluation([summary("centroid_shift", mean=mean, stable_is="low")]) for mean in (0.1, 0.2)]
+    verdict = against(low[0], low[1], metric="centroid_shift", max_worsening=0.2, max=0.21)
+    assert verdict.outcome == "fail"
+    assert verdict.cases[0].bound == "<= 0.21"
+
+
+@pytest.mark.parametrize(("absolute", "relative"), [(0.2, 0.1), (0.06, 0.5)])
+def test_the_stricter_of_two_margins_holds(absolute: float, relative: float) -> None:
+    baseline, result = evaluation([summary(mean=0.6)]), evaluation([summary(mean=0.5)])
+    verdict = against(baseline, result, max_worsening=absolute, max_relative_worsening=relative)
+    assert verdict.outcome == "fail"
+    assert verdict.cases[0].bound == ">= 0.54"
 
 
 @pytest.mark.parametrize(
@@ -336,10 +406,22 @@ def test_a_baseline_without_models_is_an_error(changed: dict, sentence: str) -> 
     assert sentence in against(evaluation(**changed), evaluation(), max_worsening=0.1).cases[0].message
 
 
-def test_the_image_rule_of_any_checkpoint_counts() -> None:
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("image rule", "image_rule", "grey-squash/0"),
+        ("score kind", "score_kind", "multilabel"),
+        ("explained score", "explained", "probability"),
+        ("thresholds", "thresholds", [0.4, 0.6]),
+    ],
+)
+def test_what_any_checkpoint_says_of_itself_counts(name: str, field: str, value: object, number: int) -> None:
     other = evaluation()
-    other.checkpoints[0].metadata.image_rule = "grey-squash/0"
-    assert "image rule differs" in against(other, evaluation(), max_worsening=0.1).cases[0].message
+    setattr(other.checkpoints[number].metadata, field, value)
+    verdict = against(other, evaluation(), max_worsening=0.1)
+    assert (verdict.outcome, verdict.exit_code) == ("error", 3)
+    assert f"{name} differs from the baseline's" in verdict.cases[0].message
 
 
 @pytest.mark.parametrize(

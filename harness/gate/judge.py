@@ -360,7 +360,7 @@ def _statistic(rule: Rule, item: MetricSummary) -> _Found:
             raise _UnavailableError("the result has no stability index: it was made without chance or floor")
         index = item.index
         compared = item.n + undefined if index.sampled is None else index.sampled
-        lost = 1 - index.n / compared if compared else 1.0  # images without a score, chance or floor
+        lost = (compared - index.n) / compared if compared else 1.0  # images without a score, chance or floor
         return _Found(index.value, index.low, index.high, index.reason, index.n, index.n_patients, lost)
     if rule.statistic in ("mean", "vanished-rate"):
         estimate = item.estimate if rule.statistic == "mean" else item.vanished_rate
