@@ -259,6 +259,12 @@ def test_record_that_cannot_be_read_is_refused(tmp_path: Path, text: str, messag
         run.resume(tmp_path)
 
 
+def test_damaged_history_is_refused(cut: Path) -> None:
+    edit(cut / "history.csv", lambda text: text[:-30])
+    with pytest.raises(InputError, match=r"history\.csv: not as it was written; restore it, or delete it"):
+        run.resume(cut)
+
+
 def test_checkpoint_of_another_run_is_refused(cut: Path) -> None:
     """The state of the phase that goes on would be put over it, but its replicates start from it."""
     (cut / "transfer.keras").write_bytes((cut / "pretrain.keras").read_bytes())

@@ -87,6 +87,8 @@ class PhaseRun:
 
     def _classifier(self, start: Start) -> Any:
         classifier = self._fresh(self.config.precision)
+        if self.quiet:
+            keras.config.disable_interactive_logging()  # the bar of a download, on stdout
         if start.checkpoint is None:
             load_backbone_weights(classifier, self.config.model)
         else:

@@ -234,5 +234,8 @@ def _read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "history.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    if any(row.get(column) is None for row in rows for column in COLUMNS):
+        raise InputError(f"{path}: not as it was written; restore it, or delete it and lose the curves so far")
+    return rows
