@@ -73,6 +73,59 @@ def test_every_table_names_the_nearest_key(table: type) -> None:
         ('manifest = "m.csv"', "", "data: give exactly one of manifest, folders and phantoms (found none of them)"),
         ('manifest = "m.csv"', 'manifest = "m.csv"\nfolders = "f"', "found manifest and folders"),
         ('manifest = "m.csv"', 'manifest = "m.csv"\ntest = 0.9', "validation + test must leave something"),
+        (
+            'manifest = "m.csv"',
+            'manifest = "m.csv"\nclasses = ["a", "b", "a"]',
+            "data.classes: list each of at least two",
+        ),
+        (
+            'manifest = "m.csv"',
+            'manifest = "m.csv"\nclasses = []',
+            "data.classes: list each of at least two classes once",
+        ),
+        ('manifest = "m.csv"', 'manifest = "m.csv"\ngroup_pattern = "x"', "data.group_pattern: belongs to folders"),
+        (
+            'manifest = "m.csv"',
+            'folders = "f"\ngroup_pattern = "("',
+            "data.group_pattern: no regular expression (missing )",
+        ),
+        ('manifest = "m.csv"', 'manifest = "m.csv"\ncache_gb = inf', "data.cache_gb: Input should be a finite number"),
+        (
+            'manifest = "m.csv"',
+            "phantoms = { images = 9 }",
+            "data.phantoms: 9 images of 700 patients: every patient needs",
+        ),
+        (
+            'manifest = "m.csv"',
+            "phantoms = { seed = -1 }",
+            "data.phantoms.seed: Input should be greater than or equal to 0",
+        ),
+        (
+            'manifest = "m.csv"',
+            "phantoms = { size = 9999 }",
+            "data.phantoms.size: Input should be less than or equal to",
+        ),
+        ("[phases.transfer]", "[phases]", "phases.epochs: Input should be a valid dictionary"),
+        ("[phases.transfer]\nepochs = 3", "[phases]", "phases: Dictionary should have at least 1 item"),
+        ("[phases.transfer]", '[phases."a/b"]\nlearning_rate = 1', "phases.a/b: cannot be the name of a file"),
+        ("[phases.transfer]", '[phases.".."]\nlearning_rate = 1', "phases...: cannot be the name of a file"),
+        ("epochs = 3", "epochs = 3\nseeds = [1, 1]", "phases.transfer.seeds: two replicates of one seed are equal"),
+        (
+            "epochs = 3",
+            "epochs = 3\nseeds = [-1]",
+            "phases.transfer.seeds.0: Input should be greater than or equal to 0",
+        ),
+        ("[data]", "seed = 4294967296\n[data]", "seed: Input should be less than 4294967296"),
+        (
+            "epochs = 3",
+            "epochs = 3\nlearning_rate = inf",
+            "phases.transfer.learning_rate: Input should be a finite number",
+        ),
+        (
+            "epochs = 3",
+            'epochs = 3\nseeds = [0, 1]\n[phases."transfer.seed1"]\nepochs = 1\nlearning_rate = 1',
+            "phases: two checkpoints would be called transfer.seed1; let names and seeds differ",
+        ),
         ('backbone = "DenseNet201"', 'backbone = "DenseNet201"\nweights = "none"', "put [phases.pretrain] first"),
         ("[model]", "[modle]", "unknown key 'modle'; did you mean 'model'?"),
         ("epochs = 3", "epochs = ", "not TOML"),
@@ -89,10 +142,19 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "none.toml")
 
 
+def test_text_that_is_not_utf8_is_refused_and_a_byte_order_mark_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes("# für\n".encode("latin-1") + GOOD.encode())
+    with pytest.raises(InputError, match=r"run\.toml: not a text in UTF-8 .*; save it as such"):
+        read_config(path)
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert read_config(path) == read(tmp_path, GOOD)
+
+
 def test_configuration_survives_the_record() -> None:
     """`resume` reads the configuration back from run.json."""
     values = {
-        "data": {"phantoms": {"images": 9}},
+        "data": {"phantoms": {"images": 9, "patients": 9}},
         "model": {"backbone": "PhantomNet", "weights": "none", "input_size": [64, 32]},
         "phases": {"pretrain": {"epochs": 1, "augment": {"shift": 0.1}}, "finetune": {"epochs": 2, "seeds": [1, 2]}},
     }

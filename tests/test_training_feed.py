@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.images.loading import load_grey
 from training.batches import ImageBatches, divided, epoch_key
 from training.config import Augment, Data, Model, Phantoms, Phase
 from training.feed import caches, feed_for
 from training.model import build_classifier, set_trainable
 from training.objective import compile_view
 from training.phase import reseed
+from training.pixels import Pixels
 from training.task import Task, prepare, read_dataset
 
 HEAD = Phase(epochs=1, learning_rate=0.01, trainable="head")
@@ -69,6 +71,28 @@ def test_batches_are_a_function_of_seed_phase_and_epoch(task: Task) -> None:
     assert np.array_equal(first[1][0][:1], alone[0][0])
     for key in (epoch_key(1, "finetune", 3), epoch_key(0, "pretrain", 3), epoch_key(0, "finetune", 4)):
         assert not np.array_equal(first[0][0], ImageBatches(task.pixels, order, 8, labels, how, key)[0][0])
+
+
+def test_only_training_images_are_augmented(task: Task) -> None:
+    """Predictions for validation and test see the images as they are, in the same phase."""
+    phase = HEAD.model_copy(update={"augment": Augment(shift=0.1, contrast=0.2)})
+    feed = feed_for(build_classifier(Model(backbone="PhantomNet", input_size=(32, 32)), 5, seed=0), phase, task)
+    indices = task.indices("validation")
+    plain, shaken = feed.plain(indices), feed.epoch(indices, epoch_key(0, "transfer", 0))
+    images = np.concatenate([plain[k][0] for k in range(len(plain))])
+    assert np.array_equal(images[..., 0], task.pixels.greys(indices))
+    assert not np.array_equal(shaken[0][0], images[: len(shaken[0][0])])
+
+
+def test_pixels_are_the_same_from_memory_and_from_files(task: Task) -> None:
+    """Room for 20 planes of 32 x 32 float32; the others are read each time."""
+    some = Pixels(task.samples, (32, 32), cache_gb=20 * 4 * 32 * 32 / 2**30)
+    assert len(some._kept) == 20
+    order = np.random.default_rng(0).permutation(60)
+    expected = np.stack([load_grey(task.samples[k].path, (32, 32)) for k in order])
+    for pixels in (some, task.pixels):
+        assert np.array_equal(pixels.greys(order), expected)
+        assert np.array_equal(pixels.greys(order), expected)
 
 
 def test_no_batch_is_a_small_rest() -> None:

@@ -180,12 +180,22 @@ def test_custom_backbone_keeps_its_weights_behind_our_preprocessing(tmp_path: Pa
         ({"backbone": "DenseNet121", "alpha": 0.5}, "model.alpha means nothing for the backbone DenseNet121"),
         ({"backbone": "PhantomNet", "last": "x"}, "model.last means nothing for the backbone PhantomNet"),
         ({"backbone": "custom"}, "needs model.path"),
+        ({"backbone": "InceptionV3", "input_size": (64, 64)}, "cannot be built for images of 64 x 64 .*at least 75x75"),
         ({"backbone": "custom", "path": "x.keras", "last": "a", "penultimate": "b"}, "x.keras: no such file"),
     ],
 )
 def test_impossible_models_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_classifier(Model(**change), 3, seed=0)
+
+
+def test_damaged_models_are_refused(tmp_path: Path) -> None:
+    model, path = custom(tmp_path), tmp_path / "own.keras"
+    content = path.read_bytes()
+    for damaged in (content[:-500], b"no model"):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"own\.keras: not a Keras 3 model \(.*\)$"):
+            build_classifier(model, 3, seed=0)
 
 
 def test_layer_that_is_no_feature_map_is_refused(tmp_path: Path) -> None:

@@ -259,6 +259,19 @@ def test_record_that_cannot_be_read_is_refused(tmp_path: Path, text: str, messag
         run.resume(tmp_path)
 
 
+def test_damaged_history_is_refused(cut: Path) -> None:
+    edit(cut / "history.csv", lambda text: text[:-30])
+    with pytest.raises(InputError, match=r"history\.csv: not as it was written; restore it, or delete it"):
+        run.resume(cut)
+
+
+def test_checkpoint_of_another_run_is_refused(cut: Path) -> None:
+    """The state of the phase that goes on would be put over it, but its replicates start from it."""
+    (cut / "transfer.keras").write_bytes((cut / "pretrain.keras").read_bytes())
+    with pytest.raises(InputError, match=r"transfer\.keras: its weights are not those that run\.json records"):
+        run.resume(cut)
+
+
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
 def test_damaged_state_is_refused(cut: Path, content: bytes) -> None:
     (cut / "state.npz").write_bytes(content)

@@ -285,6 +285,11 @@ def test_occupied_and_foreign_folders_are_refused(finished_training: Path, tmp_p
         run.fit(tiny(tmp_path), finished_training)
     with pytest.raises(InputError, match=r"no run\.json; start with"):
         run.resume(tmp_path)
+    for left in ("state.npz", "history.csv", "phantoms-split-late"):
+        (tmp_path / left / "run").mkdir(parents=True)
+        (tmp_path / left / "run" / left).touch()
+        with pytest.raises(InputError, match=f"holds {left} of another run; empty it, or choose --out"):
+            run.fit(tmp_path / "tiny.toml", tmp_path / left / "run")
     (tmp_path / "run.json").write_text('{"format": 99}', encoding="utf-8")
     with pytest.raises(InputError, match="format 99; this version reads 1"):
         run.resume(tmp_path)

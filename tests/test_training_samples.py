@@ -47,15 +47,28 @@ def test_several_labels_and_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,class\na.png,x\n", "the manifest lacks the column group; it needs file, class and group"),
+        (
+            "",
+            "lacks the column file, class, group; it needs file, class and group (the patient) with commas",
+        ),
+        ("file,class\na.png,x\n", "lacks the column group; it needs file, class and group (the patient) with commas"),
+        ("file;class;group\na.png;x;1\n", "and has: 'file;class;group'"),
+        ("file,class,Group\na.png,x,1\n", "and has: 'file' 'class' 'Group'"),
+        ("file,class,group,class\na.png,x,1,y\n", "has the column 'class' more than once; keep one"),
         ("file,class,group\na.png,x,\n", "a row lacks file, class or group: a.png"),
         ("file,class,group\n", "no images found"),
         ("file,class,group\na.png,x,1\na.png,y,1\n", "a.png is listed twice"),
+        ("file,class,group\na.png,x,1\nb.png,y\n", "m.csv, line 3: fewer cells than columns"),
+        ("file,class,group\na.png,x,1\nb.png,y, left,1\n", "m.csv, line 3: more cells than columns"),
+        ('file,class,group\na.png,x,1\nb.png,y,"2\nc.png,x,3\n', "m.csv, line 3: a quote is opened and not closed"),
+        ('file,class,group\na.png,x,1\nb.png,"y"z,2\n', "m.csv, line 3: not CSV ("),
     ],
 )
-def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
+@pytest.mark.parametrize("multi", [False, True])
+def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str, multi: bool) -> None:
+    path = manifest(tmp_path, text).rename(tmp_path / "m.csv")
     with pytest.raises(InputError, match=re.escape(message)):
-        read_manifest(manifest(tmp_path, text))
+        read_manifest(path, multi=multi)
 
 
 def test_missing_or_binary_manifest_is_refused(tmp_path: Path) -> None:
@@ -86,6 +99,33 @@ def test_class_folders_with_a_group_pattern(tmp_path: Path) -> None:
 
 def digest(samples: list[Sample]) -> str:
     return data_digest(samples, content_digests(samples))
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
+    for name in (".ipynb_checkpoints/p1_a.png", "well/._p1_a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [sample.file for sample in read_folders(folders(tmp_path), None)] == [
+        "sick/p2_a.jpg",
+        "well/p1_a.png",
+        "well/p1_b.png",
+    ]
+
+
+def test_files_that_are_not_used_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folders(tmp_path) / "well" / "p3").mkdir()
+    (tmp_path / "well" / "p3" / "a.png").write_bytes(b"")
+    read_folders(tmp_path, None)
+    expected = f"warning: {tmp_path}: 2 files are not used, sick/notes.txt for example: expected CLASS/IMAGE.png\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_folders_without_images_or_patients_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="no images found; expected a folder per class with images"):
+        read_folders(tmp_path, None)
+    with pytest.raises(InputError, match=r"data\.group_pattern 'q\*' finds an empty patient in the file name"):
+        read_folders(folders(tmp_path), "q*")
 
 
 def sample(file: str, *labels: str, group: str = "g") -> Sample:

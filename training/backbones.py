@@ -7,12 +7,14 @@ as the output of a functional model. `scaling` maps grey levels 0..255 to what t
 from __future__ import annotations
 
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, first_line
 from training.config import Model, nearest
 from training.framework import keras
 from training.phantomnet import phantomnet
@@ -149,8 +151,8 @@ def load_model(path: Path) -> Any:
         raise InputError(f"{path}: no such file")
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"{path}: not a Keras 3 model ({error})") from error
+    except (ValueError, OSError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not a Keras 3 model ({first_line(error)})") from error
 
 
 for _record in (

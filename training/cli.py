@@ -46,7 +46,7 @@ def resume(run: Path, accept_changes: bool, quiet: bool) -> None:
 @click.option("--images", default=1000, show_default=True)
 @click.option("--patients", type=int, help="Default: two thirds of the images.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--size", default=256, show_default=True, type=click.IntRange(32))
+@click.option("--size", default=256, show_default=True, type=click.IntRange(32, 8192))
 def phantoms(folder: Path, images: int, patients: int | None, seed: int, size: int) -> None:
     """Draw synthetic chest radiographs with a manifest and lesion masks into FOLDER."""
     from training.phantoms import write_phantoms

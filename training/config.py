@@ -7,7 +7,10 @@ checkpoint of the one before. The names pretrain, transfer and finetune bring pr
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +21,8 @@ from harness.common.errors import InputError
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what Keras and NumPy take
+Side = Annotated[int, Field(ge=32, le=8192)]  # pixels
 
 PRESETS: dict[str, dict[str, Any]] = {
     "pretrain": {"trainable": "all", "batchnorm": "train", "learning_rate": 1e-3},
@@ -35,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Settings(BaseModel):
     """Base of every table: unknown keys are refused and the nearest known one is named."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -52,8 +57,16 @@ class Phantoms(Settings):
 
     images: Count = 1000
     patients: Count = 700
-    seed: int = 0
-    size: Annotated[int, Field(ge=32)] = 256
+    seed: Seed = 0
+    size: Side = 256
+
+    @model_validator(mode="after")
+    def _an_image_of_each_patient(self) -> Phantoms:
+        if self.patients > self.images:
+            raise ValueError(
+                f"{self.images} images of {self.patients} patients: every patient needs at least one image"
+            )
+        return self
 
 
 class Data(Settings):
@@ -86,9 +99,9 @@ class Model(Settings):
     """The classifier. `scale`, `offset`, `last` and `penultimate` belong to the backbone `custom` alone."""
 
     backbone: str
-    alpha: Positive | None = None  # width of MobileNetV2
+    alpha: Annotated[float, Field(gt=0, le=10)] | None = None  # width of MobileNetV2
     weights: str = "imagenet"  # or "none", or a path to .weights.h5, .h5 or .keras
-    input_size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]] = (224, 224)  # (H, W)
+    input_size: tuple[Side, Side] = (224, 224)  # (H, W)
     dropout: Share = 0.2
     path: str | None = None  # custom: a .keras backbone, image in, feature map out
     scale: list[float] | None = None
@@ -133,7 +146,7 @@ class Phase(Settings):
     early_stopping: Count | None = None  # epochs without a better validation macro-AUC; then the best is kept
     checkpoint_every: Count | None = None  # keep a checkpoint every so many epochs
     cache_features: bool = True  # head only and without augmentation: run the backbone once, not every epoch
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None  # replicates; default: the run's seed
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # replicates; default: the run's seed
     augment: Augment = Augment()
     data: Data | None = None  # its own data; the head is then its own too
 
@@ -141,11 +154,16 @@ class Phase(Settings):
 class Config(Settings):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     data: Data
     model: Model
     phases: Annotated[dict[str, Phase], Field(min_length=1)]
+
+    def replicates(self, phase: str) -> list[tuple[str, int]]:
+        """(stem of the checkpoint, seed) of each replicate of a phase."""
+        seeds = self.phases[phase].seeds or [self.seed]
+        return [(phase if number == 0 else f"{phase}.seed{seed}", seed) for number, seed in enumerate(seeds)]
 
     @model_validator(mode="before")
     @classmethod
@@ -170,13 +188,53 @@ class Config(Settings):
 def read_config(path: Path) -> Config:
     """Read and check a TOML file. Raises InputError with the place of every wrong key."""
     try:
-        return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        config = Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        _require_sound(config)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {complaints(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    return config
+
+
+def _require_sound(config: Config) -> None:
+    """Refuse what is well-formed and cannot be meant. Not asked of run.json: earlier versions let it pass."""
+    stems: list[str] = []
+    for name, phase in config.phases.items():
+        if name in ("", ".", "..") or set("/\\\0") & set(name):
+            raise ValueError(f"phases.{name}: cannot be the name of a file; use letters, digits, - and _")
+        if _repeated(phase.seeds or []) is not None:
+            raise ValueError(f"phases.{name}.seeds: two replicates of one seed are equal; list each seed once")
+        stems += [stem for stem, _ in config.replicates(name)]
+        if phase.data is not None:
+            _require_sound_data(phase.data, f"phases.{name}.data")
+    _require_sound_data(config.data, "data")
+    twice = _repeated(stems)
+    if twice is not None:
+        raise ValueError(f"phases: two checkpoints would be called {twice}; let names and seeds differ")
+
+
+def _require_sound_data(data: Data, place: str) -> None:
+    if data.classes is not None and (len(data.classes) < 2 or _repeated(data.classes)):
+        raise ValueError(f"{place}.classes: list each of at least two classes once")
+    if data.group_pattern is None:
+        return
+    if data.folders is None:
+        raise ValueError(f"{place}.group_pattern: belongs to folders; a manifest has the column group")
+    try:
+        re.compile(data.group_pattern)
+    except re.error as error:
+        raise ValueError(f"{place}.group_pattern: no regular expression ({error})") from error
+
+
+def _repeated(names: Sequence[Any]) -> Any:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def complaints(error: ValidationError) -> str:

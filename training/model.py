@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common import provenance
-from harness.common.errors import InputError
+from harness.common.errors import InputError, first_line
 from training import backbones
 from training.config import Model, Phase, nearest
 from training.framework import fresh_session, keras, several_devices
@@ -32,7 +32,11 @@ def _assemble(model: Model, classes: int, seed: int) -> Any:
     backbone, layers = backbones.find(model), keras.layers
     image = keras.Input((*model.input_size, 3), name="image")
     scaled = layers.Rescaling(list(backbone.scaling.scale), list(backbone.scaling.offset), name="preprocess")(image)
-    body = backbone.build(input_tensor=scaled, weights=None, **backbones.options(backbone, model))
+    try:
+        body = backbone.build(input_tensor=scaled, weights=None, **backbones.options(backbone, model))
+    except ValueError as error:
+        size = " x ".join(map(str, model.input_size))
+        raise InputError(f"{backbone.name} cannot be built for images of {size} ({first_line(error)})") from error
     pooled = layers.GlobalAveragePooling2D(name="gap")(body.output)
     dropped = layers.Dropout(model.dropout, seed=seed, name="head_dropout")(pooled)
     logits = layers.Dense(classes, name="logits", dtype="float32")(dropped)
@@ -66,7 +70,7 @@ def copy_weights(source: Any, target: Any, without: tuple[str, ...] = ()) -> set
         try:
             layer.set_weights(givers[layer.name].get_weights())
         except ValueError as error:
-            raise InputError(f"the weights of layer {layer.name} have another shape: {error}") from error
+            raise InputError(f"the weights of layer {layer.name} have another shape: {first_line(error)}") from error
     return {layer.name for layer in takers}
 
 
@@ -174,5 +178,5 @@ def _from_weights_file(backbone: backbones.Backbone, model: Model, path: Path) -
     try:
         bare.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path}: not the weights of {backbone.name} without top ({error})") from error
+        raise InputError(f"{path}: not the weights of {backbone.name} without top ({first_line(error)})") from error
     return bare

@@ -29,10 +29,24 @@ STATE = "state.npz"
 
 @dataclass(frozen=True)
 class Start:
-    """Where a phase's weights come from: a checkpoint, or with None the configuration's `model.weights`."""
+    """Where a phase's weights come from: a checkpoint, or with None the configuration's `model.weights`.
+
+    `digest` is the recorded identity of the checkpoint's weights.
+    """
 
     checkpoint: Path | None
+    digest: str = ""
     same_head: bool = True
+
+    def load(self) -> Any:
+        """The checkpoint's model. Raises InputError where its weights are not those that were recorded."""
+        assert self.checkpoint is not None
+        model = load_model(self.checkpoint)
+        if weights_digest(model) != self.digest:
+            raise InputError(
+                f"{self.checkpoint}: its weights are not those that run.json records; restore it, or fit again"
+            )
+        return model
 
 
 @dataclass(frozen=True)
@@ -73,10 +87,12 @@ class PhaseRun:
 
     def _classifier(self, start: Start) -> Any:
         classifier = self._fresh(self.config.precision)
+        if self.quiet:
+            keras.config.disable_interactive_logging()  # the bar of a download, on stdout
         if start.checkpoint is None:
             load_backbone_weights(classifier, self.config.model)
         else:
-            copy_weights(load_model(start.checkpoint), classifier, () if start.same_head else ("logits",))
+            copy_weights(start.load(), classifier, () if start.same_head else ("logits",))
         set_trainable(classifier, self.phase)
         return classifier
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.common.errors import InputError
 from training.changes import Change, config_changes, data_changes, edited_config, keep_parts, version_changes
+from training.checks import require_sound
 from training.config import Config, Data, read_config
 from training.events import write_events
 from training.files import write_json, write_text
@@ -31,6 +32,8 @@ COLUMNS = (
     "phase", "checkpoint", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "val_auc", "seconds_per_1000", "seconds",
 )  # fmt: skip
+# Without their run.json these would be taken for the new run's.
+LEFTOVERS = (STATE, "history.csv", "phantoms-split*")
 
 
 def fit(config_path: Path, folder: Path, quiet: bool = False) -> Path:
@@ -38,6 +41,9 @@ def fit(config_path: Path, folder: Path, quiet: bool = False) -> Path:
     config = read_config(config_path)
     if (folder / "run.json").exists():
         raise InputError(f"{folder}: holds a run; go on with `python -m training resume {folder}`, or choose --out")
+    left = [path.name for pattern in LEFTOVERS for path in folder.glob(pattern)]
+    if left:
+        raise InputError(f"{folder}: holds {left[0]} of another run; empty it, or choose --out")
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, config, new_record(config, config_path, folder), quiet)
     run.save()
@@ -71,13 +77,7 @@ def resume(folder: Path, accept_changes: bool = False, quiet: bool = False) -> P
 def begun_phases(config: Config, record: dict[str, Any], folder: Path) -> list[str]:
     """The phases of which a checkpoint or an unfinished state is there."""
     stems = {*record["phases"], unfinished(folder / STATE)}
-    return [name for name in config.phases if any(stem in stems for stem, _ in replicates(config, name))]
-
-
-def replicates(config: Config, name: str) -> list[tuple[str, int]]:
-    """(stem of the checkpoint, seed) of each replicate of a phase."""
-    seeds = config.phases[name].seeds or [config.seed]
-    return [(name if number == 0 else f"{name}.seed{seed}", seed) for number, seed in enumerate(seeds)]
+    return [name for name in config.phases if any(stem in stems for stem, _ in config.replicates(name))]
 
 
 def _require_accepted(folder: Path, found: list[Change], accepted: bool) -> None:
@@ -105,7 +105,7 @@ class Run:
         located = config.model_copy(update={"model": config.model.located(self.base)})
         self.folder, self.config, self.record, self.quiet = folder, located, record, quiet
         self._begun = {self._key(name) for name in begun if name in config.phases}  # data that was trained on
-        self._changed: list[str] = []
+        self._changed: dict[str, str] = {}  # key -> a phase on it
         self._datasets: dict[str, Dataset] = {}
         self._tasks: dict[str, Task] = {}
         self._rows = [row for row in _read_history(folder) if row["checkpoint"] in record["phases"]]
@@ -128,7 +128,7 @@ class Run:
             if key in self._begun:
                 was = recorded.data if key == "split" else recorded.phases[name].data or recorded.data
                 changes = data_changes(self._split(key), self._dataset(name), self._digest(key), was)
-                self._changed += [key] if changes else []
+                self._changed |= {key: name} if changes else {}
                 found += changes
         return found
 
@@ -136,8 +136,9 @@ class Run:
         """Record changes and go on with what is there now, every known patient in the part of before."""
         if any(change.head for change in found):
             (self.folder / STATE).unlink(missing_ok=True)
-        for key in self._changed:
+        for key, name in self._changed.items():
             self._datasets[key] = keep_parts(self._datasets[key], self._split(key))
+            require_sound(self._datasets[key], self._data(name))
             self._datasets[key].write_split(self._split(key))
         accept(self.record, [change.what for change in found])
         self.save()
@@ -148,7 +149,7 @@ class Run:
         return [
             (name, stem, seed, previous)
             for name, previous in zip(names, [None, *names], strict=False)
-            for stem, seed in replicates(self.config, name)
+            for stem, seed in self.config.replicates(name)
             if stem not in self.record["phases"]
         ]
 
@@ -156,10 +157,9 @@ class Run:
         task = self._task(name)
         start = Start(None)
         if previous is not None:
-            classes = self.record["phases"][previous]["classes"]
-            start = Start(
-                self.folder / f"{previous}.keras", classes == list(task.classes) and not self._own(name, previous)
-            )
+            entry = self.record["phases"][previous]
+            same_head = entry["classes"] == list(task.classes) and not self._own(name, previous)
+            start = Start(self.folder / entry["checkpoint"], entry["weights_digest"], same_head)
         phase = PhaseRun(self.config, name, stem, seed, task, self.folder, self.quiet)
         self.record["phases"][stem] = phase.train(start, self._write_history)
         self._rows = _read_history(self.folder)
@@ -193,6 +193,8 @@ class Run:
         key = self._key(name)
         if key not in self._tasks:
             dataset, size = self._dataset(name), self.config.model.input_size
+            if key not in self._begun:
+                require_sound(dataset, self._data(name))
             dataset.write_split(self._split(key))
             self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb, self.quiet)}
             if key == "split":
@@ -232,5 +234,8 @@ def _read_history(folder: Path) -> list[dict[str, Any]]:
     path = folder / "history.csv"
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    if any(row.get(column) is None for row in rows for column in COLUMNS):
+        raise InputError(f"{path}: not as it was written; restore it, or delete it and lose the curves so far")
+    return rows

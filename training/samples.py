@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterable
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -35,25 +38,34 @@ def read_manifest(path: Path, *, multi: bool = False) -> list[Sample]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            _require_columns(path, reader.fieldnames or [])
-            samples = [_sample(path, row, multi) for row in reader]
+            samples = [_sample(path, row, multi) for row in _rows(path, stream)]
     except FileNotFoundError:
         raise InputError(f"{path}: no such manifest") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV text in UTF-8 ({error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a CSV text in UTF-8 ({error}); save it as such") from error
     return _non_empty(samples, path)
 
 
 def read_folders(folder: Path, pattern: str | None) -> list[Sample]:
-    """One class per subfolder. Without `pattern` every image counts as a patient of its own."""
+    """One class per subfolder, hidden files and folders apart. Without `pattern` every image is its own patient."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-    samples = [
-        Sample(str(path.relative_to(folder)), path, (path.parent.name,), _group(path, pattern)) for path in files
-    ]
-    return _non_empty(samples, folder)
+    files = sorted(path.relative_to(folder) for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
+    files = [path for path in files if not _hidden(path)]
+    if not files:
+        raise InputError(f"{folder}: no images found; expected a folder per class with images ({', '.join(SUFFIXES)})")
+    others = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} - set(files)
+    others = {path for path in others if not _hidden(path)}
+    if others:
+        warn(
+            f"{folder}: {len(others)} files are not used, {min(others)} for example: expected CLASS/IMAGE{SUFFIXES[0]}"
+        )
+    return [Sample(str(path), folder / path, (path.parts[0],), _group(folder / path, pattern)) for path in files]
+
+
+def warn(sentence: str) -> None:
+    """Tell the user what is done all the same."""
+    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def class_names(samples: Iterable[Sample], wanted: list[str] | None) -> tuple[str, ...]:
@@ -123,20 +135,49 @@ def _content_digest(sample: Sample) -> str:
     return found
 
 
-def _require_columns(path: Path, names: Iterable[str]) -> None:
+def _rows(path: Path, stream: TextIO) -> Iterator[dict[str, str]]:
+    """The rows of a manifest; refuses one that has fewer or more cells than the header."""
+    reader = csv.DictReader(stream, strict=True)
+    line = 0
+    try:
+        _require_columns(path, reader.fieldnames or [])
+        line = reader.line_num
+        for row in reader:
+            line = reader.line_num
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{path}, line {line}: {'more' if None in row else 'fewer'} cells than columns; "
+                    "put quotes around cells with commas, and fill in the others"
+                )
+            yield row
+    except csv.Error as error:
+        what = "a quote is opened and not closed" if "unexpected end" in str(error) else f"not CSV ({error})"
+        raise InputError(f"{path}, line {line + 1}: {what}; mend the row") from error
+
+
+def _require_columns(path: Path, names: Sequence[str]) -> None:
     missing = [column for column in COLUMNS if column not in names]
     if missing:
         raise InputError(
-            f"{path}: the manifest lacks the column {', '.join(missing)}; it needs file, class and group (the patient)"
+            f"{path}: the manifest lacks the column {', '.join(missing)}; it needs file, class and group (the patient) "
+            f"with commas between, and has: {' '.join(map(repr, names)) or 'none'}"
         )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: has the column {twice[0]!r} more than once; keep one")
 
 
 def _sample(manifest: Path, row: dict[str, str], multi: bool) -> Sample:
     if not row["file"] or not row["group"] or not (row["class"] or multi):
         raise InputError(f"{manifest}: a row lacks file, class or group: {row['file'] or row}")
     labels = tuple(name for name in row["class"].split("|") if name) if multi else (row["class"],)
-    extras = {key: value for key, value in row.items() if key not in COLUMNS and isinstance(value, str)}
+    extras = {key: value for key, value in row.items() if key not in COLUMNS}
     return Sample(row["file"], manifest.parent / row["file"], labels, row["group"], extras)
+
+
+def _hidden(path: Path) -> bool:
+    """Whether it lies in what file managers and notebooks put beside images (`._1.png`, `.ipynb_checkpoints`)."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _group(path: Path, pattern: str | None) -> str:
@@ -145,6 +186,8 @@ def _group(path: Path, pattern: str | None) -> str:
     found = re.search(pattern, path.name)
     if not found:
         raise InputError(f"{path}: data.group_pattern {pattern!r} does not match the file name")
+    if not found.group(found.lastindex or 0):
+        raise InputError(f"{path}: data.group_pattern {pattern!r} finds an empty patient in the file name")
     return found.group(found.lastindex or 0)
 
 
