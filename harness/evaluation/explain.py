@@ -21,6 +21,7 @@ from harness.images.loading import channels_first, load_grey
 from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.plan import Options, Selection
+from harness.results.vocabulary import BUILT_IN, Vocabulary
 from kernels.cam import cams
 from kernels.reasons import Reason
 
@@ -43,11 +44,12 @@ class Running:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is collected of every image, by the labels of CAM layers."""
+    """What is collected of every image, by the labels of CAM layers; what will be computed from it later."""
 
     layers: Sequence[str]
     options: Options
     select: Selection
+    vocabulary: Vocabulary = BUILT_IN
 
 
 @dataclass(frozen=True)

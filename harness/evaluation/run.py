@@ -142,7 +142,8 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
 
 
 def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:
-    wanted, running = Wanted(plan.layers, plan.options, select), execution.engine.running(execution.running)
+    wanted = Wanted(plan.layers, plan.options, select, plan.vocabulary)
+    running = execution.engine.running(execution.running)
     return Explaining(plan.checkpoints[number], Store(execution.out), wanted, execution.provider, running)
 
 

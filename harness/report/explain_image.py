@@ -15,12 +15,13 @@ from harness.common.validation import user_functions
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
+from harness.results.vocabulary import BUILT_IN
 from kernels.cam import cams
 from kernels.catalogue import METHODS, METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 
-NUMBERS = ("gini", "entropy", "area50")
+NUMBERS = BUILT_IN.concentration
 
 
 @dataclass(frozen=True)
