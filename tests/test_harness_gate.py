@@ -9,21 +9,17 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from harness.gating import Outputs, gate, initialise
-from harness.policy import Policy, Rule, read_policy
-from harness.proposal import propose
 from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import JUnitXml
 
 from harness import cli
 from harness.common.errors import InputError
-from harness.gate import Case, Verdict, judge, reporters
+from harness.gate import reporters
 from harness.gate.command import Outputs, gate, initialise
 from harness.gate.derive_policy import propose
-from harness.gate.judge import Verdict, judge
+from harness.gate.judge import Case, Verdict, judge
 from harness.gate.policy import Policy, Rule, read_policy
-from harness.results import Estimate, Evaluation, IndexResult, MetricSummary
 from harness.results.schema import Estimate, Evaluation, IndexResult, MetricSummary
 from harness.testing import assert_no_drift
 from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -320,7 +322,9 @@ def test_a_metric_registered_later_is_computed_from_the_maps(made: Made, tmp_pat
 
 def test_computing_again_without_the_metric_is_refused(made: Made, tmp_path: Path) -> None:
     register("hot")
-    with pytest.raises(InputError, match="metric 'dice' is not registered in this process; register it, or install"):
+    with pytest.raises(
+        InputError, match="metric 'dice' is not registered in the process that needs it; register it there, or install"
+    ):
         tiny_graphs.evaluate(tmp_path / "out", "--from", made.out)
 
 
@@ -404,19 +408,35 @@ def test_a_worker_without_them_refuses(made: Made) -> None:
     collected = read_collected(Store(made.out), stored.plan, samples, 2)
     comparer = evaluation_run.Comparer(stored.plan, collected, stored.select, Store(made.out), 1)
     scoring = Scoring(comparer)
-    wanted = Wanted(stored.plan.layers, stored.plan.options, "all")
+    wanted = Wanted(stored.plan.layers, stored.plan.options, "all", stored.plan.vocabulary)
     explaining = Explaining(stored.plan.checkpoints[0], Store(made.out), wanted, "cpu", Running())
     scoring.prepare()
     explaining.prepare()
     METRICS.unregister("dice")
     METHODS.unregister("abscam")
-    with pytest.raises(InputError, match="metric 'dice' is not registered in this process; register it, or install"):
+    with pytest.raises(
+        InputError, match="metric 'dice' is not registered in the process that needs it; register it there, or install"
+    ):
         scoring.prepare()
-    with pytest.raises(InputError, match="CAM method 'abscam' is not registered in this process"):
+    with pytest.raises(InputError, match="metric 'dice' is not registered"):
+        explaining.prepare()  # already here, hours before the scores
+    register("dice")
+    with pytest.raises(InputError, match="CAM method 'abscam' is not registered in the process that needs it"):
         explaining.prepare()
+    METRICS.unregister("dice")
     register_metric("dice", lambda *_: 0.5, range=(0, 1), stable_is="high", definition="another one")
-    with pytest.raises(InputError, match="metric 'dice' is registered as another one in this process"):
+    with pytest.raises(InputError, match="metric 'dice' is registered as another one in the process that needs it"):
         scoring.prepare()
+
+
+@pytest.mark.parametrize("module", ["harness.results.vocabulary", "harness.gate.policy"])
+def test_vocabulary_and_policy_load_nothing_that_computes(module: str) -> None:
+    heavy = ("numba", "cv2", "pyarrow", "onnxruntime", "kernels.scoring")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tiny_graphs.ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
 
 
 def test_the_current_vocabulary_holds_no_function() -> None:

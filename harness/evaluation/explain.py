@@ -22,6 +22,7 @@ from harness.models.attribution import reduce
 from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
+from harness.results.vocabulary import BUILT_IN, Vocabulary
 
 BATCH = 16  # images per call on the CPU
 
@@ -40,11 +41,12 @@ class Batching:
 
 @dataclass(frozen=True)
 class Request:
-    """What is collected of every image, by the labels of CAM layers."""
+    """What is collected of every image, by the labels of CAM layers; what will be computed from it later."""
 
     layers: Sequence[str]
     options: Options
     select: Selection
+    vocabulary: Vocabulary = BUILT_IN
 
 
 @dataclass(frozen=True)

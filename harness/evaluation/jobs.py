@@ -78,8 +78,9 @@ class Explaining:
     def prepare(self) -> dict[str, Any]:
         """Open the graph; returns the providers in use, with their options.
 
-        :raises InputError: this process has not the CAM methods.
+        :raises InputError: this process has not the CAM methods, or the metrics that are computed later.
         """
+        self.request.vocabulary.functions()
         if self.request.options.maps == "kernels":
             require_methods(self.request.options.methods)
         return self._opened().providers

@@ -151,7 +151,8 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
 
 
 def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:
-    request, batching = Request(plan.layers, plan.options, select), execution.executor.batching(execution.batching)
+    request = Request(plan.layers, plan.options, select, plan.vocabulary)
+    batching = execution.executor.batching(execution.batching)
     return Explaining(plan.checkpoints[number], Store(execution.out), request, execution.provider, batching)
 
 

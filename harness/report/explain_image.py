@@ -10,11 +10,12 @@ from tabulate import tabulate
 from harness.common.formatting import digits, one_line
 from harness.models.attribution import ExplainedImage, Map
 from harness.report import heatmaps
+from harness.results.vocabulary import BUILT_IN
 from kernels.catalogue import METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 
-NUMBERS = ("gini", "entropy", "area50")
+NUMBERS = BUILT_IN.concentration
 
 
 def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:

@@ -28,7 +28,8 @@ from harness.models.metadata import GraphMetadata
 from harness.results.contradictions import first_contradiction
 from harness.results.layout import RESULT
 from harness.results.vocabulary import Vocabulary
-from kernels.records import MethodRecord, MetricRecord
+from kernels.records import Kind as MetricKind
+from kernels.records import MethodRecord, MetricRecord, Needs, StableIs
 
 FORMAT: Literal[1] = 1
 ALL = "all"  # the scope of every image, beside one scope per class
@@ -87,7 +88,7 @@ class MetricSummary(_Record):
     method: str
     scope: str
     metric: str
-    stable_is: Literal["low", "high", "zero"]
+    stable_is: StableIs
     n: int
     n_patients: int
     undefined: dict[str, int]  # reason -> images
@@ -249,10 +250,10 @@ class RegisteredMetric(_Record):
     """A metric that is none of ours, so that others can judge and show it (`kernels.records.MetricRecord`)."""
 
     name: str
-    kind: Literal["pair", "concentration"]
+    kind: MetricKind
     range: tuple[float, float]
-    stable_is: Literal["low", "high", "zero"]
-    needs: Literal["overlap", "mass", "variation"]
+    stable_is: StableIs
+    needs: Needs
     definition: str
     source: str
 

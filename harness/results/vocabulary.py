@@ -18,7 +18,7 @@ from kernels.records import MethodRecord, MetricRecord, StableIs
 from kernels.registry import by_name, look_up
 
 HEADLINE = "iou_top20"
-_UNKNOWN = "register it, or install the package that offers it"
+_MEND = "register it there, or install the package that offers it (Ray workers have installed packages only)"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Vocabulary:
         known = {record.name for record in now.metrics}
         for record in self.registered_metrics:
             if record.name not in known:
-                raise InputError(f"metric {record.name!r} is not registered in this process; {_UNKNOWN}")
+                raise InputError(f"metric {record.name!r} is not registered in the process that needs it; {_MEND}")
         return replace(self, metrics=now.metrics)
 
     def describe(self, methods: Sequence[str]) -> dict[str, Any]:
@@ -172,16 +172,16 @@ def require_methods(names: Iterable[str]) -> None:
     known = {record.name for record in current().methods}
     for name in names:
         if name not in known:
-            raise InputError(f"CAM method {name!r} is not registered in this process; {_UNKNOWN}")
+            raise InputError(f"CAM method {name!r} is not registered in the process that needs it; {_MEND}")
 
 
 def _own_metric(record: MetricRecord) -> MetricRecord:
     """The record of this process that computes a registered metric."""
     known = {own.name: own for own in current().registered_metrics}
     if record.name not in known:
-        raise InputError(f"metric {record.name!r} is not registered in this process; {_UNKNOWN}")
+        raise InputError(f"metric {record.name!r} is not registered in the process that needs it; {_MEND}")
     if known[record.name] != record:
-        raise InputError(f"metric {record.name!r} is registered as another one in this process; {_UNKNOWN}")
+        raise InputError(f"metric {record.name!r} is registered as another one in the process that needs it; {_MEND}")
     return METRICS[record.name]
 
 
