@@ -153,11 +153,16 @@ class Derivation:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.exact, self.narrow = build(case), build(case, np.float32)
+        self.exact = build(case)
         self.forward = evaluator(self.exact.model)
         self.values: list[np.ndarray] = list(self.forward.run(None, self.exact.variables))
         rng = np.random.default_rng(99)
         self.cotangents = [rng.uniform(-1, 1, np.shape(y)) for y in self.values]
+
+    @cached_property
+    def narrow(self) -> Built:
+        """The operator in float32."""
+        return build(self.case, np.float32)
 
     @cached_property
     def gradients(self) -> dict[str, np.ndarray]:
