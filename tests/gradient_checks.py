@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -125,27 +126,6 @@ def engine_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, 
     return dict(zip(built.variables, found, strict=True))
 
 
-def gradients_in_onnxruntime(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """{x0: gradient ...} by the engine, run in float32 by ONNX Runtime."""
-    built = build(case, np.float32)
-    narrow = [g.astype(np.float32) if g.dtype == np.float64 else g for g in cotangents]
-    model = add_gradients(built, narrow, case)
-    found = _session(model).run([f"d{name}" for name in built.variables], built.variables)
-    return dict(zip(built.variables, found, strict=True))
-
-
-def numerical_gradients(case: Case, cotangents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """{x0: gradient ...} by central differences of the forward pass alone."""
-    built = build(case)
-    forward = evaluator(built.model)
-
-    def score(variables: dict[str, np.ndarray]) -> float:
-        found = forward.run(None, variables)
-        return sum(float((y * g).sum()) for y, g in zip(found, cotangents, strict=True) if y.dtype == np.float64)
-
-    return {name: _central(score, built.variables, name) for name in built.variables}
-
-
 def _central(score: Callable[[dict], float], variables: dict[str, np.ndarray], name: str) -> np.ndarray:
     base = variables[name]
     gradient = np.zeros(base.shape)
@@ -157,14 +137,6 @@ def _central(score: Callable[[dict], float], variables: dict[str, np.ndarray], n
     return gradient
 
 
-def forward_agrees(case: Case) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The forward pass in float32 by ONNX Runtime, and in float64 by the witness."""
-    built = build(case, np.float32)
-    found = _session(built.model).run(None, built.variables)
-    exact = build(case)
-    return found, list(evaluator(exact.model).run(None, exact.variables))
-
-
 def _session(model: ir.Model) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -173,7 +145,54 @@ def _session(model: ir.Model) -> ort.InferenceSession:
 
 def output_cotangents(case: Case) -> list[np.ndarray]:
     """Seeded random cotangents in the shapes of the outputs."""
-    built = build(case)
-    shapes = [np.shape(y) for y in evaluator(built.model).run(None, built.variables)]
-    rng = np.random.default_rng(99)
-    return [rng.uniform(-1, 1, shape) for shape in shapes]
+    return Derivation(case).cotangents
+
+
+class Derivation:
+    """What is computed of one case, each model made once: the operator and its gradients in float64 and in float32."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.exact = build(case)
+        self.forward = evaluator(self.exact.model)
+        self.values: list[np.ndarray] = list(self.forward.run(None, self.exact.variables))
+        rng = np.random.default_rng(99)
+        self.cotangents = [rng.uniform(-1, 1, np.shape(y)) for y in self.values]
+
+    @cached_property
+    def narrow(self) -> Built:
+        """The operator in float32."""
+        return build(self.case, np.float32)
+
+    @cached_property
+    def gradients(self) -> dict[str, np.ndarray]:
+        """{x0: gradient ...} by the engine, run in float64."""
+        return engine_gradients(self.case, self.cotangents)
+
+    def gradients_at(self, opset: int) -> dict[str, np.ndarray]:
+        """The same with the operator and its rule of another opset."""
+        if opset == self.case.opset:
+            return self.gradients
+        return engine_gradients(replace(self.case, opset=opset), self.cotangents)
+
+    def numerical_gradients(self) -> dict[str, np.ndarray]:
+        """{x0: gradient ...} by central differences of the forward pass alone."""
+
+        def score(variables: dict[str, np.ndarray]) -> float:
+            found = self.forward.run(None, variables)
+            return sum(
+                float((y * g).sum()) for y, g in zip(found, self.cotangents, strict=True) if y.dtype == np.float64
+            )
+
+        return {name: _central(score, self.exact.variables, name) for name in self.exact.variables}
+
+    def values_in_onnxruntime(self) -> list[np.ndarray]:
+        """The forward pass in float32 by ONNX Runtime."""
+        return _session(self.narrow.model).run(None, self.narrow.variables)
+
+    def gradients_in_onnxruntime(self, cotangents: Sequence[np.ndarray] = ()) -> dict[str, np.ndarray]:
+        """{x0: gradient ...} by the engine, run in float32 by ONNX Runtime; call it last, it adds to `narrow`."""
+        narrow = [g.astype(np.float32) if g.dtype == np.float64 else g for g in cotangents or self.cotangents]
+        model = add_gradients(self.narrow, narrow, self.case)
+        variables = self.narrow.variables
+        return dict(zip(variables, _session(model).run([f"d{name}" for name in variables], variables), strict=True))

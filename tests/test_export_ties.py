@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export import engine
+from export.autodiff import engine
 from tests.gradient_cases import ints
 from tests.gradient_checks import Case, engine_gradients, output_cotangents
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     return Inputs(before, after, tiny_graphs.write_images(folder / "images"))
 
 
+@pytest.fixture(scope="module")
+def finished(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result folder of both graphs, to be read and copied, never changed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    evaluated(inputs, out)
+    return out
+
+
 def evaluated(inputs: Inputs, out: Path, options: Options = OPTIONS, **settings: Any) -> Evaluation:
     pair = ArchitectureConfig(before=inputs.before, after=inputs.after)
     plan = make_plan([pair], Data(inputs.data), options)
-    return evaluate_plan(plan, Settings(out, progress=False, resamples=500, **settings)).evaluation
+    return evaluate_plan(plan, Settings(out, progress=False, report=False, resamples=300, **settings)).evaluation
 
 
 def rows_of(out: Path, kind: str) -> list[dict]:
@@ -60,11 +69,10 @@ def metrics_of(result: Evaluation, scope: str = "all") -> dict[tuple[str, str], 
     return {(item.method, item.metric): item for item in result.pairs[0].metrics if item.scope == scope}
 
 
-def test_scores_equal_a_literal_walk_through_the_stages(inputs: Inputs, tmp_path: Path) -> None:
-    evaluated(inputs, tmp_path)
+def test_scores_equal_a_literal_walk_through_the_stages(inputs: Inputs, finished: Path) -> None:
     rows = {
         (row["image"], row["method"], row["metric"]): row["value"]
-        for row in rows_of(tmp_path, "scores")
+        for row in rows_of(finished, "scores")
         if row["reference"] == "observed"
     }
     models = [Model.open(path) for path in (inputs.before, inputs.after)]
@@ -82,12 +90,11 @@ def test_scores_equal_a_literal_walk_through_the_stages(inputs: Inputs, tmp_path
             np.testing.assert_equal(rows[name, "layercam", metric], value)
 
 
-def test_result_holds_means_of_the_stored_scores(inputs: Inputs, tmp_path: Path) -> None:
-    result = evaluated(inputs, tmp_path)
-    assert Evaluation.read(tmp_path) == result
+def test_result_holds_means_of_the_stored_scores(finished: Path) -> None:
+    result = Evaluation.read(finished)
     values = [
         row["value"]
-        for row in rows_of(tmp_path, "scores")
+        for row in rows_of(finished, "scores")
         if (row["method"], row["metric"], row["reference"]) == ("gradcam++", "iou_top20", "observed")
     ]
     found = metrics_of(result)["gradcam++", "iou_top20"]
@@ -98,12 +105,14 @@ def test_result_holds_means_of_the_stored_scores(inputs: Inputs, tmp_path: Path)
 
 
 def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -> None:
+    """And what is returned is what was written."""
     one = evaluated(inputs, tmp_path / "one", batch=1, threads=1)
     many = evaluated(inputs, tmp_path / "many", batch=13, threads=2)
     for kind in part_files.SCHEMAS:
         assert repr(rows_of(tmp_path / "one", kind)) == repr(rows_of(tmp_path / "many", kind))
     assert one.pairs == many.pairs
     assert one.checkpoints == many.checkpoints
+    assert Evaluation.read(tmp_path / "one") == one
 
 
 def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: Path) -> None:
@@ -183,13 +192,14 @@ def test_few_patients_have_no_interval(inputs: Inputs, tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "out" / "evaluation.json").read_text()
 
 
-def test_result_folder_is_replaced_but_foreign_files_are_safe(inputs: Inputs, tmp_path: Path) -> None:
-    evaluated(inputs, tmp_path)
-    evaluated(inputs, tmp_path)
-    (tmp_path / "thesis.txt").write_text("precious")
+def test_result_folder_is_replaced_but_foreign_files_are_safe(inputs: Inputs, finished: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / "evaluation.json").write_text("from before")
+    assert evaluated(inputs, out) == Evaluation.read(out)
+    (out / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match=r"holds 'thesis\.txt', which no evaluation wrote"):
-        evaluated(inputs, tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "precious"
+        evaluated(inputs, out)
+    assert (out / "thesis.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
@@ -212,7 +222,7 @@ def test_graphs_that_cannot_be_compared_are_refused(
 
 
 def test_nothing_selected_says_what_to_do(inputs: Inputs, tmp_path: Path) -> None:
-    rows = [{"file": "image-000.png", "class": name} for name in tiny_graphs.CLASSES]
+    rows = [{"file": "image-000.png", "class": name, "group": "0"} for name in tiny_graphs.CLASSES]
     predicted = Model.open(inputs.before)
     grey = load_grey(inputs.data.parent / "image-000.png", (32, 32))
     logits = predicted.explain(np.repeat(grey[None, None], 3, axis=1), np.array([-1]), ["early"]).logits
@@ -224,16 +234,13 @@ def test_nothing_selected_says_what_to_do(inputs: Inputs, tmp_path: Path) -> Non
         evaluated(replace(inputs, data=manifest), tmp_path, OPTIONS.changed(select="true-positive"))
 
 
-def test_every_score_row_names_its_reason(inputs: Inputs, tmp_path: Path) -> None:
-    evaluated(inputs, tmp_path)
-    for row in rows_of(tmp_path, "scores"):
+def test_every_score_row_names_its_reason(finished: Path) -> None:
+    for row in rows_of(finished, "scores"):
         assert (row["reason"] in ("defined", "vanished")) == np.isfinite(row["value"])
 
 
-def test_written_json_is_strict(inputs: Inputs, tmp_path: Path) -> None:
-    evaluated(inputs, tmp_path)
-
+def test_written_json_is_strict(finished: Path) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=refuse)
+    json.loads((finished / "evaluation.json").read_text(), parse_constant=refuse)
