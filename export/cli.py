@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +44,20 @@ def _shared_options(command: Command) -> Command:
     return command
 
 
+def _file_options(command: Command) -> Command:
+    """What an ONNX file can leave open, bottom up."""
+    for option in (
+        click.option("--input-size", metavar="HxW", help="Of a file that leaves them free; 224 is both."),
+        click.option("--output", help="The output with the class scores, of a file that has several."),
+        click.option(
+            "--layout", type=click.Choice(["auto", "nchw", "nhwc"]), default="auto", show_default=True,
+            help="Axes of the file's input; auto: where 1 or 3 channels can be.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; a folder for a whole run.")
@@ -70,7 +85,7 @@ def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], *
 )
 @click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas.")
 @click.option("--std", default="1", show_default=True, help="One number, or three separated by commas.")
-@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True)
+@_file_options
 @click.option("--grid", metavar="HxW", help="The map that a layer's tokens are, as 14x14; default: found from shapes.")
 @_shared_options
 def onnx(
@@ -80,29 +95,33 @@ def onnx(
     mean: str,
     std: str,
     layout: str,
+    output: str | None,
+    input_size: str | None,
     grid: str | None,
     layers: tuple[str, ...],
     **asked: Any,
 ) -> None:
     """Export any ONNX image classifier, and prove it equal to its source."""
-    from export.sources.onnx import Preprocessing, export_onnx
+    from export.sources.onnx import Choices, Preprocessing, export_onnx
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
+    choices = Choices(output, _size(input_size), layout)
     request = _request(layers or ("auto",), out, **asked)
-    _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid)))
+    _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid), choices))
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), default="nchw", show_default=True)
+@_file_options
 @click.option("--grid", metavar="HxW", help="Only what holds a map of this size.")
-def layers(model: Path, layout: str, grid: str | None) -> None:
+def layers(model: Path, layout: str, output: str | None, input_size: str | None, grid: str | None) -> None:
     """List what `onnx --layer` can name: tensors on the way to the score that hold a map."""
     from tabulate import tabulate
 
-    from export.sources.onnx import Preprocessing, list_layers
+    from export.sources.onnx import Choices, Preprocessing, list_layers
 
-    rows = list_layers(model, Preprocessing(layout=layout), _grid(grid))
+    choices = Choices(output, _size(input_size), layout)
+    rows = list_layers(model, Preprocessing(layout=layout), _grid(grid), choices)
     click.echo(tabulate(rows, ("tensor", "C x h x w", "map", "PyTorch module")))
 
 
@@ -178,6 +197,18 @@ def _grid(text: str | None) -> tuple[int, int] | None:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) * int(width) > 1):
         raise InputError(f"--grid takes a height and a width such as 14x14, not {text!r}")
+    return int(height), int(width)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text, re.ASCII)
+    height, width = (int(part) for part in (found[1], found[2] or found[1])) if found else (0, 0)
+    if height * width < 2:
+        raise InputError(
+            f"--input-size takes a size such as 224, or a height and a width such as 320x240, not {text!r}"
+        )
     return int(height), int(width)
 
 

@@ -65,6 +65,12 @@ def _thresholds(request: Request, metadata: Metadata) -> list[float] | None:
     return given or None
 
 
+def refuse_to_overwrite(source: Path, out: Path) -> None:
+    """An export never takes the place of what it was made of."""
+    if source.exists() and out.exists() and source.samefile(out):
+        raise InputError(f"{out}: is the model to be exported; write the exported graph to another file (--out)")
+
+
 def _write(out: Path, content: bytes) -> None:
     """Whole or not at all: a reader never sees half a graph."""
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -283,15 +283,6 @@ def test_the_long_name_of_the_domain_is_understood(tmp_path: Path) -> None:
     explained(source, ["auto"])
 
 
-def test_half_precision_is_refused(tmp_path: Path) -> None:
-    source = squeezed(tmp_path / "m.onnx")
-    model = onnx.load(source)
-    model.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "half"))
-    onnx.save(model, source)
-    with pytest.raises(InputError, match="computes in half precision; export it in float32"):
-        export_onnx(source, Request(["auto"], tmp_path / "x.onnx"), PLAIN)
-
-
 def broken(
     monkeypatch: pytest.MonkeyPatch, operator: str, changed: Callable[[engine.Step, ir.Value], ir.Value]
 ) -> None:
@@ -318,7 +309,7 @@ def test_a_wrong_gradient_is_not_written(tmp_path: Path, monkeypatch: pytest.Mon
     """The proof against differences is all that stands between a wrong rule and a foreign file."""
     source = squeezed(tmp_path / "m.onnx")
     broken(monkeypatch, "GlobalAveragePool", changed)
-    with pytest.raises(CannotEvaluateError, match="the exported graph differs from its source: slopes"):
+    with pytest.raises(CannotEvaluateError, match="the exported graph differs from its source: (slopes|rules)"):
         export_onnx(source, Request(["patches"], tmp_path / "x.onnx"), PLAIN)
     assert not (tmp_path / "x.onnx").exists()
 

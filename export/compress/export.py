@@ -39,7 +39,7 @@ from export.graph.forward import Forward, check_forward
 from export.metadata import PREFIX, Metadata
 from export.proof.images import PATTERNS, greys_of
 from export.proof.parity import Difference
-from export.write import Request, write_export
+from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.provenance import weights_digest
 from harness.images.loading import channels_first
@@ -58,6 +58,7 @@ def compress(
     """
     if target not in COMPRESSIONS:
         raise InputError(f"cannot compress to {target!r}; choose one of {', '.join(COMPRESSIONS)}")
+    refuse_to_overwrite(path, out)
     source, metadata = read_export(path)
     if target == "int8" and not images:
         raise InputError(f"{path}: quantising needs images to calibrate on; give --data MANIFEST_OR_FOLDER")

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx
 
+from export.compress.slopes import compare_slopes
 from export.metadata import Metadata
 from export.proof import parity
 from export.proof.scores import explained_score
 from export.proof.sessions import LEVELS, open_session, run
-from export.proof.slopes import compare_slopes
 from export.proof.subgraphs import part
 
 # Integer kernels round some ties to the other side than float32 arithmetic on the same scales does, and every layer

@@ -10,7 +10,7 @@ from export.passes.concrete import fix_shapes
 from export.passes.folding import fold_batch_normalization, fold_constants
 from export.passes.layout import compose_transposes, reduce_before_transpose
 from export.passes.model import checked, infer_shapes, tidy
-from export.passes.padding import separate_padding_from_max_pool
+from export.passes.padding import resolve_ceil_mode, separate_padding_from_max_pool
 
 __all__ = [
     "checked",
@@ -21,6 +21,7 @@ __all__ = [
     "fold_constants",
     "infer_shapes",
     "reduce_before_transpose",
+    "resolve_ceil_mode",
     "separate_padding_from_max_pool",
     "tidy",
 ]

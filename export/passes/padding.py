@@ -1,4 +1,4 @@
-"""Zero padding before a max-pooling, written so that ONNX Runtime has nothing to fuse.
+"""Padding of pooling: that of `ceil_mode` spelled out, and zeros before a maximum kept from being fused.
 
 Contract as in `export.passes`: a tensor name keeps meaning the same numbers.
 """
@@ -12,8 +12,49 @@ import onnx_ir as ir
 
 from export.autodiff.emit import Emitter, constant_array
 from export.autodiff.windows import Window, window_of
+from export.passes.concrete import Concrete
 
 LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity: max(x, LOWEST) = x for every finite x
+
+
+def resolve_ceil_mode(graph: ir.Graph, batch: int) -> int:
+    """Pooling with `ceil_mode` becomes pooling with as much padding at the end as its last window needs.
+
+    Up to opset 21, ONNX's shape inference counts a last window that would begin in the padding; ONNX Runtime and the
+    specification do not. Padding counts neither in a maximum nor in a mean without `count_include_pad`; a mean with it
+    is changed where its last window stays inside the padding that is there.
+
+    :param batch: how many images the shapes are inferred for.
+    """
+    found = Concrete(dict(graph.opset_imports))
+    found.start(graph, batch)
+    changed = 0
+    for node in graph:
+        sizes = found.shape(node.inputs[0]) if node.op_type in ("MaxPool", "AveragePool") else None
+        if sizes is not None and node.attributes.get_int("ceil_mode", False):
+            changed += _pad_last_window(node, sizes[2:])
+        found.visit(node)
+    return changed
+
+
+def _pad_last_window(node: ir.Node, sizes: tuple[int, ...]) -> int:
+    rank = len(sizes)
+    kernel, ones = node.attributes["kernel_shape"].as_ints(), [1] * rank
+    strides, dilations = (node.attributes.get_ints(name, ones) for name in ("strides", "dilations"))
+    pads = list(node.attributes.get_ints("pads", [0] * 2 * rank) or [])
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return 0  # such padding decides the sizes by itself
+    ends = []
+    for axis, (size, k, s, d) in enumerate(zip(sizes, kernel, strides or ones, dilations or ones, strict=True)):
+        reach, begin = d * (k - 1) + 1, pads[axis]
+        steps = -(-(size + begin + pads[rank + axis] - reach) // s) + 1
+        steps -= (steps - 1) * s >= size + begin  # a last window that begins in the padding
+        ends.append(max(0, (steps - 1) * s + reach - size - begin))
+    if node.attributes.get_int("count_include_pad", 0) and any(e > p for e, p in zip(ends, pads[rank:], strict=True)):
+        return 0
+    node.attributes["pads"] = ir.AttrInt64s("pads", [*pads[:rank], *ends])
+    node.attributes.pop("ceil_mode")
+    return 1
 
 
 def separate_padding_from_max_pool(graph: ir.Graph) -> int:

@@ -1,6 +1,8 @@
 """Whether an exported graph computes what its source computes: forward pass, gradients and slopes."""
 
 from export.proof.parity import Difference, compare, difference, relative_l2, require, summary
-from export.proof.slopes import compare_slopes
+from export.proof.slopes import Tail, check_gradients
 
-__all__ = ["Difference", "compare", "compare_slopes", "difference", "relative_l2", "require", "summary"]
+__all__ = [
+    "Difference", "Tail", "check_gradients", "compare", "difference", "relative_l2", "require", "summary",
+]  # fmt: skip

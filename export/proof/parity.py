@@ -18,7 +18,8 @@ from harness.common.errors import CannotEvaluateError
 FORWARD_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 COSINE = 0.9999
-SLOPES = 0.2  # relative L2 error of slopes; right gradients had up to 0.04, across the kinks of ResNet18 from layer1
+SLOPES = 1e-3  # relative L2 error of slopes: float32 through hundreds of nodes
+RULES = 1e-3  # and of a single node, most of them in float64
 SWITCHED = 1e-3  # an element has switched where it is off by this share of the largest gradient
 
 
@@ -36,6 +37,8 @@ class Difference:
     def passes(self) -> bool:
         if self.output.startswith("slopes"):
             return self.relative_l2 <= SLOPES
+        if self.output.startswith("rules"):
+            return self.relative_l2 <= RULES
         if not self.output.startswith("gradients"):
             return self.relative_l2 <= FORWARD_TOLERANCE
         return self.relative_l2 <= GRADIENT_TOLERANCE or self.cosine >= COSINE

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from export import passes
 from export.autodiff.emit import Emitter, dimensions
 from export.autodiff.engine import describe
 from export.passes.concrete import Concrete, Sizes
@@ -32,6 +33,7 @@ def with_free_batch(path: Path, model: ir.Model) -> ir.Model:
     :raises InputError: the graph reads single images of its batch, or mixes them.
     """
     fixed = dimensions(model.graph.inputs[0])[0]
+    passes.resolve_ceil_mode(model.graph, fixed or 1)
     if fixed is None:
         return _without_shapes(model)
     content, failed = ir.to_proto(model), None
@@ -172,6 +174,8 @@ class _Freed:
             axes = [j for j, size in enumerate(self._sizes(node.inputs[0])) if size == 1 and j != axis]
             node.resize_inputs(2)
             node.replace_input_with(1, self.op.integers(*axes))
+            sizes = self._sizes(node.inputs[0])
+            self.before.shapes[node.outputs[0]] = tuple(size for j, size in enumerate(sizes) if j not in axes)
 
     def _resize(self, node: ir.Node) -> None:
         """Constant sizes (N, C, h, w) become (h, w)."""
@@ -213,7 +217,8 @@ class _Freed:
             own = self.before.shape(value)
             if value is None or own is None or len(own) != len(sizes) or self._axis(value) is not None:
                 continue
-            if own[axis] == sizes[axis] and (joined or own[axis] > 1):
+            features = node.op_type == "MatMul" and axis >= len(sizes) - 2  # rows and columns, which do not broadcast
+            if own[axis] == sizes[axis] and (joined or own[axis] > 1) and not features:
                 node.replace_input_with(place, self._repeated(node, value, leading, axis))
 
     def _repeated(self, node: ir.Node, value: ir.Value, leading: ir.Value, axis: int) -> ir.Value:

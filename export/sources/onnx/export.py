@@ -18,16 +18,20 @@ from export.sources.onnx.batch import with_free_batch
 from export.sources.onnx.prepare import prepare, with_layers
 from export.sources.onnx.preprocessing import Preprocessing
 from export.sources.onnx.proof import prove
-from export.sources.onnx.read import load
+from export.sources.onnx.read import Choices, load
 from export.sources.onnx.scores import Source, settled
-from export.write import Request, write_export
+from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import InputError
 from harness.common.provenance import weights_digest
 from harness.images.loading import RULE, channels_first
 
 
 def export_onnx(
-    path: Path, request: Request, preprocessing: Preprocessing, grid: Grid | None = None
+    path: Path,
+    request: Request,
+    preprocessing: Preprocessing,
+    grid: Grid | None = None,
+    choices: Choices | None = None,
 ) -> list[Difference]:
     """Write any single-input ONNX classifier as a self-describing graph; returns how far it is from its source.
 
@@ -35,10 +39,13 @@ def export_onnx(
     graph behind each CAM layer, both in ONNX Runtime.
 
     :param grid: (h, w) of the map that a layer's tokens are, found from the shapes where it is None.
+    :param choices: what the file leaves open: its output, the size of a free input.
     :raises InputError: the file, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from its source; nothing is written.
     """
-    model = load(path)
+    refuse_to_overwrite(path, request.out)
+    model = load(path, choices)
+    preprocessing = preprocessing.for_input(dimensions(model.graph.inputs[0]))
     source = Source(ir.to_proto(model), preprocessing)
     digest = weights_digest(_weights(model))
     model = with_free_batch(path, model)

@@ -12,15 +12,18 @@ from export.graph.arrangements import Arrangement, Grid
 from export.sources.onnx.batch import with_free_batch
 from export.sources.onnx.prepare import prepare
 from export.sources.onnx.preprocessing import Preprocessing
-from export.sources.onnx.read import load
+from export.sources.onnx.read import Choices, load
 
 
-def list_layers(path: Path, preprocessing: Preprocessing, grid: Grid | None = None) -> list[tuple[str, ...]]:
+def list_layers(
+    path: Path, preprocessing: Preprocessing, grid: Grid | None = None, choices: Choices | None = None
+) -> list[tuple[str, ...]]:
     """(tensor, C x h x w, how it holds its map, PyTorch module) of everything that `--layer` can name, first to last.
 
     :raises InputError: the file cannot be used.
     """
-    model = with_free_batch(path, load(path))
+    model = with_free_batch(path, load(path, choices))
+    preprocessing = preprocessing.for_input(dimensions(model.graph.inputs[0]))
     logits = prepare(path, model, preprocessing).logits
     found = layers.candidates(model, logits, grid)
     return [(name, *_described(value, arrangement)) for name, (value, arrangement) in found.items()]

@@ -18,7 +18,7 @@ from export.graph.arrangements import Grid
 from export.graph.forward import Forward, check_forward
 from export.graph.head import Head, find_head
 from export.graph.layers import choose
-from export.sources.onnx.preprocessing import Preprocessing
+from export.sources.onnx.preprocessing import CHANNELS, Preprocessing
 from harness.common.errors import InputError
 
 
@@ -72,7 +72,6 @@ def _prepend(path: Path, graph: ir.Graph, preprocessing: Preprocessing) -> None:
         value = op.Transpose(value, perm=[0, 2, 3, 1])
     old.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.inputs[0] = image
-    old.name, image.name = f"{old.name}/replaced", "image"
     graph.sort()
 
 
@@ -80,7 +79,7 @@ def _geometry(path: Path, image: ir.Value, layout: str) -> tuple[int, int, int]:
     """(channels, H, W) of the model's own input."""
     sizes = dimensions(image)
     channels, height, width = (sizes[1], sizes[2], sizes[3]) if layout == "nchw" else (sizes[3], sizes[1], sizes[2])
-    if channels not in (1, 3) or height is None or width is None:
+    if channels not in CHANNELS or height is None or width is None:
         raise InputError(
             f"{path}: its input {sizes} has {channels} channels as {layout}; expected 1 or 3 (see --layout)"
         )

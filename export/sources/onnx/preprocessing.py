@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from harness.common.errors import InputError
+
+CHANNELS = (1, 3)  # of models whose input is a picture
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Preprocessing:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    layout: str = "nchw"
+    layout: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -24,6 +27,10 @@ class Preprocessing:
                 raise InputError(f"--{name} takes one number or three, not {len(getattr(self, name))}")
         if 0.0 in self.std:
             raise InputError("--std must not be 0")
+
+    def for_input(self, sizes: Sequence[int | None]) -> Preprocessing:
+        """With the layout that an input (N, C, H, W) or (N, H, W, C) has, where it is left open."""
+        return replace(self, layout=layout_of(sizes)) if self.layout == "auto" else self
 
     def apply(self, images: np.ndarray, channels: int) -> np.ndarray:
         """What the model's own input is for `images` (N, 3, H, W): the arithmetic of the graph, in NumPy."""
@@ -34,3 +41,9 @@ class Preprocessing:
 
     def __str__(self) -> str:
         return f"(image * {self.scale:g} - {list(self.mean)}) / {list(self.std)}, {self.layout}"
+
+
+def layout_of(sizes: Sequence[int | None]) -> str:
+    """`nhwc` where the last axis can be channels (1 or 3) and the second cannot, else `nchw`."""
+    last = len(sizes) == 4 and sizes[3] in CHANNELS and sizes[1] not in CHANNELS
+    return "nhwc" if last else "nchw"

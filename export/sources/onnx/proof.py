@@ -6,11 +6,10 @@ import numpy as np
 import onnx
 
 from export.graph.outputs import output_names
-from export.proof import parity
+from export.proof.parity import Difference, compare
 from export.proof.scores import explained_score
 from export.proof.sessions import open_session, run
-from export.proof.slopes import compare_slopes
-from export.proof.subgraphs import part
+from export.proof.slopes import Tail, check_gradients
 from export.sources.onnx.prepare import Prepared
 from harness.common.errors import InputError
 
@@ -21,29 +20,23 @@ def prove(
     prepared: Prepared,
     probability: bool,
     images: np.ndarray,
-) -> list[parity.Difference]:
-    feeds = {"image": images, "target": expected.argmax(axis=1).astype(np.int64)}
+) -> list[Difference]:
+    """Logits against the file's, gradients against the derivatives of the exported forward part at each layer."""
+    target = expected.argmax(axis=1).astype(np.int64)
+    feeds = {"image": images, "target": target}
     outputs = output_names(prepared.forward.layer_names).values()
     wanted = [name for names in outputs for name in (names.activations, names.gradients)]
     exact = run(open_session(content, "disabled"), feeds, wanted)
-    gradients = {names.gradients: exact[names.gradients] for names in outputs}
     for layer, names in zip(prepared.forward.layer_names, outputs, strict=True):
-        _require_maps(layer, exact[names.activations], gradients[names.gradients], len(images))
-    model = onnx.load_from_string(content)
+        _require_maps(layer, exact[names.activations], exact[names.gradients], len(images))
 
     def score(logits: np.ndarray) -> np.ndarray:
-        return explained_score(logits.astype(np.float64), feeds["target"], prepared.head.score_kind, probability)
+        return explained_score(logits, target, prepared.head.score_kind, probability)
 
-    return parity.compare(content, feeds, {"logits": expected, **gradients}) + [
-        compare_slopes(
-            part(model, [names.activations], "logits", images),
-            names.activations,
-            exact[names.activations],
-            gradients[names.gradients],
-            score,
-        )
-        for names in outputs
-    ]
+    model = onnx.load_from_string(content)
+    levels = compare(content, feeds, {"logits": expected, **{n.gradients: exact[n.gradients] for n in outputs}})
+    tails = [(Tail.of(model, names.activations, names.gradients), exact[names.activations]) for names in outputs]
+    return levels + [item for tail, a in tails for item in check_gradients(tail, a, images, target, score)]
 
 
 def _require_maps(layer: str, activations: np.ndarray, gradients: np.ndarray, images: int) -> None:
