@@ -25,7 +25,7 @@ from harness.evaluation.jobs import Explaining, Hashing, Scoring
 from harness.evaluation.score import Comparer
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
-from harness.models.metadata import layer_labels
+from harness.models.metadata import layer_labels, sameness
 from harness.models.providers import gpu_model
 from harness.report.contact_sheet import draw_sheet
 from harness.report.html import write_report
@@ -86,6 +86,7 @@ def evaluate(plan: Plan, execution: Execution) -> Evaluation:
     :raises CannotEvaluateError: the provider is not there, no image can be read, or none is selected.
     """
     clock = Clock()
+    _warn_of_same_models(plan)
     multilabel = plan.score_kind == "multilabel"
     samples = read_dataset(plan.data.source, plan.classes, plan.data.root, plan.data.split, multilabel)
     select, engine = selection_of(plan, samples), execution.engine
@@ -111,6 +112,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     clock = Clock()
     stored, samples = restore(read_stored(source), source)
     stored = _changed(stored, changes)
+    _warn_of_same_models(stored.plan)
     selection_of(stored.plan, samples)  # refuses true positives of images without labels
     folder = Store(execution.out)
     if execution.out.resolve() != source.resolve():
@@ -139,6 +141,14 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
             "with the column `class`, since it says what is to be explained"
         )
     return plan.options.select
+
+
+def _warn_of_same_models(plan: Plan) -> None:
+    """Say which pairs compare a model with itself; a replicate that is one measures no floor."""
+    for pair in plan.pairs:
+        same = sameness(plan.by_key[pair.before].graph, plan.by_key[pair.after].graph)
+        if same:
+            print(f"warning: {pair.name}: both checkpoints are {same}: nothing is compared", file=sys.stderr)
 
 
 def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:

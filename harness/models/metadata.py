@@ -141,8 +141,9 @@ def sameness(before: Identified, after: Identified) -> str | None:
     """In what two checkpoints are the same model, in words; None where they differ in file and in weights."""
     if before.digest == after.digest:
         return f"one file (sha256 {before.digest[:12]})"
-    if identity(before) == identity(after):
-        return f"the same weights in two files (digest of the weights {identity(before)[:12]})"
+    weights = before.metadata.weights_digest
+    if weights and weights == after.metadata.weights_digest:
+        return f"the same weights in two files (digest of the weights {weights[:12]})"
     return None
 
 
