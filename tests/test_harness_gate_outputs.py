@@ -187,8 +187,9 @@ def test_the_table_fits_and_failures_go_first(width: int) -> None:
     leads = [line.split()[0] for line in text.splitlines() if re.match("FAIL|ERROR|PASS|outcome", line)]
     assert leads == ["FAIL", "FAIL", "ERROR", "outcome", "PASS", "PASS"]
     details = " ".join(text.split())
-    assert "value 0.5, interval 0.48 .. 0.52, bound >= 0.9. the interval's bad end is 0.48." in details
-    assert "This result would pass with >= 0.4800" in details
+    assert "rule 1: iou_top20 mean (layercam, penultimate); scope calm" in details
+    assert "found 0.5, 95 % interval 0.48 .. 0.52; bound >= 0.9" in details
+    assert "the interval's bad end is 0.48; this result would pass with >= 0.4800" in details
     assert "the result has no maps of layercam at gone; it has layercam at penultimate" in details
 
 
@@ -202,7 +203,8 @@ def test_wide_shows_every_column_in_one_line_per_case() -> None:
 
 def test_the_pair_is_named_where_there_are_several() -> None:
     rules = policy({"min": 0.9}, {"min": 0.1})
-    assert "a -> b" not in reporters.terminal(judge(evaluation(), rules))
+    assert reporters.terminal(judge(evaluation(), rules)).startswith("pair: a -> b\n\nFAIL")
+    assert reporters.terminal(judge(evaluation(), rules)).count("a -> b") == 1
     several = evaluation()
     several.pairs.append(several.pairs[0].model_copy(update={"name": "a -> c"}))
     text = reporters.terminal(judge(several, rules))

@@ -117,27 +117,32 @@ def record_rows(record: Record) -> list[tuple[str, str]]:
 
 
 def _narrow(cases: Sequence[Case], width: int) -> Iterator[str]:
-    """A block per case that did not pass, then the table of those that did."""
-    one_pair = len({case.pair for case in cases if case.pair}) < 2
-    for case in cases:
-        if case.outcome != "pass":
-            yield _block(case, one_pair, width)
+    """The pair where there is one, a block per case that did not pass, then the table of those that did."""
+    pairs = sorted({case.pair for case in cases if case.pair})
+    if len(pairs) == 1:
+        yield "\n".join(wrap(f"pair: {one_line(pairs[0])}", width, subsequent_indent=_INDENT))
+    yield from (_block(case, len(pairs) == 1, width) for case in cases if case.outcome != "pass")
     passed = [case for case in cases if case.outcome == "pass"]
     if passed:
-        choices = [[column for column in columns if column != _PAIR or not one_pair] for columns in _PASSED]
+        choices = [[column for column in columns if column != _PAIR or len(pairs) != 1] for columns in _PASSED]
         fitting = [columns for columns in choices if _total(_widths(passed, columns)) <= width]
         yield _table(passed, (fitting or choices[-1:])[0], width)
 
 
 def _block(case: Case, one_pair: bool, width: int) -> str:
-    """A case in a few lines: which, where, what was found, and why that is not good enough."""
-    _, rule, pair, scope, value, interval, bound, would_pass, why = _cells(case)
-    where = ", ".join(filter(None, [f"scope {scope}" if case.rule else "", "" if one_pair else pair]))
-    lead = f"{case.outcome.upper():8}{rule}" + (f"; {where}" if where else "")
-    found = "" if case.value is None else f"value {value}, interval {interval}, bound {bound or 'none'}. "
-    hint = f". This result would pass with {would_pass}" if would_pass else ""
-    lines = wrap(lead, width, subsequent_indent=_INDENT)
-    return "\n".join([*lines, *wrap(f"{found}{why}{hint}", width, initial_indent=_INDENT, subsequent_indent=_INDENT)])
+    """A case in a few lines: which rule and where, what was found, and why that is not good enough."""
+    _, _, pair, scope, value, interval, bound, would_pass, why = _cells(case)
+    where = [f"scope {scope}" if case.rule else "", "" if one_pair else pair]
+    rule = f"rule {case.rule}: {case.title}" if case.rule else case.title
+    details = [why + (f"; this result would pass with {would_pass}" if would_pass else "")]
+    if case.value is not None:
+        ends = "no interval" if interval == "-" else f"95 % interval {interval}"
+        details.insert(0, f"found {value}, {ends}; bound {bound or 'none'}")
+    lines = wrap(f"{case.outcome.upper():8}{one_line('; '.join(filter(None, [rule, *where])))}", width,
+                 subsequent_indent=_INDENT)  # fmt: skip
+    for detail in details:
+        lines += wrap(detail, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    return "\n".join(lines)
 
 
 def _table(cases: Sequence[Case], columns: Sequence[int], width: int | None) -> str:
