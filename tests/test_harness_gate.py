@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.common.errors import InputError
 from harness.gate.derive_policy import propose
 from harness.gate.judge import judge
-from harness.gate.policy import Policy, Rule, read_policy
+from harness.gate.policy import Policy, Rule, parse_policy, read_policy
 from harness.gate.verdict import Verdict
 from harness.results.schema import Estimate, Evaluation, IndexResult, MetricSummary
 from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary
@@ -544,6 +544,45 @@ def test_a_replicate_without_images_and_a_class_of_any_script(tmp_path: Path) ->
 def test_a_result_without_pairs_has_no_policy() -> None:
     with pytest.raises(InputError, match="holds no pair of checkpoints"):
         propose(evaluation(pairs=[]), "digest", "result")
+
+
+def test_methods_that_are_one_map_get_one_rule() -> None:
+    """As at `last`, where the gradient of a channel is the same everywhere; a difference in one class is one."""
+    metrics = [
+        summary(scope=scope, method=method) for method in (METHOD, "gradcam", "hirescam") for scope in ("all", "calm")
+    ]
+    text = propose(evaluation(metrics), "digest", "result")
+    assert "gradcam and hirescam made the same maps: one rule for all" in text
+    rules = parse_policy(text, "policy").rule
+    assert {rule.method for rule in rules if not rule.is_quality} == {METHOD}
+    assert len(rules) == len(parse_policy(propose(evaluation(metrics[:2]), "digest", "result"), "policy").rule)
+    metrics[-1] = summary(scope="calm", method="hirescam", mean=0.501)
+    rules = parse_policy(propose(evaluation(metrics), "digest", "result"), "policy").rule
+    assert {rule.method for rule in rules if not rule.is_quality} == {METHOD, "hirescam"}
+
+
+def test_methods_are_one_map_only_at_the_same_layer_and_in_every_replicate() -> None:
+    place = {"layer": "last", "method": "gradcam"}
+    elsewhere = propose(evaluation([summary(), summary(**place)]), "digest", "result")
+    assert "same maps" not in elsewhere
+    result = replicated({"all": [0.5, 0.5, 0.5]})
+    for pair, mean in zip(result.pairs, (0.5, 0.5, 0.51), strict=True):
+        pair.metrics.append(summary(method="gradcam", mean=mean))
+    assert "same maps" not in propose(result, "digest", "result")
+    result.pairs[2].metrics[1] = summary(method="gradcam")
+    assert "gradcam made the same maps: one rule for all" in propose(result, "digest", "result")
+
+
+def test_left_out_methods_that_are_one_map_are_named_once() -> None:
+    text = propose(evaluation([summary(), *(summary(scope="calm", n=12, method=m) for m in (METHOD, "gradcam"))]),
+                   "digest", "result")  # fmt: skip
+    assert text.count("# No rule: iou_top20, calm") == 2
+    both = [
+        summary(scope=scope, method=m, n=n) for m in (METHOD, "gradcam") for scope, n in (("all", 100), ("calm", 12))
+    ]
+    assert "# No rule: iou_top20, calm, layercam and gradcam at penultimate: 12 images" in propose(
+        evaluation(both), "digest", "result"
+    )
 
 
 def test_no_bound_on_means_of_a_method_whose_maps_are_lost(tmp_path: Path) -> None:

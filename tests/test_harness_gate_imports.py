@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def modules(folder: Path) -> dict[str, set[str]]:
 def test_judging_does_not_load(modules: dict[str, set[str]], way: str, library: str) -> None:
     found = sorted(name for name in modules[way] if name == library or name.startswith(f"{library}."))
     assert not found, f"{len(found)} modules, for example {found[0]}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "harness" / "gate").glob("*.py")), ids=lambda file: file.name)
+def test_the_gate_neither_prints_nor_reads_its_surroundings(file: Path) -> None:
+    """Command line, environment and terminal are the business of `harness.cli`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert not imported & {"click", "sys", "os", "warnings", "shutil"}
+    assert not named & {"print", "input"}
 
 
 def test_the_list_of_modules_is_not_empty(modules: dict[str, set[str]]) -> None:

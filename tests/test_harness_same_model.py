@@ -17,10 +17,10 @@ from harness.models.metadata import identity, sameness
 from harness.report import findings
 from harness.report.cells import Cells
 from harness.report.html import write_report
-from harness.report.text_tables import drift_table, markdown
+from harness.report.text_tables import SHORT, drift_table, markdown
 from harness.results.schema import CheckpointResult, Evaluation
 from tests import tiny_graphs
-from tests.made_results import LAYER, METHOD, checkpoint, evaluation
+from tests.made_results import LAYER, METHOD, checkpoint, evaluation, summary
 
 RULE = {"metric": "iou_top20", "method": METHOD, "layer": LAYER, "statistic": "mean", "min": 0.1}
 
@@ -165,3 +165,14 @@ def test_init_writes_the_digests_down() -> None:
     found = parse_policy(propose(result, "sha", "result"), "policy")
     assert (found.derived_from, found.data_digest, found.before_digests) == ("sha", "d", ["a", "b"])
     assert (found.requirements.distinct, found.requirements.same_data) == (True, False)
+
+
+def test_indices_on_different_floors_are_marked_in_the_table() -> None:
+    result = evaluation([summary(metric) for metric in SHORT])
+    result.pairs.append(result.pairs[0].model_copy(update={"name": "a -> c"}))
+    assert "[0.50]" in drift_table(result)
+    assert "floor]" not in drift_table(result)
+    result.pairs[1] = result.pairs[1].model_copy(update={"floor": "replicate"})
+    assert "[0.50, jitter floor]" in drift_table(result)
+    assert "[0.50, replicate floor]" in drift_table(result)
+    assert "[0.50]" not in drift_table(result)
