@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,20 +191,43 @@ def explain_image(
 @click.option("--junit", type=FILE, help="Write the verdict as JUnit XML.")
 @click.option("--markdown", type=FILE, help="Write the verdict as Markdown, for a pull request.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and append to the step summary.")
+@click.option("--wide", is_flag=True, help="Show every column, a line per case.")
 def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     """Judge an evaluation by a policy: exit code 0 passed, 1 failed, 3 where a rule could not be judged."""
-    from harness.gate import command
+    if not init:
+        return _judge(result, policy, **asked)
+    from harness.gate.derive_policy import initialise
 
-    if init:
-        given = [name for name, value in asked.items() if _is_given(value)]
-        if given:
-            raise InputError(f"{_spelled(given[0])} judges; leave it out with --init")
-        bounds = command.initialise(result, policy)
-        click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
-        if not bounds:
-            click.echo("warning: no bound on maps could be derived; the policy says why", err=True)
-        return 0
-    return command.gate(result, policy, command.Outputs(**asked))
+    given = [name for name, value in asked.items() if _is_given(value)]
+    if given:
+        raise InputError(f"{_spelled(given[0])} judges; leave it out with --init")
+    bounds = initialise(result, policy)
+    click.echo(f"written to {policy}, {bounds} bounds on maps: look at each, then judge other evaluations by it")
+    if not bounds:
+        click.echo("warning: no bound on maps could be derived; the policy says why", err=True)
+    return 0
+
+
+def _judge(result: Place, policy: Path, baseline: Path | None, github: bool, wide: bool, **asked: Any) -> int:
+    """Judge, print, and write the files that were asked for; returns the exit code."""
+    from harness.gate import command, reporters
+
+    if asked.pop("update_baseline"):
+        command.accept(result, baseline)
+    words = ["python", "-m", "harness", *sys.argv[1:]]
+    fail_on_warning = asked.pop("fail_on_warning")
+    verdict = command.judge_files(result, policy, baseline, fail_on_warning=fail_on_warning, command=words)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY") if github else None
+    outputs = command.Outputs(**asked, summary=Path(summary) if summary else None)
+    width = shutil.get_terminal_size((reporters.WIDTH, 24)).columns
+    click.echo(reporters.terminal(verdict, width, wide), err=outputs.takes_stdout)
+    candidate = command.write_candidate(result, baseline) if baseline else None
+    if candidate:
+        click.echo(f"the candidate for a baseline is {candidate}", err=True)
+    command.write_verdict(verdict, result, outputs)
+    for line in reporters.github(verdict) if github else ():
+        click.echo(line, err=outputs.takes_stdout)
+    return verdict.exit_code
 
 
 @cli.command()

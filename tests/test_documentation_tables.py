@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from export.metadata import Metadata
 from harness.bundle.format import Deviation, GoldenCase, Manifest
 from harness.gate.policy import MAP_STATISTICS, QUALITIES, QUALITY_STATISTICS, Policy, Requirements, Rule
+from harness.gate.verdict import Case, CheckpointRecord, FileRecord, Record, Verdict
 from harness.report.glossary import STATISTIC_REASONS, definitions, reason_sentence
 from harness.results.part_files import SCHEMAS
 from harness.results.plan import read_stored
@@ -143,9 +145,25 @@ def test_keys_of_records(name: str, fields: list[str]) -> None:
     assert sorted(codes(row[0] for row in table("docs/formats.md", name))) == sorted(fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "outer", "inner"),
+    [
+        ("verdict", [*Verdict.model_fields, *Verdict.model_computed_fields], [Case]),
+        ("record", list(Record.model_fields), [FileRecord, CheckpointRecord]),
+    ],
+)
+def test_keys_of_a_verdict(name: str, outer: list[str], inner: list[type[BaseModel]]) -> None:
+    found = table("docs/formats.md", name)
+    assert sorted(codes(row[0] for row in found)) == sorted(outer)
+    assert set(codes(row[1] for row in found)) >= {field for model in inner for field in model.model_fields}
+
+
 def test_parts_of_a_bundle() -> None:
     text = section("docs/formats.md", "A bundle")
     assert set(codes([text])) >= {*GoldenCase.model_fields, *Deviation.model_fields} - {"name"}
+
+
+DERIVED = {"derived_from", "data_digest", "before_digests"}
 
 
 def test_keys_of_a_policy_stand_in_the_reference() -> None:
@@ -155,8 +173,8 @@ def test_keys_of_a_policy_stand_in_the_reference() -> None:
     wanted = {*Rule.model_fields, *Requirements.model_fields, *MAP_STATISTICS, *QUALITY_STATISTICS}
     assert wanted <= named
     assert all(name in text for name in QUALITIES)
-    assert set(codes([section("docs/formats.md", "A policy")])) >= {"derived_from", "[requirements]", "[[rule]]"}
-    assert set(Policy.model_fields) == {"format", "derived_from", "requirements", "rule"}
+    assert set(codes([section("docs/formats.md", "A policy")])) >= {"[requirements]", "[[rule]]", *DERIVED}
+    assert set(Policy.model_fields) == {"format", *DERIVED, "requirements", "rule"}
 
 
 def test_keys_of_a_plan(tmp_path: Path) -> None:

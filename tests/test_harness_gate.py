@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from junitparser import JUnitXml
 
-from harness import cli
 from harness.common.errors import InputError
-from harness.gate import reporters
-from harness.gate.command import Outputs, gate, initialise
 from harness.gate.derive_policy import propose
-from harness.gate.judge import Case, Verdict, judge
-from harness.gate.policy import Policy, Rule, read_policy
+from harness.gate.judge import judge
+from harness.gate.policy import Policy, Rule, parse_policy, read_policy
+from harness.gate.verdict import Case, Verdict
 from harness.results.schema import Estimate, Evaluation, IndexResult, MetricSummary
-from harness.testing import assert_no_drift
 from tests.made_results import LAYER, METHOD, checkpoint, estimate, evaluation, summary
 
 PLACE = {"metric": "iou_top20", "method": METHOD, "layer": LAYER}
@@ -631,6 +624,45 @@ def test_a_result_without_pairs_has_no_policy() -> None:
         propose(evaluation(pairs=[]), "digest", "result")
 
 
+def test_methods_that_are_one_map_get_one_rule() -> None:
+    """As at `last`, where the gradient of a channel is the same everywhere; a difference in one class is one."""
+    metrics = [
+        summary(scope=scope, method=method) for method in (METHOD, "gradcam", "hirescam") for scope in ("all", "calm")
+    ]
+    text = propose(evaluation(metrics), "digest", "result")
+    assert "gradcam and hirescam made the same maps: one rule for all" in text
+    rules = parse_policy(text, "policy").rule
+    assert {rule.method for rule in rules if not rule.is_quality} == {METHOD}
+    assert len(rules) == len(parse_policy(propose(evaluation(metrics[:2]), "digest", "result"), "policy").rule)
+    metrics[-1] = summary(scope="calm", method="hirescam", mean=0.501)
+    rules = parse_policy(propose(evaluation(metrics), "digest", "result"), "policy").rule
+    assert {rule.method for rule in rules if not rule.is_quality} == {METHOD, "hirescam"}
+
+
+def test_methods_are_one_map_only_at_the_same_layer_and_in_every_replicate() -> None:
+    place = {"layer": "last", "method": "gradcam"}
+    elsewhere = propose(evaluation([summary(), summary(**place)]), "digest", "result")
+    assert "same maps" not in elsewhere
+    result = replicated({"all": [0.5, 0.5, 0.5]})
+    for pair, mean in zip(result.pairs, (0.5, 0.5, 0.51), strict=True):
+        pair.metrics.append(summary(method="gradcam", mean=mean))
+    assert "same maps" not in propose(result, "digest", "result")
+    result.pairs[2].metrics[1] = summary(method="gradcam")
+    assert "gradcam made the same maps: one rule for all" in propose(result, "digest", "result")
+
+
+def test_left_out_methods_that_are_one_map_are_named_once() -> None:
+    text = propose(evaluation([summary(), *(summary(scope="calm", n=12, method=m) for m in (METHOD, "gradcam"))]),
+                   "digest", "result")  # fmt: skip
+    assert text.count("# No rule: iou_top20, calm") == 2
+    both = [
+        summary(scope=scope, method=m, n=n) for m in (METHOD, "gradcam") for scope, n in (("all", 100), ("calm", 12))
+    ]
+    assert "# No rule: iou_top20, calm, layercam and gradcam at penultimate: 12 images" in propose(
+        evaluation(both), "digest", "result"
+    )
+
+
 def test_no_bound_on_means_of_a_method_whose_maps_are_lost(tmp_path: Path) -> None:
     text = propose(evaluation([summary(vanished=6), summary(scope="calm")]), "digest", "result")
     assert "# No rule: iou_top20, calm, layercam at penultimate: its maps are lost in 6% of the images" in text
@@ -646,172 +678,6 @@ def test_bound_of_a_metric_that_should_be_low_is_mirrored(tmp_path: Path) -> Non
     (tmp_path / "policy.toml").write_text(propose(result, "digest", "result"))
     (bound,) = (rule.max for rule in read_policy(tmp_path / "policy.toml").rule if rule.scope == "calm")
     assert bound == pytest.approx(0.11 + 0.02 + 9.925 * 0.01 * math.sqrt(4 / 3), abs=1e-3)  # t(0.995, 2)
-
-
-# ---- outputs
-
-
-def written(folder: Path, result: Evaluation) -> Path:
-    folder.mkdir()
-    result.write(folder)
-    return folder
-
-
-@pytest.fixture
-def rules_file(tmp_path: Path) -> Path:
-    file = tmp_path / "policy.toml"
-    place = f'metric = "iou_top20"\nmethod = "{METHOD}"\nlayer = "{LAYER}"\nstatistic = "mean"\n'
-    bounds = ("min = 0.4", "min = 0.9", "min = 0.9\nseverity = 'warn'")
-    file.write_text("format = 1\n" + "".join(f"[[rule]]\n{place}{bound}\n" for bound in bounds))
-    return file
-
-
-def test_every_output_tells_the_same(
-    tmp_path: Path, rules_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = written(tmp_path / "<b>drift", evaluation())
-    (result / "contact-sheet.png").write_bytes(b"")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
-    files = {name: tmp_path / f"verdict.{name}" for name in ("json", "xml", "md")}
-    outputs = Outputs(json_file=files["json"], junit=files["xml"], markdown=files["md"], github=True)
-    assert gate(result, rules_file, outputs) == 1
-    shown = capsys.readouterr().out
-    assert "verdict: FAIL (1 fail, 1 warn, 1 pass; exit code 1)" in shown
-    assert shown.count("::error title=iou_top20 mean") == 1
-    assert shown.count("::warning title=") == 1
-    content = json.loads(files["json"].read_text())
-    assert [case["outcome"] for case in content["cases"]] == ["pass", "fail", "warn"]
-    suite = next(iter(JUnitXml.fromfile(str(files["xml"]))))
-    assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (3, 1, 0, 0)
-    markdown = files["md"].read_text()
-    assert "contact-sheet.png" in markdown
-    assert "❌" in markdown
-    assert (tmp_path / "step.md").read_text().strip() == markdown.strip()
-
-
-def test_junit_marks_errors_and_skips(tmp_path: Path) -> None:
-    rules = policy({**PLACE, "statistic": "mean", "min": 0.1, "layer": "x"}, {**PLACE, "statistic": "mean", "min": 0.1})
-    verdict = judge(evaluation([summary(n=3)]), rules)
-    reporters.write_junit(verdict, tmp_path / "verdict.xml")
-    suite = next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))
-    assert (suite.tests, suite.errors, suite.skipped) == (2, 1, 1)
-
-
-# Attributes and children that the schema of Jenkins' xUnit plug-in (junit-10) allows; the first ones are required.
-JUNIT = {
-    "testsuites": ((), ("name", "time", "tests", "failures", "errors"), ("testsuite",)),
-    "testsuite": (("name", "tests", "failures", "errors"), ("time", "skipped"), ("testcase",)),
-    "testcase": (("name",), ("time", "classname"), ("skipped", "error", "failure", "system-out")),
-    **dict.fromkeys(("skipped", "error", "failure"), ((), ("type", "message"), ())),
-    "system-out": ((), (), ()),
-}
-
-
-def test_junit_holds_to_the_common_schema(tmp_path: Path) -> None:
-    place = {**PLACE, "statistic": "mean"}
-    rules = policy({**place, "min": 0.1, "layer": "x"}, {**place, "min": 0.1, "scope": "storm"}, {**place, "min": 0.9})
-    metrics = [summary(), summary(scope="storm", n=3)]
-    reporters.write_junit(judge(evaluation(metrics), rules), tmp_path / "verdict.xml")
-    root = ElementTree.parse(tmp_path / "verdict.xml").getroot()
-    assert root.tag == "testsuites"
-    found = {element.tag for element in root.iter()}
-    assert found == set(JUNIT)
-    for element in root.iter():
-        required, optional, children = JUNIT[element.tag]
-        assert set(required) <= set(element.attrib) <= {*required, *optional}, element.tag
-        assert {child.tag for child in element} <= set(children), element.tag
-
-
-def test_hostile_names_are_inert(tmp_path: Path) -> None:
-    names = ["<script>alert(1)</script>", "a|b`c\n::error::x\x00"]
-    result = evaluation([summary(scope=name) for name in names], classes=names)
-    verdict = judge(result, policy({**PLACE, "statistic": "mean", "min": 0.9, "scope": "each-class"}))
-    text = reporters.markdown(verdict, tmp_path)
-    assert "<script>" not in text
-    assert "a|b" not in text
-    assert all("\n::error::x" not in line for line in reporters.github(verdict))
-    assert "\n::error::x" not in reporters.terminal(verdict)
-    reporters.write_junit(verdict, tmp_path / "verdict.xml")
-    assert len(next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))) == 2
-
-
-def test_missing_baseline_fails_and_writes_the_candidate(tmp_path: Path, rules_file: Path) -> None:
-    result, baseline = written(tmp_path / "drift", evaluation()), tmp_path / "accepted" / "baseline.json"
-    rules_file.write_text("[[rule]]".join(rules_file.read_text().split("[[rule]]")[:2]))
-    assert gate(result, rules_file, Outputs(baseline=baseline)) == 1
-    assert not baseline.exists()
-    candidate = baseline.with_name("baseline.json.candidate")
-    assert candidate.read_bytes() == (result / "evaluation.json").read_bytes()
-    assert gate(result, rules_file, Outputs(baseline=baseline, update_baseline=True)) == 0
-    assert baseline.read_bytes() == candidate.read_bytes()
-    assert gate(result, rules_file, Outputs(baseline=baseline)) == 0
-
-
-def test_a_baseline_may_be_a_result_folder_but_is_not_written_into_one(tmp_path: Path, rules_file: Path) -> None:
-    result, accepted = written(tmp_path / "drift", evaluation()), written(tmp_path / "accepted", evaluation())
-    rules_file.write_text("[[rule]]".join(rules_file.read_text().split("[[rule]]")[:2]))
-    assert gate(result, rules_file, Outputs(baseline=accepted)) == 0
-    with pytest.raises(InputError, match=r"accepted: is a folder; name the file to write"):
-        gate(result, rules_file, Outputs(baseline=accepted, update_baseline=True))
-
-
-def test_folders_of_the_outputs_are_made(tmp_path: Path, rules_file: Path) -> None:
-    files = Outputs(
-        json_file=tmp_path / "a" / "v.json", junit=tmp_path / "b" / "v.xml", markdown=tmp_path / "c" / "v.md"
-    )
-    gate(written(tmp_path / "drift", evaluation()), rules_file, files)
-    assert all(file.is_file() for file in (files.json_file, files.junit, files.markdown) if file)
-
-
-def test_init_refuses_what_judges(tmp_path: Path) -> None:
-    result = written(tmp_path / "drift", evaluation())
-    with pytest.raises(InputError, match=r"--json judges; leave it out with --init"):
-        cli.cli.main(["gate", str(result), "--init", "--json", "x.json"], standalone_mode=False)
-
-
-def test_init_does_not_overwrite(tmp_path: Path) -> None:
-    result = written(tmp_path / "drift", evaluation())
-    initialise(result, tmp_path / "p.toml")
-    text = (tmp_path / "p.toml").read_text()
-    with pytest.raises(InputError, match="exists; name another file"):
-        initialise(result, tmp_path / "p.toml")
-    assert (tmp_path / "p.toml").read_text() == text
-
-
-def test_init_writes_nothing_that_makes_no_sense(tmp_path: Path) -> None:
-    result = evaluation([summary(n=3, vanished_rate=None)])
-    result.pairs[0].change = {}
-    with pytest.raises(InputError, match="the policy proposed for"):
-        initialise(written(tmp_path / "drift", result), tmp_path / "p.toml")
-    assert not (tmp_path / "p.toml").exists()
-
-
-def test_update_baseline_needs_a_file(tmp_path: Path, rules_file: Path) -> None:
-    with pytest.raises(InputError, match="--update-baseline needs --baseline"):
-        gate(written(tmp_path / "drift", evaluation()), rules_file, Outputs(update_baseline=True))
-
-
-def test_command_line_returns_the_exit_code(
-    tmp_path: Path, rules_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = written(tmp_path / "drift", evaluation())
-    for name, code in ((rules_file, 1), (tmp_path / "gone.toml", 2)):
-        monkeypatch.setattr("sys.argv", ["harness", "gate", str(result), "--policy", str(name)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        assert caught.value.code == code
-    assert "gone.toml: cannot be read" in capsys.readouterr().err
-
-
-def test_pytest_helper(tmp_path: Path, rules_file: Path) -> None:
-    result = written(tmp_path / "drift", evaluation())
-    with pytest.raises(AssertionError, match="iou_top20 mean"):
-        assert_no_drift(result, rules_file)
-    rules_file.write_text(rules_file.read_text().replace("0.9", "0.3"))
-    assert_no_drift(result, rules_file)
-    skipped = written(tmp_path / "few", evaluation([summary(n=3)]))
-    with pytest.raises(AssertionError, match="SKIPPED"):
-        assert_no_drift(os.fspath(skipped), os.fspath(rules_file))
 
 
 def test_quality_of_a_checkpoint_is_that_of_after() -> None:

@@ -10,7 +10,7 @@ from harness.common.storage import place
 
 if TYPE_CHECKING:
     from harness.bundle.verify import Verification
-    from harness.gate.judge import Verdict
+    from harness.gate.verdict import Verdict
 
 
 def judge(result: Any, policy: Any, baseline: Any = None, fail_on_warning: bool = False) -> Verdict:
@@ -23,9 +23,10 @@ def judge(result: Any, policy: Any, baseline: Any = None, fail_on_warning: bool 
     from harness.gate.judge import judge as judge_evaluation
     from harness.gate.policy import Policy, read_policy
 
-    rules = policy if isinstance(policy, Policy) else read_policy(Path(policy))
+    found = _evaluation(result)
+    rules = policy if isinstance(policy, Policy) else read_policy(Path(policy), found.vocabulary)
     accepted = None if baseline is None else _evaluation(baseline)
-    return judge_evaluation(_evaluation(result), rules, accepted, fail_on_warning=fail_on_warning)
+    return judge_evaluation(found, rules, accepted, fail_on_warning=fail_on_warning)
 
 
 def pack(model: Any, data: Any, out: Any, *, root: Any = None, split: str | None = None, **options: Any) -> str:

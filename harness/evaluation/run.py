@@ -23,7 +23,7 @@ from harness.evaluation.jobs import Explaining, Hashing, Scoring
 from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
-from harness.models.metadata import layer_labels
+from harness.models.metadata import layer_labels, sameness
 from harness.models.providers import gpu_model
 from harness.results import folder as result_folder
 from harness.results import part_files
@@ -94,6 +94,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     """
     clock = Clock()
     executor = execution.executor
+    _warn_of_same_models(plan)
     multilabel = plan.score_kind == "multilabel"
     data = plan.data
     samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
@@ -120,6 +121,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     clock = Clock()
     stored, samples = restore(read_stored(source), source)
     stored = _changed(stored, changes)
+    _warn_of_same_models(stored.plan)
     selection_of(stored.plan, samples)  # refuses true positives of images without labels
     folder = Store(execution.out)
     if execution.out.resolve() != source.resolve():
@@ -148,6 +150,14 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
             "with the column `class`, since it says what is to be explained"
         )
     return plan.options.select
+
+
+def _warn_of_same_models(plan: Plan) -> None:
+    """Say which pairs compare a model with itself; a replicate that is one measures no floor."""
+    for pair in plan.pairs:
+        same = sameness(plan.by_key[pair.before].graph, plan.by_key[pair.after].graph)
+        if same:
+            warn(f"{pair.name}: both checkpoints are {same}: nothing is compared")
 
 
 def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:

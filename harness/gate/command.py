@@ -1,106 +1,142 @@
-"""What `python -m harness gate` does, from files to files."""
+"""What `python -m harness gate` does with files; nothing here prints or knows of a command line."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-import click
-
 from harness.common.errors import InputError
-from harness.common.provenance import bytes_digest
-from harness.common.storage import Place, write_bytes, write_whole
+from harness.common.provenance import bytes_digest, versions
+from harness.common.storage import Place, is_standard_output, write_bytes, write_whole
 from harness.gate import reporters
-from harness.gate.derive_policy import propose
-from harness.gate.judge import Case, Verdict, judge
-from harness.gate.policy import parse_policy, read_policy
+from harness.gate.judge import judge
+from harness.gate.policy import parse_policy, read_policy_bytes
+from harness.gate.verdict import Case, CheckpointRecord, FileRecord, Record, Verdict
 from harness.results.layout import RESULT
-from harness.results.schema import Evaluation
+from harness.results.pseudonyms import portable_command, portable_path
+from harness.results.schema import Evaluation, read_result, result_file
+
+PROGRAM = "evidence-drift"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """How to compare and where to write."""
+    """Where a verdict is written. `summary`: GitHub's step summary, to which Markdown is appended."""
 
-    baseline: Path | None = None
-    update_baseline: bool = False
-    fail_on_warning: bool = False
     json_file: Path | None = None
     junit: Path | None = None
     markdown: Path | None = None
-    github: bool = False
+    summary: Path | None = None
+
+    @property
+    def takes_stdout(self) -> bool:
+        """True where one of the files is standard output, so that nothing else should be printed there."""
+        return any(is_standard_output(file) for file in (self.json_file, self.junit, self.markdown))
 
 
-def initialise(result: Place, policy: Path) -> int:
-    """Write a first policy; returns how many of its rules are on means of maps.
+def judge_files(
+    result: Place,
+    policy: Path,
+    baseline: Place | None = None,
+    *,
+    fail_on_warning: bool = False,
+    command: Sequence[str] = (),
+) -> Verdict:
+    """Judge a result folder or file by a policy file; the verdict's record says which files these were.
 
-    :raises InputError: the file is there already, or no rule can be derived.
+    :param baseline: an accepted result; where the file is missing, the verdict fails.
+    :param command: the command line, for the record.
+    :raises InputError: a file that cannot be read, or makes no sense.
     """
-    if policy.exists():
-        raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
-    found = Evaluation.read(result)
-    text = propose(found, bytes_digest(_file(result).read_bytes()), str(result))
-    rules = parse_policy(text, f"the policy proposed for {result}", found.vocabulary).rule
-    write_whole(policy, text)
-    return sum(rule.statistic == "mean" for rule in rules)
+    file, content = result_file(result), read_result(result)
+    rules, accepted = read_policy_bytes(policy), None if baseline is None else _read_baseline(baseline)
+    found = Evaluation.parse(content, file)
+    record = Record(
+        version=versions([PROGRAM]).get(PROGRAM, "unknown"),
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        command=portable_command(command),
+        result=_recorded(file, content),
+        policy=_recorded(policy, rules),
+        baseline=_recorded(baseline, accepted) if baseline is not None and accepted is not None else None,
+        data_digest=found.data_digest,
+        checkpoints=_checkpoints(found),
+    )
+    against = Evaluation.parse(accepted, baseline) if baseline is not None and accepted is not None else None
+    verdict = judge(
+        found, parse_policy(rules, str(policy), found.vocabulary), against, bytes_digest(content), fail_on_warning
+    )
+    missing = [_missing(baseline)] if baseline is not None and accepted is None else []
+    return verdict.model_copy(update={"record": record, "cases": [*missing, *verdict.cases]})
 
 
-def gate(result: Place, policy: Path, outputs: Outputs) -> int:
-    """Judge, print and write the verdict; returns the exit code."""
-    found = Evaluation.read(result)
-    rules = read_policy(policy, found.vocabulary)
-    baseline, missing = _baseline(result, outputs)
-    verdict = judge(found, rules, baseline, bytes_digest(_file(result).read_bytes()), outputs.fail_on_warning)
-    if missing:
-        verdict = Verdict([missing, *verdict.cases], verdict.warnings, outputs.fail_on_warning)
-    click.echo(reporters.terminal(verdict))
-    _write(verdict, result, outputs)
-    return verdict.exit_code
+def accept(result: Place, baseline: Path | None) -> None:
+    """Write a result to the place of the baseline.
+
+    :raises InputError: no baseline, or a folder.
+    """
+    if baseline is None:
+        raise InputError("--update-baseline needs --baseline FILE, the file to write")
+    if baseline.is_dir():
+        raise InputError(f"{baseline}: is a folder; name the file to write, accepted.json for example")
+    _write(baseline, read_result(result))
 
 
-def _file(result: Place) -> Place:
-    return result / RESULT if result.is_dir() else result
+def write_candidate(result: Place, baseline: Path) -> Path | None:
+    """Write a result beside the place of a baseline that is missing, to be looked at; None where it is not."""
+    place = baseline / RESULT if baseline.is_dir() else baseline
+    if place.exists():
+        return None
+    candidate = place.with_name(place.name + ".candidate")
+    _write(candidate, read_result(result))
+    return candidate
 
 
-def _baseline(result: Place, outputs: Outputs) -> tuple[Evaluation | None, Case | None]:
-    """The baseline, or a failed case where it is missing; the candidate is then written beside its place."""
-    if outputs.baseline is None:
-        if outputs.update_baseline:
-            raise InputError("--update-baseline needs --baseline FILE, the file to write")
-        return None, None
-    if outputs.update_baseline:
-        if outputs.baseline.is_dir():
-            raise InputError(f"{outputs.baseline}: is a folder; name the file to write, accepted.json for example")
-        _copy(_file(result), outputs.baseline)
-    path = outputs.baseline / RESULT if outputs.baseline.is_dir() else outputs.baseline
-    if path.is_file():
-        return Evaluation.read(path), None
-    candidate = path.with_name(path.name + ".candidate")
-    _copy(_file(result), candidate)
-    message = f"no baseline at {path}; the candidate is {candidate}: look at it, then accept it with --update-baseline"
-    return None, Case(0, "baseline", "", "", "fail", message)
-
-
-def _copy(source: Place, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(target, source.read_bytes())
-
-
-def _write(verdict: Verdict, result: Place, outputs: Outputs) -> None:
+def write_verdict(verdict: Verdict, result: Place, outputs: Outputs) -> None:
+    """Write the files that were asked for, and the folders that they lie in."""
     folder = result if result.is_dir() else result.parent
-    for file in filter(None, (outputs.json_file, outputs.junit, outputs.markdown)):
-        file.parent.mkdir(parents=True, exist_ok=True)
     if outputs.json_file:
-        write_whole(outputs.json_file, reporters.as_json(verdict))
+        _write(outputs.json_file, reporters.as_json(verdict))
     if outputs.junit:
-        reporters.write_junit(verdict, outputs.junit)
+        _write(outputs.junit, reporters.junit(verdict))
     if outputs.markdown:
-        write_whole(outputs.markdown, reporters.markdown(verdict, folder))
-    if outputs.github:
-        for line in reporters.github(verdict):
-            click.echo(line)
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as stream:
-                stream.write(reporters.markdown(verdict, folder) + "\n")
+        _write(outputs.markdown, reporters.markdown(verdict, folder))
+    if outputs.summary:
+        with outputs.summary.open("a", encoding="utf-8") as stream:
+            stream.write(reporters.markdown(verdict, folder) + "\n")
+
+
+def _read_baseline(baseline: Place) -> bytes | None:
+    """The bytes of a baseline; None where there is no such file."""
+    return read_result(baseline) if result_file(baseline).exists() else None
+
+
+def _missing(baseline: Place) -> Case:
+    file = portable_path(str(result_file(baseline)))
+    message = f"no baseline at {file}; look at this result, then accept it with --update-baseline"
+    return Case(rule=0, title="baseline", outcome="fail", message=message)
+
+
+def _recorded(file: Place, content: bytes) -> FileRecord:
+    return FileRecord(file=portable_path(str(file)), sha256=bytes_digest(content))
+
+
+def _checkpoints(result: Evaluation) -> list[CheckpointRecord]:
+    return [
+        CheckpointRecord(
+            key=item.key,
+            file=portable_path(item.file),
+            sha256=item.digest,
+            weights_digest=item.metadata.weights_digest,
+        )
+        for item in result.checkpoints
+    ]
+
+
+def _write(file: Path, content: str | bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        write_bytes(file, content)
+    else:
+        write_whole(file, content)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,12 @@ from scipy import stats
 
 from harness.common.errors import InputError
 from harness.common.formatting import digits, one_line
-from harness.gate.policy import ALL, Requirements
-from harness.results.schema import Estimate, Evaluation, MetricSummary, PairResult
+from harness.common.provenance import bytes_digest
+from harness.common.storage import Place, write_whole
+from harness.gate.comparability import befores
+from harness.gate.policy import ALL, Requirements, parse_policy
+from harness.results.pseudonyms import portable_path
+from harness.results.schema import Estimate, Evaluation, MetricSummary, PairResult, read_result, result_file
 from harness.results.vocabulary import DIRECTIONS, HEADLINE
 
 METRICS = (HEADLINE, "centroid_shift")  # how much of the evidence stayed, and how far its centre moved
@@ -36,6 +40,7 @@ MOST_UNDEFINED = 0.5
 LOST = 0.05  # share of images with vanished or undefined maps, above which a mean over the others says little
 HALF_WAY = 0.5  # between chance and floor
 SLACK = 0.1  # of the distance from chance to floor, beyond what the evaluation reached
+DECIMALS = 6  # to which two methods agree that are one map
 REPLICATES = 3  # from which the variation between trainings sets the bounds
 CONFIDENCE = 0.995
 IMAGES, PATIENTS = 30, 25  # from which a rule is proposed; it asks for fewer, since selections vary
@@ -54,6 +59,21 @@ class Proposed:
     comment: str
 
 
+def initialise(result: Place, policy: Path) -> int:
+    """Write a first policy; returns how many of its rules are on means of maps.
+
+    :raises InputError: the file is there already, or no rule can be derived.
+    """
+    if policy.exists():
+        raise InputError(f"{policy}: exists; name another file with --policy, or remove it")
+    content = read_result(result)
+    found = Evaluation.parse(content, result_file(result))
+    text = propose(found, bytes_digest(content), portable_path(str(result)))
+    rules = parse_policy(text, f"the policy proposed for {result}", found.vocabulary).rule
+    write_whole(policy, text)
+    return sum(rule.statistic == "mean" for rule in rules)
+
+
 def propose(result: Evaluation, digest: str, name: str) -> str:
     """The text of a policy TOML with bounds from the first architecture of `result`.
 
@@ -68,12 +88,18 @@ def propose(result: Evaluation, digest: str, name: str) -> str:
     pairs = replicates or [first]
     left_out: list[str] = []
     rules = [*_quality_rules(result, pairs[0]), *_map_rules(pairs, left_out)]
-    shown = {"name": name, "digest": digest, "rules": rules, "left_out": left_out, "replicates": len(pairs)}
+    shown: dict[str, Any] = {
+        "name": name,
+        "digest": digest,
+        "data_digest": result.data_digest,
+        "befores": sorted(befores(result)),
+    }
+    shown |= {"rules": rules, "left_out": left_out, "replicates": len(pairs), "requirements": REQUIREMENTS}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=False, keep_trailing_newline=True, trim_blocks=True
     )
     template = environment.get_template("policy.toml.j2")
-    return template.render(**shown, requirements=REQUIREMENTS, toml=_toml, comment=one_line)
+    return template.render(**shown, toml=_toml, comment=one_line)
 
 
 def _quality_rules(result: Evaluation, pair: PairResult) -> Iterator[Proposed]:
@@ -84,22 +110,48 @@ def _quality_rules(result: Evaluation, pair: PairResult) -> Iterator[Proposed]:
 
 
 def _map_rules(pairs: Sequence[PairResult], left_out: list[str]) -> Iterator[Proposed]:
-    """Rules in the order of the first pair's summaries."""
+    """Rules in the order of the first pair's summaries; methods that are one map get one rule."""
     by_place = [{(*_place_of(item), item.scope): item for item in pair.metrics} for pair in pairs]
+    coinciding = _coinciding(by_place)
     for key, first in by_place[0].items():
-        if first.metric not in METRICS:
+        if first.metric not in METRICS or key[:2] not in coinciding:
             continue
         items = [found[key] for found in by_place if key in found]
         spread = _spread([found for found in by_place if key in found], key[:3])
         overall = (*key[:2], HEADLINE, ALL)
         lost = max((_lost(found[overall]) for found in by_place if overall in found), default=0.0)
         reason = f"its maps are lost in {lost:.0%} of the images" if lost > LOST else _too_little(items, spread)
+        others = coinciding[key[:2]]
         if reason:
-            left_out.append(f"{first.metric}, {first.scope}, {first.method} at {first.layer}: {reason}")
+            names = " and ".join([first.method, *others])
+            left_out.append(f"{first.metric}, {first.scope}, {names} at {first.layer}: {reason}")
         else:
-            yield _mean_rule(items, spread)
+            yield _mean_rule(items, spread, others)
         if first.scope == ALL and first.vanished_rate is not None:
             yield from _vanished_rule(items)
+
+
+def _coinciding(by_place: Sequence[Mapping[Key, MetricSummary]]) -> dict[tuple[str, str], list[str]]:
+    """(layer, method) -> the methods behind it in order whose bounded numbers are the same in every pair and scope.
+
+    Behind global average pooling and one dense layer the gradient of a channel is the same everywhere, and there
+    several methods are one map. Such a method has no entry of its own.
+    """
+    numbers: dict[tuple[str, str], list[object]] = {}
+    for found in by_place:
+        for (layer, method, metric, scope), item in found.items():
+            if metric in METRICS:
+                ends = (item.estimate.mean, item.estimate.low, item.estimate.high)
+                shown = [None if end is None else round(end, DECIMALS) for end in ends]
+                numbers.setdefault((layer, method), []).append((metric, scope, item.n, item.vanished, shown))
+    result: dict[tuple[str, str], list[str]] = {}
+    for (layer, method), mine in numbers.items():
+        first = next((place for place in result if place[0] == layer and numbers[place] == mine), None)
+        if first is None:
+            result[layer, method] = []
+        else:
+            result[first].append(method)
+    return result
 
 
 def _lost(item: MetricSummary) -> float:
@@ -124,7 +176,9 @@ def _too_little(items: Sequence[MetricSummary], spread: tuple[float, int] | None
     return "" if 0 < bound < 1 else "trainings differ so much that a bound would stop nothing"
 
 
-def _mean_rule(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> Proposed:
+def _mean_rule(
+    items: Sequence[MetricSummary], spread: tuple[float, int] | None, coinciding: Sequence[str] = ()
+) -> Proposed:
     bound, first = _bound(items, spread), items[0]
     assert bound is not None
     side = "min" if DIRECTIONS[first.metric] > 0 else "max"
@@ -133,7 +187,8 @@ def _mean_rule(items: Sequence[MetricSummary], spread: tuple[float, int] | None)
     floor = digits(first.index.floor) if first.index else "unknown"
     keys = {"metric": first.metric, **_place(first), "statistic": "mean", side: bound, **_undefined(items)}
     why = "" if spread or len(items) < REPLICATES else "; too few patients per class to tell how replicates vary"
-    return Proposed(keys, f"chance {chance}, floor {floor}, here {here}{why}")
+    also = f"; {' and '.join(coinciding)} made the same maps: one rule for all" if coinciding else ""
+    return Proposed(keys, f"chance {chance}, floor {floor}, here {here}{why}{also}")
 
 
 def _bound(items: Sequence[MetricSummary], spread: tuple[float, int] | None) -> float | None:

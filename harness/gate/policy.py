@@ -15,11 +15,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
 from harness.common.errors import InputError
+from harness.common.storage import read_at_most
 from harness.common.validation import complaint, did_you_mean
 from harness.results.contradictions import CHANGE, SHARE
 from harness.results.vocabulary import BUILT_IN, Vocabulary, current
 
 FORMAT = 1
+MOST_BYTES = 2**20
 QUALITIES = ("accuracy", "auc", "ece")
 MAP_STATISTICS = ("mean", "median", "p05", "p95", "index", "vanished-rate")
 QUALITY_STATISTICS = ("value", "change")
@@ -34,11 +36,17 @@ class _Config(BaseModel):
 
 
 class Requirements(_Config):
-    """What a result must have before any rule is judged."""
+    """What a result must have before any rule is judged.
+
+    distinct: the gate fails where before and after are the same model, which compares nothing; else it warns
+    same_data: the result has to rest on the data and the `before` of policy and baseline; else the gate warns
+    """
 
     min_images: int = Field(default=30, ge=1)
     min_patients: int = Field(default=20, ge=1)
     max_undefined: float = Field(default=0.01, ge=0, le=1)
+    distinct: bool = True
+    same_data: bool = False
 
 
 class Rule(_Config):
@@ -146,10 +154,15 @@ class Rule(_Config):
 
 
 class Policy(_Config):
-    """The rules of a gate, and what they require. `derived_from`: digest of the result that --init read."""
+    """The rules of a gate, and what they require.
+
+    derived_from: sha256 of the result that --init read; data_digest, before_digests: what that result rests on
+    """
 
     format: Literal[1]
     derived_from: str | None = None
+    data_digest: str | None = None
+    before_digests: list[str] = []
     requirements: Requirements = Requirements()
     rule: list[Rule] = Field(min_length=1)
 
@@ -161,21 +174,25 @@ def read_policy(path: Path, vocabulary: Vocabulary | None = None) -> Policy:
     :raises InputError: no such file, an unknown key (with the nearest), a metric that does not exist, an impossible
         bound.
     """
+    return parse_policy(read_policy_bytes(path), str(path), vocabulary)
+
+
+def read_policy_bytes(path: Path) -> bytes:
+    """The bytes of a policy file; raises InputError where there is none."""
     try:
-        return parse_policy(path.read_text(encoding="utf-8"), str(path), vocabulary)
+        return read_at_most(path, MOST_BYTES)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); write one with `python -m harness gate RESULT --init`"
         ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a TOML file ({error})") from error
 
 
-def parse_policy(text: str, path: str, vocabulary: Vocabulary | None = None) -> Policy:
-    """`read_policy` for a text; `path` names it in messages."""
+def parse_policy(content: str | bytes, path: str, vocabulary: Vocabulary | None = None) -> Policy:
+    """`read_policy` for what was read already; `path` names it in messages."""
     try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return Policy.model_validate(tomllib.loads(text), context={"vocabulary": vocabulary or current()})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
         tables: dict[str, type[BaseModel]] = {"rule": Rule, "requirements": Requirements}

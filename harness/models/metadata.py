@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -119,6 +119,30 @@ class Graph:
                 f"{', '.join(fused) or 'none'}); export it with --fuse, or evaluate without --maps graph"
             )
         return fused[method]
+
+
+class Identified(Protocol):
+    """A checkpoint with sha256 of its file, and what it says about itself: a `Graph`, or an entry of a result."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def metadata(self) -> GraphMetadata: ...
+
+
+def identity(checkpoint: Identified) -> str:
+    """Digest of the weights, which two exports of one checkpoint share; of the file, where the weights have none."""
+    return checkpoint.metadata.weights_digest or checkpoint.digest
+
+
+def sameness(before: Identified, after: Identified) -> str | None:
+    """In what two checkpoints are the same model, in words; None where they differ in file and in weights."""
+    if before.digest == after.digest:
+        return f"one file (sha256 {before.digest[:12]})"
+    weights = before.metadata.weights_digest
+    if weights and weights == after.metadata.weights_digest:
+        return f"the same weights in two files (digest of the weights {weights[:12]})"
+    return None
 
 
 def require_comparable(before: Graph, after: Graph, across_networks: bool = False) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from harness.common.formatting import count, number, percent, points, signed, span
+from harness.models.metadata import sameness
 from harness.report.cells import Cells, with_span
 from harness.report.glossary import reason_sentence
 from harness.results.schema import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
@@ -41,6 +42,7 @@ LEVELS = (
 )
 UNCERTAIN = Level("uncertain", float("nan"), "Uncertain")
 UNKNOWN = Level("unknown", float("nan"), "Not judged")
+SAME = Level("same", float("nan"), "Nothing compared")  # before and after are one model
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,14 @@ def findings(result: Evaluation, cells: Cells) -> list[Finding]:
 
 def overall(found: Sequence[Finding]) -> str:
     """One sentence about all pairs together."""
+    if len(found) == 1 and found[0].level is SAME:
+        return "Nothing was compared: before and after are the same model."
     if len(found) == 1:
         return f"{found[0].level.words} between two checkpoints."
     counts = Counter(finding.level.key for finding in found)
     parts = [
         f"{counts[level.key]} {_of_level(level)}"
-        for level in (*reversed(LEVELS), UNCERTAIN, UNKNOWN)
+        for level in (SAME, *reversed(LEVELS), UNCERTAIN, UNKNOWN)
         if counts[level.key]
     ]
     return f"{len(found)} pairs of checkpoints: {', '.join(parts)}."
@@ -99,9 +103,13 @@ def lowest(found: Sequence[Finding]) -> str:
 
 
 def _of_level(level: Level) -> str:
-    return {"none": "with no drift beyond the floor", "unknown": "not judged", "uncertain": "uncertain"}.get(
-        level.key, f"with {level.words.lower()}"
-    )
+    words = {
+        "same": "of a model with itself",
+        "none": "with no drift beyond the floor",
+        "unknown": "not judged",
+        "uncertain": "uncertain",
+    }
+    return words.get(level.key, f"with {level.words.lower()}")
 
 
 def _step(value: float) -> int:
@@ -119,7 +127,21 @@ def _finding(result: Evaluation, cells: Cells, pair: PairResult) -> Finding:
         *_methods(result, cells, pair),
         *_undefined(result, cells, pair),
     ]
-    return Finding(pair, level_of(index), index, _sentence(result, pair, item), facts)
+    same, sentence = _sameness(result, pair), _sentence(result, pair, item)
+    if same:
+        return Finding(pair, SAME, index, f"Before and after are {same}: nothing was compared. {sentence}", facts)
+    return Finding(pair, level_of(index), index, sentence, facts)
+
+
+def _sameness(result: Evaluation, pair: PairResult) -> str | None:
+    """In what before and after are the same model; None where they are not."""
+    return sameness(result.by_key[pair.before], result.by_key[pair.after])
+
+
+def same_model_lines(result: Evaluation) -> list[str]:
+    """One warning per pair of a model with itself, as after a download that failed."""
+    found = [(pair.name, _sameness(result, pair)) for pair in result.pairs]
+    return [f"WARNING: {name}: before and after are {same}: nothing was compared" for name, same in found if same]
 
 
 def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
+from harness.report.findings import same_model_lines
 from harness.results.schema import (
     ALL,
     CheckpointResult,
@@ -48,6 +49,9 @@ def markdown(result: Evaluation) -> str:
 
 
 def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
+    same = same_model_lines(result)
+    if same:
+        yield _lines(same, style)
     yield _set(_checkpoint_rows(result), ["checkpoint", "accuracy", "macro AUC", "calibration error"], style)
     yield _lines(_heading(result), style)
     if len(result.pairs) == 1:
@@ -146,6 +150,8 @@ def _columns(result: Evaluation) -> list[str]:
 
 
 def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
+    """A row per pair; where pairs have different floors, each index says which is its own."""
+    several = len({pair.floor for pair in result.pairs}) > 1
     for pair in result.pairs:
         cells = {
             (item.layer, item.method): item for item in pair.metrics if item.scope == ALL and item.metric == metric
@@ -153,13 +159,18 @@ def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
         yield [
             one_line(pair.name),
             str(pair.selected),
-            *(_cell(cells[layer, method]) for layer in result.layers for method in result.methods),
+            *(
+                _cell(cells[layer, method], pair.floor if several else None)
+                for layer in result.layers
+                for method in result.methods
+            ),
         ]
 
 
-def _cell(item: MetricSummary) -> str:
+def _cell(item: MetricSummary, floor: str | None) -> str:
     shown = with_interval(item.estimate) if item.estimate.low is not None else digits(item.estimate.mean)
-    return f"{shown} [{digits(item.index.value, 2)}]" if item.index else shown
+    mark = f", {floor} floor" if floor else ""
+    return f"{shown} [{digits(item.index.value, 2)}{mark}]" if item.index else shown
 
 
 def _explanation(result: Evaluation) -> str:
