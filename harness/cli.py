@@ -55,6 +55,9 @@ COLUMNS = click.option(
     metavar="ROLE=NAME,...",
     help="What the manifest calls its columns: file=path,class=label,group=patient_id.",
 )
+MAX_PIXELS = click.option(
+    "--max-pixels", type=Number(1), default=100e6, show_default="100 million", help="Larger pictures are not read."
+)
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
@@ -104,6 +107,7 @@ def cli() -> None:
 @click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else one on this machine].")
 @click.option("--workers", type=click.IntRange(1), help="Ray workers [as many as the cluster holds].")
 @click.option("--gpus-per-worker", type=Number(0, min_open=True), help="GPUs, or share of one [1 unless on cpu].")
+@MAX_PIXELS
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -127,7 +131,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
 
     out = out or source or Path("drift")
     server = _tracking_server(asked["log_to"], out)
-    running = Running(asked["batch"], asked["threads"] or os.cpu_count() or 1, asked["strict"])
+    running = Running(asked["batch"], asked["threads"] or os.cpu_count() or 1, asked["strict"], asked["max_pixels"])
     execution = evaluation_run.Execution(
         out, running, asked["provider"], asked["resume"], asked["quiet"], show_names=asked["show_names"]
     )
@@ -162,15 +166,18 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
 @click.option("--out", type=FILE, required=True, help="PNG to write.")
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
+@MAX_PIXELS
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-def explain(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str) -> None:
+def explain(
+    model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], max_pixels: float, provider: str
+) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
     from harness.models.session import Model
     from harness.report import explain_image as explaining
     from harness.results.plan import Options
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
-    found = explaining.explain(opened, image, target, layers)
+    found = explaining.explain(opened, image, target, layers, max_pixels)
     click.echo(explaining.explanation_table(found, Options.map_size))
     title = f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}"
     explaining.draw(found, title, out)
@@ -217,6 +224,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
 )
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
+@MAX_PIXELS
 @click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, out: Path, quiet: bool,

@@ -101,7 +101,7 @@ def each(function: Callable[[float], float], pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("pixels", "bits", "low", "high"),
-    [(BYTES, 8, 0, 255), (RAMP, 12, 0, 4095), (RAMP, 16, 0, 65535), (SIGNED, 12, -2048, 2047)],
+    [(BYTES, 8, 0, 255), (RAMP, 12, 0, 4095), (RAMP * 16, 16, 0, 65535), (SIGNED, 12, -2048, 2047)],
 )
 def test_without_voi_the_stored_bits_are_the_range(
     tmp_path: Path, pixels: np.ndarray, bits: int, low: int, high: int
@@ -358,7 +358,7 @@ def test_radiograph_marked_monochrome1_is_the_negative(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "sentence"),
     [
-        ({"NumberOfFrames": 3}, r"has 3 frames; save one frame per file"),
+        ({"NumberOfFrames": 3}, r"has 3 frames; save one image per file"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, r"PALETTE COLOR pixels are not supported; expected MONO"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, r"RGB pixels are not supported"),
         ({"PhotometricInterpretation": None}, r"None pixels are not supported"),
@@ -395,7 +395,7 @@ def test_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_more_frames_than_declared_are_refused(tmp_path: Path) -> None:
     made = dataset(BYTES, 8, uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg(BYTES)] * 2))
-    with pytest.raises(InputError, match=r"a\.dcm: has 2 frames; save one frame per file"):
+    with pytest.raises(InputError, match=r"a\.dcm: has 2 frames; save one image per file"):
         loading.read_grey(written(tmp_path, made))
 
 

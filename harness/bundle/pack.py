@@ -34,9 +34,11 @@ from harness.bundle.rounding import rounded
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.provenance import file_digest, versions
 from harness.common.storage import Place, write_whole
+from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
+from harness.images.notices import ignore
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.metrics import METRICS
@@ -59,6 +61,7 @@ class Wanted:
     map_size: tuple[int, int] = (224, 224)
     seed: int = 0
     keep_identifiers: bool = False
+    max_pixels: float = MAX_PIXELS  # larger pictures are left out
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def _write(model: Model, content: bytes, chosen: Sequence[_Candidate], wanted: W
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
     cases = [_write_case(number, candidate, out, wanted) for number, candidate in enumerate(chosen)]
-    greys = [load_grey(out / case.image, model.metadata.input_size) for case in cases]
+    size = model.metadata.input_size
+    greys = [load_grey(out / case.image, size, max_pixels=wanted.max_pixels, notice=ignore) for case in cases]
     expected = _expected(model, cases, greys, wanted)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
     spreads = list(_measure(model.graph.path, content, cases, greys, expected, wanted, quiet))
@@ -195,7 +199,7 @@ def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wa
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        grey = load_grey(sample.path, model.metadata.input_size)
+        grey = load_grey(sample.path, model.metadata.input_size, max_pixels=wanted.max_pixels)
     except InputError as error:
         print(f"left out: {error}", file=sys.stderr)
         return None

@@ -16,7 +16,8 @@ This module is a leaf: `training` and `export` may import it, so that all three 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import click
@@ -46,6 +47,10 @@ class InterruptedRunError(EvidenceDriftError):
     exit_code = 130
 
 
+class EvidenceDriftWarning(UserWarning):
+    """Base of every warning whose message is meant for the user: one sentence."""
+
+
 def first_line(error: Exception) -> str:
     """What another library's error says, cut to one line that fits into a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -56,6 +61,7 @@ def run_command_line(command: click.Command, prog_name: str) -> None:
 
     `--debug`, anywhere on the line, lets the traceback through.
     """
+    warnings.showwarning = _show_warning
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -87,6 +93,17 @@ def _exit_code(command: click.Command, prog_name: str, arguments: list[str], deb
             raise
         what = f"{type(error).__name__}: {first_line(error)}"
         return _complain(f"a fault of this program, or something it did not expect ({what}); see it with --debug", 3)
+
+
+_show_others = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+    """Our warnings as a line like an error's, others as Python shows them."""
+    if issubclass(category, EvidenceDriftWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        _show_others(message, category, *where, **how)
 
 
 def _complain(sentence: str, exit_code: int) -> int:

@@ -81,7 +81,10 @@ class Explaining:
         before = model.seconds
         with self.folder.begun("predictions", part) as deaths:
             if deaths:  # an image may have ended the process that decoded it
-                unreadable = {**block.unreadable, **deadly([sample.path for sample in block.samples])}
+                unreadable = {
+                    **block.unreadable,
+                    **deadly([sample.path for sample in block.samples], self.running.max_pixels),
+                }
                 block = replace(block, unreadable=unreadable)
             predictions, maps = collect_block(self.checkpoint.key, model, block, self.wanted, self.running, progress)
             self.folder.write("maps", part, maps)

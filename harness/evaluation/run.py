@@ -24,6 +24,7 @@ from harness.evaluation.explain import Running, Wanted, blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
 from harness.evaluation.score import Comparer
 from harness.evaluation.summarise import Summary
+from harness.images import notices
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
 from harness.models.metadata import layer_labels
 from harness.models.providers import gpu_model
@@ -183,6 +184,8 @@ def _finish(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     plan, threads = stored.plan, execution.running.threads
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
     _require_images(collected, samples, execution.out)
+    for sentence in notices.summary(collected.notices, int(collected.readable.sum())):
+        _warn(sentence)
     comparer = Comparer(plan, collected, stored.select, folder, threads)
     _require_selected(plan, comparer, stored.select, samples, execution.out)
     folder.keep_scores_of(stored.statistics())

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from harness.common.errors import InputError
+from harness.common.errors import EvidenceDriftWarning, InputError
 from harness.common.storage import Place
 from harness.images.columns import (
     CLASS,
@@ -41,7 +41,7 @@ _MARKS = {"1": True, "true": True, "0": False, "false": False, "-1": False} | di
 UNCERTAIN = "-1"
 
 
-class DataWarning(UserWarning):
+class DataWarning(EvidenceDriftWarning):
     """Something about images or their manifest that makes numbers less sure, or other than they look."""
 
 

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from harness.common.errors import InputError
 from harness.common.formatting import digits, one_line
+from harness.images.containers import MAX_PIXELS
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
@@ -43,7 +44,9 @@ class ExplainedImage:
     maps: Sequence[Map]
 
 
-def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]) -> ExplainedImage:
+def explain(
+    model: Model, image: Path, target: str | None, layers: Sequence[str], max_pixels: float = MAX_PIXELS
+) -> ExplainedImage:
     """All methods at some layers (all, if none is named) for class `target` (the predicted one, if None).
 
     :raises InputError: an image that cannot be read, a class or a layer that the graph has not.
@@ -52,7 +55,7 @@ def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]
     wanted = [model.graph.layer(name).label for name in layers] or list(model.graph.layers)
     if target is not None and target not in metadata.classes:
         raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
-    grey = load_grey(image, metadata.input_size)
+    grey = load_grey(image, metadata.input_size, max_pixels=max_pixels)
     number = -1 if target is None else metadata.classes.index(target)
     found = model.explain(channels_first(grey[None]), np.array([number]), wanted)
     probabilities = metadata.probabilities(found.logits)[0]
