@@ -246,7 +246,7 @@ def test_a_model_whose_logits_are_nan_cannot_be_evaluated(place: Path, tmp_path:
 ODD = [
     "a,b.png",
     'quo"te.png',
-    "new\nline.png",
+    "tab\tinside.png",
     "=SUM(A1).png",
     "$x$.png",
     "$\\frac$.png",

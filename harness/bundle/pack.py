@@ -34,6 +34,7 @@ from harness.bundle.rounding import rounded
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.provenance import file_digest, versions
 from harness.common.storage import Place, write_whole
+from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
@@ -232,17 +233,29 @@ def _likeness(
 
 
 def _write_case(number: int, candidate: _Candidate, out: Path, wanted: Wanted) -> GoldenCase:
-    """Copy the file under a name that says nothing, DICOM without identifiers."""
+    """Copy the file under a name that says nothing, without the identifiers that it carries beside its pixels."""
     name = f"case-{number:03d}"
     source = candidate.sample.path
     content = source.read_bytes()
     image = f"{bundles.IMAGES}/{name}{_suffix(source.suffix.lower(), content)}"
-    if is_dicom(content) and not wanted.keep_identifiers:
-        from harness.images.deidentify import pixels_only
-
-        content = pixels_only(content)
+    if not wanted.keep_identifiers:
+        content = _without_identifiers(source, content)
     (out / image).write_bytes(content)
     return GoldenCase(name=name, image=image, target=candidate.top, top=candidate.top)
+
+
+def _without_identifiers(path: Place, content: bytes) -> bytes:
+    """A DICOM file as its picture alone, JPEG and PNG files without comments; other files as they are."""
+    try:
+        if is_dicom(content):
+            from harness.images.deidentify import pixels_only
+
+            return pixels_only(content)
+        if content.startswith(b"\xff\xd8"):
+            return without_comments(content)
+        return without_text_chunks(content) if content.startswith(b"\x89PNG") else content
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _suffix(given: str, content: bytes) -> str:

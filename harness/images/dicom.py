@@ -67,7 +67,7 @@ def decode_dicom(path: Place, content: bytes, max_pixels: float, notice: Noticed
     Raises InputError, naming `path`, where the file is damaged, holds no single grey frame or more than `max_pixels`,
     or needs a decoder that is not installed.
     """
-    _silence_pydicom()
+    silence_pydicom()
     try:
         shown, notices = _decode(content, max_pixels)
     except InputError as error:
@@ -79,7 +79,7 @@ def decode_dicom(path: Place, content: bytes, max_pixels: float, notice: Noticed
     return shown
 
 
-def _silence_pydicom() -> None:
+def silence_pydicom() -> None:
     """Keep pydicom's warnings to itself; `warnings.catch_warnings` would not be safe with several threads."""
     if _OUR_FILTER not in warnings.filters:
         warnings.filterwarnings("ignore", module="pydicom")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ from harness.images.tables import Table, read_table
 MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nat")  # in lower case
 _MARKS = {"1": True, "true": True, "0": False, "false": False, "-1": False} | dict.fromkeys(MISSING, False)
 UNCERTAIN = "-1"
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class DataWarning(EvidenceDriftWarning):
@@ -165,7 +167,7 @@ def _require_one_line_cells(path: Place, table: Table, located: Columns, warn: W
     several = [(number, cells) for number, cells in table.rows if any("\n" in cell or "\r" in cell for cell in cells)]
     for number, cells in several:
         for index, cell in enumerate(cells):
-            lines = cell.splitlines()
+            lines = _LINE_BREAK.split(cell)
             if len(lines) > 1 and (index in located.used or _holds_rows(lines[1:], cells, table, located)):
                 where = f"{path}, {table.unit} {number}: a cell of column {table.header[index]!r}"
                 raise InputError(
