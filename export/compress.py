@@ -20,7 +20,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -40,7 +39,10 @@ from export.from_onnx import explained_score, part
 from export.metadata import FORMAT, PREFIX, Metadata
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.provenance import weights_digest
-from harness.images.loading import RULE, SUFFIXES, channels_first
+from harness.images.columns import FILE, SPLIT
+from harness.images.dataset import images_below
+from harness.images.loading import RULE, channels_first
+from harness.images.manifest import read_manifest
 
 EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 # Integer kernels round some ties to the other side than float32 arithmetic on the same scales does, and every layer
@@ -87,34 +89,30 @@ def compress(
     return _finish(made, twin, metadata, {"to": target, **facts}, out, few)
 
 
-def find_images(data: Path, count: int, root: Path | None = None, split: str | None = None) -> list[Path]:
+def find_images(
+    data: Path,
+    count: int,
+    root: Path | None = None,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[Path]:
     """Up to `count` images, spread over those of a manifest (CSV with a column `file`) or of a folder.
 
     :param root: what the manifest's paths are relative to, its own folder by default.
     :param split: only the manifest's rows with this value in the column `split`.
+    :param columns: what the manifest calls its columns, where otherwise.
     """
     if count < 1:
         raise InputError(f"--images takes a number of images from 1, not {count}")
     if data.is_dir():
-        found = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = images_below(data)
     else:
-        found = [(root or data.parent) / name for name in _manifest_files(data, split)]
+        manifest = read_manifest(data, root=root, split=split, wanted=(FILE, SPLIT), columns=columns)
+        found = [Path(str(row.path)) for row in manifest.rows]
     if not found:
         raise InputError(f"{data}: no images{f' of split {split!r}' if split else ''}; give others to calibrate on")
     places = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
     return [found[place] for place in places]
-
-
-def _manifest_files(manifest: Path, split: str | None) -> list[str]:
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{manifest}: cannot be read as a manifest ({first_line(error)})") from error
-    for column in ("file", *(["split"] if split else [])):
-        if rows and column not in rows[0]:
-            raise InputError(f"{manifest}: has no column {column!r}; a manifest is a CSV file with a header line")
-    return [row["file"] for row in rows if not split or row["split"] == split]
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, Metadata]:

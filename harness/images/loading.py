@@ -110,9 +110,17 @@ def _read_bytes(path: Place) -> bytes:
     try:
         return patiently(path, read)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file{_with_suffix(path)}") from None
     except LASTING as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _with_suffix(path: Place) -> str:
+    """What to write where a manifest leaves the suffix of its files out."""
+    if path.suffix.lower() in SUFFIXES:
+        return ""
+    there = next((suffix for suffix in SUFFIXES if path.with_name(path.name + suffix).is_file()), None)
+    return f"; {path.name}{there} is there, so give the suffix with --columns 'file={{file}}{there}'" if there else ""
 
 
 def is_dicom(content: bytes) -> bool:

@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 
 from harness.common.errors import InputError, first_line
 from harness.common.provenance import bytes_digest
-from harness.common.storage import Place, place
+from harness.common.storage import Place, place, require_plain_file
 from harness.images import loading
 from harness.models import providers
 from harness.models.score_kinds import decisions
@@ -165,6 +165,7 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
 def read_graph_file(path: Place) -> bytes:
     """The bytes of an exported graph; InputError where they cannot be read."""
     try:
+        require_plain_file(place(path))
         return place(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
