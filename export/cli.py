@@ -133,6 +133,7 @@ def layers(model: Path, layout: str, output: str | None, input_size: str | None,
 @click.option("--data", type=click.Path(path_type=Path), help="Manifest (CSV, column file) or folder of images.")
 @click.option("--root", type=click.Path(path_type=Path), help="What a manifest's paths are relative to.")
 @click.option("--split", help="Only the manifest's rows of this split.")
+@click.option("--columns", metavar="ROLE=NAME,...", help="What the manifest calls its columns: file=path for example.")
 @click.option("--images", "count", default=100, show_default=True, help="How many of the images to use.")
 @click.option(
     "--reduce-range/--full-range", default=None, help="int8 weights of 7 or 8 bits; default: what suits this CPU."
@@ -144,6 +145,7 @@ def compress(
     data: Path | None,
     root: Path | None,
     split: str | None,
+    columns: str | None,
     count: int,
     reduce_range: bool | None,
     out: Path,
@@ -154,8 +156,9 @@ def compress(
     """
     from export.compress import compress as write_compressed
     from export.compress import find_images
+    from harness.images.columns import parse_columns
 
-    images = find_images(data, count, root, split) if data else []
+    images = find_images(data, count, root, split, parse_columns(columns)) if data else []
     _report(out, "the compressed forward graph", write_compressed(model, target, out, images, reduce_range))
 
 

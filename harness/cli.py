@@ -74,6 +74,9 @@ COLUMNS = click.option(
     metavar="ROLE=NAME,...",
     help="What the manifest calls its columns: file=path,class=label,group=patient_id.",
 )
+MAX_PIXELS = click.option(
+    "--max-pixels", type=Number(1), default=100e6, show_default="100 million", help="Larger pictures are not read."
+)
 SHOW_NAMES = click.option("--show-names", is_flag=True, help="Name images and patients in the report; else hashes.")
 LOG_TO = click.option("--log-to", metavar="mlflow[:URI]", help="Log result and report there [sqlite:///mlflow.db].")
 
@@ -112,6 +115,7 @@ def cli() -> None:
 @click.option("--address", metavar="HOST:PORT", help="Ray cluster [RAY_ADDRESS, else one on this machine].")
 @click.option("--workers", type=click.IntRange(1), help="Ray workers [as many as the cluster holds].")
 @click.option("--gpus-per-worker", type=Number(0, min_open=True), help="GPUs, or share of one [1 unless on cpu].")
+@MAX_PIXELS
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -163,9 +167,10 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
 @click.option("--out", type=FILE, required=True, help="PNG to write.")
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
+@MAX_PIXELS
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
 def explain_image(
-    model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], provider: str
+    model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], max_pixels: float, provider: str
 ) -> None:
     """Show where one exported graph looks in one image, by every CAM method."""
     from harness.api.explanation import explain
@@ -174,7 +179,7 @@ def explain_image(
     from harness.results.options import Options
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
-    found = explain(opened, image, target, layers)
+    found = explain(opened, image, target, layers, max_pixels=max_pixels)
     click.echo(explanation_table(found, Options().map_size))
     draw(found, f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}", out)
     click.echo(f"\nwritten to {out}")
@@ -241,6 +246,7 @@ def _judge(result: Place, policy: Path, baseline: Path | None, github: bool, wid
 @click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [layercam, gradcam++].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [the first].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice.")
+@MAX_PIXELS
 @click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, out: Path, quiet: bool,
@@ -340,6 +346,7 @@ def _settings(out: Place, asked: dict[str, Any]) -> Settings:
         batch=asked["batch"],
         threads=asked["threads"],
         strict=asked["strict"],
+        max_pixels=asked["max_pixels"],
         resume=asked["resume"],
         show_names=asked["show_names"],
         progress=False if asked["quiet"] else None,

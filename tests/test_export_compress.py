@@ -294,10 +294,11 @@ def test_images_of_a_manifest_are_spread_over_a_split(tmp_path: Path) -> None:
     assert [path.name for path in find_images(manifest, 3, split="train")] == ["1.png", "9.png", "19.png"]
     assert find_images(manifest, 1, root=tmp_path / "elsewhere") == [tmp_path / "elsewhere" / "0.png"]
     assert len(find_images(manifest, 100)) == 20
+    assert [path.name for path in find_images(manifest, 1, columns={"file": "{split}/{file}"})] == ["0.png"]
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
-    for name in ("b/2.PNG", "a/1.dcm", "notes.txt"):
+    for name in ("b/2.PNG", "a/1.dcm", "notes.txt", "a/._1.dcm", ".hidden/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [path.name for path in find_images(tmp_path, 9)] == ["1.dcm", "2.PNG"]
@@ -307,10 +308,10 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     ("content", "asked", "sentence"),
     [
         ("file,split\na.png,test\n", {"split": "train"}, "no images of split 'train'; give others to calibrate on"),
-        ("name\na.png\n", {}, "has no column 'file'"),
-        ("file\na.png\n", {"split": "train"}, "has no column 'split'"),
+        ("name\na.png\n", {}, "no column 'file'"),
+        ("file\na.png\n", {"split": "train"}, "no column 'split'"),
         ("file,split\n", {}, "no images; give others"),
-        (None, {}, "cannot be read as a manifest"),
+        (None, {}, "no such manifest or folder"),
         ("file\na.png\n", {"count": 0}, "--images takes a number of images from 1, not 0"),
     ],
 )

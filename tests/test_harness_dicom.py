@@ -20,7 +20,8 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder
 
 from harness.common.errors import InputError
-from harness.images.loading import loading
+from harness.images import loading
+from harness.images.notices import PictureWarning
 
 SHARED = ("rsna-pa-monochrome1-jpeg.dcm", "rsna-pa-monochrome2-jpeg.dcm", "rsna-pa-monochrome2-uncompressed.dcm")
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every value of 12 bits
@@ -101,7 +102,7 @@ def each(function: Callable[[float], float], pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("pixels", "bits", "low", "high"),
-    [(BYTES, 8, 0, 255), (RAMP, 12, 0, 4095), (RAMP, 16, 0, 65535), (SIGNED, 12, -2048, 2047)],
+    [(BYTES, 8, 0, 255), (RAMP, 12, 0, 4095), (RAMP * 16, 16, 0, 65535), (SIGNED, 12, -2048, 2047)],
 )
 def test_without_voi_the_stored_bits_are_the_range(
     tmp_path: Path, pixels: np.ndarray, bits: int, low: int, high: int
@@ -358,7 +359,7 @@ def test_radiograph_marked_monochrome1_is_the_negative(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("tags", "sentence"),
     [
-        ({"NumberOfFrames": 3}, r"has 3 frames; save one frame per file"),
+        ({"NumberOfFrames": 3}, r"has 3 frames; save one image per file"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, r"PALETTE COLOR pixels are not supported; expected MONO"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, r"RGB pixels are not supported"),
         ({"PhotometricInterpretation": None}, r"None pixels are not supported"),
@@ -395,7 +396,7 @@ def test_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_more_frames_than_declared_are_refused(tmp_path: Path) -> None:
     made = dataset(BYTES, 8, uid.JPEGBaseline8Bit, PixelData=encapsulate([jpeg(BYTES)] * 2))
-    with pytest.raises(InputError, match=r"a\.dcm: has 2 frames; save one frame per file"):
+    with pytest.raises(InputError, match=r"a\.dcm: has 2 frames; save one image per file"):
         loading.read_grey(written(tmp_path, made))
 
 
@@ -479,3 +480,129 @@ def test_threads_agree(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for i, found in enumerate(pool.map(loading.read_grey, paths)):
             np.testing.assert_array_equal(found, np.roll(BYTES, i))
+
+
+# ---- enhanced files, padding, overlays, sizes
+
+
+def enhanced(*sequences: str) -> FileDataset:
+    """12 bits whose rescale and window stand in functional groups; each further sequence has a window of its own."""
+    made = dataset(RAMP, 12, NumberOfFrames=1, WindowCenter=1, WindowWidth=2)  # the root's is not that of the frame
+    for number, sequence in enumerate(sequences):
+        values, window, group = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        values.RescaleIntercept, values.RescaleSlope, values.RescaleType = -1024, 1.5, "HU"
+        window.WindowCenter, window.WindowWidth = 40 + 100 * number, 400
+        group.PixelValueTransformationSequence = pydicom.Sequence([values])
+        group.FrameVOILUTSequence = pydicom.Sequence([window])
+        setattr(made, sequence, pydicom.Sequence([group]))
+    return made
+
+
+SHARED_GROUPS, OWN_GROUPS = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+
+
+@pytest.mark.parametrize(
+    ("sequences", "centre"), [([SHARED_GROUPS], 40), ([OWN_GROUPS], 40), ([SHARED_GROUPS, OWN_GROUPS], 140)]
+)
+def test_rescale_and_window_of_functional_groups(tmp_path: Path, sequences: list[str], centre: int) -> None:
+    found = loading.read_grey(written(tmp_path, enhanced(*sequences)))
+    wanted = each(lambda x: literal_linear(1.5 * x - 1024, centre, 400), RAMP)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_empty_functional_groups_change_nothing(tmp_path: Path) -> None:
+    made = dataset(RAMP, 12, NumberOfFrames=1)
+    made.SharedFunctionalGroupsSequence = pydicom.Sequence([])
+    made.PerFrameFunctionalGroupsSequence = pydicom.Sequence([pydicom.Dataset()])
+    np.testing.assert_allclose(loading.read_grey(written(tmp_path, made)), RAMP / 4095 * 255, atol=1e-4)
+
+
+def padded(pixels: np.ndarray, bits: int, vr: str, value: object, limit: object = None) -> FileDataset:
+    made = dataset(pixels, bits)
+    made.add_new("PixelPaddingValue", vr, value)
+    if limit is not None:
+        made.add_new("PixelPaddingRangeLimit", vr, limit)
+    return made
+
+
+@pytest.mark.parametrize("value", [65535, 63536, 4095, 2000, 256])
+def test_padding_that_no_pixel_can_have_hides_nothing(tmp_path: Path, value: int) -> None:
+    np.testing.assert_array_equal(loading.read_grey(written(tmp_path, padded(BYTES, 8, "US", value))), BYTES)
+
+
+def test_a_range_of_padding_that_is_partly_outside(tmp_path: Path) -> None:
+    found = loading.read_grey(written(tmp_path, padded(BYTES, 8, "US", 250, 2000)))
+    np.testing.assert_array_equal(found, np.where(BYTES >= 250, 0, BYTES))
+
+
+def test_padding_that_was_written_with_the_other_sign(tmp_path: Path) -> None:
+    """PixelPaddingValue is US or SS, as the pixels are; both are 16 bits."""
+    signed = loading.read_grey(written(tmp_path, padded(SIGNED, 16, "US", 65536 - 2000)))
+    assert np.flatnonzero(signed == 0).tolist() == [48]  # -2000 = -2048 + 48
+    unsigned = (RAMP * 16).astype(np.uint16)
+    found = loading.read_grey(written(tmp_path, padded(unsigned, 16, "SS", -16)))
+    assert np.flatnonzero(found == 0).tolist() == [0, 4095]
+
+
+@pytest.mark.parametrize("keyword", ["PixelPaddingValue", "PixelPaddingRangeLimit"])
+def test_two_padding_values_are_refused(tmp_path: Path, keyword: str) -> None:
+    made = padded(RAMP, 12, "US", 0, 0)
+    made.add_new(keyword, "US", [0, 4095])
+    with pytest.raises(InputError, match=rf"a\.dcm: {keyword} has 2 values; keep one"):
+        loading.read_grey(written(tmp_path, made))
+
+
+@pytest.mark.parametrize("pixels", [RAMP, SIGNED])
+def test_overlays_in_the_upper_bits_are_cut_off(tmp_path: Path, pixels: np.ndarray) -> None:
+    plane = (np.arange(4096).reshape(64, 64) % 3 == 0).astype(np.uint16) << 14
+    made = dataset(((pixels.view(np.uint16) & 0x0FFF) | plane).view(pixels.dtype), 12)
+    made.add_new(0x60000100, "US", 16)  # Overlay Bits Allocated
+    made.add_new(0x60000102, "US", 14)  # Overlay Bit Position
+    np.testing.assert_allclose(loading.read_grey(written(tmp_path, made)), RAMP / 4095 * 255, atol=1e-4)
+
+
+def test_one_bit_per_pixel(tmp_path: Path) -> None:
+    white = RAMP % 3 == 0
+    made = dataset(BYTES, 8, Rows=64, Columns=64, BitsAllocated=1, BitsStored=1, HighBit=0)
+    made.PixelData = np.packbits(white, bitorder="little").tobytes()
+    np.testing.assert_array_equal(loading.read_grey(written(tmp_path, made)), 255 * white)
+
+
+def test_the_first_of_several_windows_counts(tmp_path: Path) -> None:
+    wanted = each(lambda x: literal_linear(x, 1000, 500), RAMP)
+    found = shown(tmp_path, RAMP, 12, WindowCenter=[1000, 3000], WindowWidth=[500, 100])
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_presentation_shape_that_contradicts_is_told(tmp_path: Path) -> None:
+    made = dataset(BYTES, 8, PresentationLUTShape="INVERSE")
+    with pytest.warns(PictureWarning, match="is MONOCHROME2 with Presentation LUT Shape INVERSE; it is read as MONO"):
+        found = loading.read_grey(written(tmp_path, made))
+    np.testing.assert_array_equal(found, BYTES)
+    made.PhotometricInterpretation = "MONOCHROME1"  # what the standard asks for beside INVERSE
+    np.testing.assert_array_equal(loading.read_grey(written(tmp_path, made)), 255 - BYTES)
+
+
+def test_twelve_bits_that_are_declared_as_sixteen_are_told(tmp_path: Path) -> None:
+    with pytest.warns(PictureWarning, match="uses 12 of its 16 bits and is shown nearly black; set Bits Stored to 12"):
+        shown(tmp_path, RAMP, 16)
+    shown(tmp_path, RAMP, 16, WindowCenter=2048, WindowWidth=4096)  # a window says what is black and white
+
+
+def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path) -> None:
+    path = written(tmp_path, dataset(BYTES, 8, Rows=30000, Columns=30000))
+    with pytest.raises(InputError, match=r"a\.dcm: has 30000 x 30000 pixels, more than 100 million"):
+        loading.read_grey(path)
+    path = written(tmp_path, dataset(BYTES, 8))
+    with pytest.raises(InputError, match=r"a\.dcm: has 16 x 16 pixels, more than 0\.000255 million"):
+        loading.read_grey(path, max_pixels=255)
+
+
+def test_a_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:
+    made = dataset(BYTES, 8, uid.DeflatedExplicitVRLittleEndian)
+    np.testing.assert_array_equal(loading.read_grey(written(tmp_path, made)), BYTES)
+    made.add_new(0x7FE10010, "OB", bytes(10_000_000))  # a private element
+    path = written(tmp_path, made)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(InputError, match=r"a\.dcm: inflates to more than 1 million pixels; save it uncompressed"):
+        loading.read_grey(path, max_pixels=1e6)

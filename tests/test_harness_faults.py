@@ -247,7 +247,7 @@ def test_a_model_whose_logits_are_nan_cannot_be_evaluated(place: Path, tmp_path:
 ODD = [
     "a,b.png",
     'quo"te.png',
-    "new\nline.png",
+    "tab\tinside.png",
     "=SUM(A1).png",
     "$x$.png",
     "$\\frac$.png",
@@ -299,7 +299,7 @@ def marked_up(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     for option, name in (("--before", "a|b.onnx"), ("--after", "new\nline.onnx")):
         graph = tiny_graphs.write_graph(folder / name, 0, architecture="<script>x</script>\nNet", classes=MARKUP)
         files += [option, graph]
-    rows = images(24, **{"class": lambda n: MARKUP[n % 3]})
+    rows = images(24, **{"class": lambda n: str(n % 3), "group": str})  # by index: no cell may hold a line break
     data = listed(folder, place, rows)
     with tiny_graphs.in_brief(), redirect_stdout(StringIO()) as printed:
         evaluate(folder / "out", *files, *data, *BRIEF)
@@ -353,10 +353,10 @@ def unread_from(checkpoint: int, image: str, monkeypatch: pytest.MonkeyPatch) ->
     """From then on, the checkpoints cannot read the image."""
     looks = itertools.count()
 
-    def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+    def read(path: Path, size: tuple[int, int], **asked: Any) -> np.ndarray:
         if path.name == image and next(looks) >= checkpoint:
             raise InputError(f"{path}: vanished")
-        return load_grey(path, size)
+        return load_grey(path, size, **asked)
 
     monkeypatch.setattr(explain, "load_grey", read)
 
@@ -394,7 +394,7 @@ def test_maps_that_lost_an_image_are_refused(place: Path, tmp_path: Path) -> Non
 def test_no_readable_image_at_all(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"file": f"gone-{n}.png", "class": "dark"} for n in range(5)]
+    rows = [{"file": f"gone-{n}.png", "class": "dark", "group": n} for n in range(5)]
     line = [*asked(place)[:4], *listed(tmp_path, place, rows), *BRIEF, "--out", tmp_path / "out"]
     code, out, err = outcome(line, monkeypatch, capsys)
     assert (code, out) == (3, "")

@@ -320,6 +320,7 @@ def test_a_forbidden_file_is_unreadable_at_once(tmp_path: Path, monkeypatch: pyt
     def forbidden(path: Path) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
+    (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setattr(Path, "read_bytes", forbidden)
     with pytest.raises(InputError, match=r"a\.png: cannot be read \(Permission denied\)"):
         read_grey(tmp_path / "a.png")

@@ -23,6 +23,7 @@ from harness.evaluation import demonstration, run
 from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
+from harness.images.containers import MAX_PIXELS
 from harness.results import folder as result_folder
 from harness.results.options import Options
 from harness.results.plan import Data, Plan
@@ -40,6 +41,7 @@ class Settings:
     batch: images per call; None: 16 on the CPU, on an accelerator what is fastest
     threads: None for as many as the machine has CPUs
     strict: stop at the first unreadable image
+    max_pixels: larger pictures are not read
     resume: go on with an interrupted evaluation in `out`
     resamples: draws of the bootstrap
     report: write and draw `report.html`, `report.md` and the contact sheet
@@ -54,6 +56,7 @@ class Settings:
     batch: int | None = None
     threads: int | None = None
     strict: bool = False
+    max_pixels: float = MAX_PIXELS
     resume: bool = False
     resamples: int = RESAMPLES
     report: bool = True
@@ -159,7 +162,7 @@ def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution],
 
 def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], run.Finished]) -> run.Finished:
     """Run the work as the settings say."""
-    batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict)
+    batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict, settings.max_pixels)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:
         return work(
             run.Execution(

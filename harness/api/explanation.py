@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.common.storage import place
+from harness.images.containers import MAX_PIXELS
 from harness.images.loading import load_grey, squash
 from harness.models.attribution import ExplainedImage, explain_image
 from harness.models.session import Model
@@ -21,6 +22,7 @@ def explain(
     layers: Sequence[str] = (),
     methods: Sequence[str] = (),
     provider: str = "cpu",
+    max_pixels: float = MAX_PIXELS,
 ) -> ExplainedImage:
     """Logits, and the raw map of every method at every layer, for one image.
 
@@ -32,5 +34,9 @@ def explain(
     """
     opened = model if isinstance(model, Model) else Model.open(place(model), provider, os.cpu_count() or 1)
     size = opened.metadata.input_size
-    grey = squash(np.asarray(image, np.float32), size) if isinstance(image, np.ndarray) else load_grey(image, size)
+    grey = (
+        squash(np.asarray(image, np.float32), size)
+        if isinstance(image, np.ndarray)
+        else load_grey(image, size, max_pixels=max_pixels)
+    )
     return explain_image(opened, grey, target, layers, methods)

@@ -33,9 +33,12 @@ from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import file_digest, versions
 from harness.common.storage import Place, write_whole
+from harness.images.codestreams import without_comments, without_text_chunks
+from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
+from harness.images.notices import ignore
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.catalogue import METRICS
@@ -58,6 +61,7 @@ class PackOptions:
     map_size: tuple[int, int] = (224, 224)
     seed: int = 0
     keep_identifiers: bool = False
+    max_pixels: float = MAX_PIXELS  # larger pictures are left out
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def _write(
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
     cases = [_write_case(number, candidate, out, options) for number, candidate in enumerate(chosen)]
-    greys = [load_grey(out / case.image, model.metadata.input_size) for case in cases]
+    size = model.metadata.input_size
+    greys = [load_grey(out / case.image, size, max_pixels=options.max_pixels, notice=ignore) for case in cases]
     expected = _expected(model, cases, greys, options)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
     spreads = list(_measure(model.graph.path, content, cases, greys, expected, options, progress))
@@ -199,7 +204,7 @@ def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, options: P
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        grey = load_grey(sample.path, model.metadata.input_size)
+        grey = load_grey(sample.path, model.metadata.input_size, max_pixels=options.max_pixels)
     except InputError as error:
         warn(f"left out: {error}")
         return None
@@ -232,17 +237,29 @@ def _likeness(
 
 
 def _write_case(number: int, candidate: _Candidate, out: Path, options: PackOptions) -> GoldenCase:
-    """Copy the file under a name that says nothing, DICOM without identifiers."""
+    """Copy the file under a name that says nothing, without the identifiers that it carries beside its pixels."""
     name = f"case-{number:03d}"
     source = candidate.sample.path
     content = source.read_bytes()
     image = f"{bundles.IMAGES}/{name}{_suffix(source.suffix.lower(), content)}"
-    if is_dicom(content) and not options.keep_identifiers:
-        from harness.images.deidentify import pixels_only
-
-        content = pixels_only(content)
+    if not options.keep_identifiers:
+        content = _without_identifiers(source, content)
     (out / image).write_bytes(content)
     return GoldenCase(name=name, image=image, target=candidate.top, top=candidate.top)
+
+
+def _without_identifiers(path: Place, content: bytes) -> bytes:
+    """A DICOM file as its picture alone, JPEG and PNG files without comments; other files as they are."""
+    try:
+        if is_dicom(content):
+            from harness.images.deidentify import pixels_only
+
+            return pixels_only(content)
+        if content.startswith(b"\xff\xd8"):
+            return without_comments(content)
+        return without_text_chunks(content) if content.startswith(b"\x89PNG") else content
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _suffix(given: str, content: bytes) -> str:

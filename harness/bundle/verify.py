@@ -20,6 +20,7 @@ from harness.common.errors import InputError
 from harness.common.formatting import one_line
 from harness.common.provenance import stamp
 from harness.images.loading import RULE, channels_first, decode_grey, squash
+from harness.images.notices import ignore
 from harness.models.session import Model
 
 REPEATS = 3  # each case is timed that often
@@ -99,10 +100,14 @@ def verify(bundle: Path, digest: str | None, options: VerifyOptions) -> Verifica
     outcome.precision = options.precision or _precision(model)
     outcome.tolerance = manifest.tolerances[outcome.precision]
     size = model.metadata.input_size
-    greys = [squash(decode_grey(bundle / case.image, files[case.image]), size) for case in manifest.cases]
+    greys = [squash(_grey(bundle / case.image, files[case.image]), size) for case in manifest.cases]
     outcome.cases = list(_judge(model, manifest, greys, expected, outcome.tolerance))
     outcome.latency, outcome.throughput = _speed(model, greys, manifest)
     return outcome
+
+
+def _grey(path: Path, content: bytes) -> np.ndarray:
+    return decode_grey(path, content, max_pixels=bundles.LARGEST_PICTURE, notice=ignore)
 
 
 def report(found: Verification) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.progress import Advance
 from harness.evaluation.prefetch import ahead
+from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.images.jitter import jittered
 from harness.images.loading import channels_first, load_grey
@@ -37,6 +38,7 @@ class Batching:
     batch: int | None = None
     threads: int = 1
     strict: bool = False  # stop at the first unreadable image
+    max_pixels: float = MAX_PIXELS  # larger pictures are not read
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,11 @@ def explain_block(
     """
     logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
     errors: dict[int, str] = {}
+    notices: dict[int, list[str]] = {}
     classes = block.classes.copy()
     maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     place = {sample.name: number for number, sample in enumerate(block.samples)}
-    for step, found, explained in _explained(model, block, request, batching, errors):
+    for step, found, explained in _explained(model, block, request, batching, errors, notices):
         for sample, row in zip(step.samples, found, strict=True):
             logits[place[sample.name]] = row
         unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
@@ -125,7 +128,7 @@ def explain_block(
     progress(len(errors))
     named = replace(block, classes=classes)
     tables = [_map_table(key, name, named, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
-    return _prediction_table(key, block, model.metadata.classes, logits, errors), tables
+    return _prediction_table(key, block, model.metadata.classes, logits, errors, notices), tables
 
 
 def _outputs(model: Model) -> int:
@@ -133,12 +136,17 @@ def _outputs(model: Model) -> int:
 
 
 def _explained(
-    model: Model, block: Block, request: Request, batching: Batching, errors: dict[int, str]
+    model: Model,
+    block: Block,
+    request: Request,
+    batching: Batching,
+    errors: dict[int, str],
+    notices: dict[int, list[str]],
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
     rows, size, batch = _rows(block), model.metadata.input_size, batching.batch or BATCH
     decoded = ahead(
-        lambda start: _load(block, rows[start : start + batch], size, request.options, batching.strict),
+        lambda start: _load(block, rows[start : start + batch], size, request.options, batching, notices),
         range(0, len(rows), batch),
         depth=2 * batching.threads,
         threads=batching.threads,
@@ -163,16 +171,24 @@ def _rows(block: Block) -> list[list[tuple[int, int]]]:
 
 
 def _load(
-    block: Block, batch: Sequence[list[tuple[int, int]]], size: tuple[int, int], options: Options, strict: bool
+    block: Block,
+    batch: Sequence[list[tuple[int, int]]],
+    size: tuple[int, int],
+    options: Options,
+    batching: Batching,
+    notices: dict[int, list[str]],
 ) -> tuple[_Step, dict[int, str]]:
-    """The decoded images of a batch, with and without noise, and what is wrong with those that cannot be read."""
+    """The decoded images of a batch, with and without noise, and what is wrong with those that cannot be read.
+
+    What else is to be said about an image is put into `notices`; no two batches have the same image.
+    """
     greys: dict[int, np.ndarray] = {}
     wrong: dict[int, str] = {}
     for image, _ in (pairs[0] for pairs in batch):
         try:
-            greys[image] = _decoded(block, image, size)
+            greys[image] = _decoded(block, image, size, batching, notices.setdefault(image, []))
         except InputError as error:
-            if strict:
+            if batching.strict:
                 raise
             wrong[image] = str(error)
     kept = [pair for pairs in batch for pair in pairs if pair[0] in greys]
@@ -192,10 +208,12 @@ def _noisy(pictures: np.ndarray, samples: Sequence[Sample], options: Options) ->
     return noisy
 
 
-def _decoded(block: Block, image: int, size: tuple[int, int]) -> np.ndarray:
+def _decoded(block: Block, image: int, size: tuple[int, int], batching: Batching, kinds: list[str]) -> np.ndarray:
     if image in block.unreadable:
         raise InputError(block.unreadable[image])
-    return load_grey(block.samples[image].path, size)
+    return load_grey(
+        block.samples[image].path, size, max_pixels=batching.max_pixels, notice=lambda notice: kinds.append(notice.kind)
+    )
 
 
 def _explain(model: Model, step: _Step, request: Request) -> tuple[np.ndarray, list[_Call]]:
@@ -236,7 +254,12 @@ def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:
 
 
 def _prediction_table(
-    key: str, block: Block, names: Sequence[str], logits: np.ndarray, errors: dict[int, str]
+    key: str,
+    block: Block,
+    names: Sequence[str],
+    logits: np.ndarray,
+    errors: dict[int, str],
+    notices: dict[int, list[str]],
 ) -> pa.Table:
     samples, count = block.samples, len(block.samples)
     labels = [None if sample.labels is None else [names[label] for label in sample.labels] for sample in samples]
@@ -247,6 +270,7 @@ def _prediction_table(
         "labels": pa.array(labels, pa.list_(pa.string())),
         "logits": pa.array([None if n in errors else row for n, row in enumerate(logits)], pa.list_(pa.float32())),
         "error": pa.array([errors.get(n) for n in range(count)], pa.string()),
+        "notices": pa.array([notices.get(n, []) for n in range(count)], pa.list_(pa.string())),
     }
     return pa.table(columns, schema=part_files.SCHEMAS["predictions"])
 

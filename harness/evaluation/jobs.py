@@ -91,7 +91,10 @@ class Explaining:
         before = model.seconds
         with self.folder.begun("predictions", part) as deaths:
             if deaths:  # an image may have ended the process that decoded it
-                unreadable = {**block.unreadable, **crashing_images([sample.path for sample in block.samples])}
+                unreadable = {
+                    **block.unreadable,
+                    **crashing_images([sample.path for sample in block.samples], self.batching.max_pixels),
+                }
                 block = replace(block, unreadable=unreadable)
             predictions, maps = explain_block(self.checkpoint.key, model, block, self.request, self.batching, progress)
             self.folder.write("maps", part, maps)

@@ -22,6 +22,7 @@ from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
 from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
+from harness.images import notices
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
 from harness.models.metadata import layer_labels, sameness
 from harness.models.providers import gpu_model
@@ -205,6 +206,8 @@ def _score_and_summarise(
     plan = stored.plan
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
     _require_images(collected, samples, execution.out)
+    for sentence in notices.summary(collected.notices, int(collected.readable.sum())):
+        warn(sentence)
     reader = Reader(plan, collected, stored.select, folder)
     _require_selected(reader, execution.out)
     folder.keep_scores_of(stored.statistics())

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from harness.common.errors import InputError
-from harness.common.storage import Address, Place, place
+from harness.common.storage import Address, Place, place, require_plain_file
 from harness.common.validation import complaint
 from harness.images.columns import require_roles
 from harness.models.metadata import Graph, common_layers, require_comparable
@@ -120,6 +120,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
 
 def _read_config(path: Place) -> StudyConfig:
     try:
+        require_plain_file(path)
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a study TOML") from None

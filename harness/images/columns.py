@@ -94,11 +94,17 @@ def normalised(text: str) -> str:
 
 
 def locate(
-    path: Place, header: Sequence[str], needed: Sequence[str], asked: Mapping[str, str], classes: Sequence[str] | None
+    path: Place,
+    header: Sequence[str],
+    needed: Sequence[str],
+    wanted: Sequence[str],
+    asked: Mapping[str, str],
+    classes: Sequence[str] | None,
 ) -> Columns:
     """Find the columns of a manifest.
 
     :param needed: roles that have to be there.
+    :param wanted: roles that are looked for.
     :param asked: role -> what the user calls it.
     :param classes: normalised names, each of which may have a column of its own where there is no column `class`.
     :raises InputError: a column that is missing, stands twice, or cannot be told from another.
@@ -107,7 +113,7 @@ def locate(
     _require_unique(path, names)
     of_classes = _class_columns(path, names, asked, classes)
     sources = {role: _asked(path, names, role, text) for role, text in asked.items() if role != CLASS or not of_classes}
-    for role in ROLES:
+    for role in wanted:
         index = None if role in asked else _own(path, names, role)
         if index is not None:
             sources[role] = Source((index,))

@@ -17,33 +17,38 @@ from contextlib import suppress
 from tempfile import TemporaryFile
 
 from harness.common.storage import Place, place
+from harness.images.containers import MAX_PIXELS
 from harness.images.loading import read_grey
+from harness.images.notices import ignore
 
 TRIALS = 2  # processes that an image has to end by itself
 STARTS = 3  # attempts to start a process; it, too, may be ended from outside
 
 
-def crashing_images(paths: Sequence[Place]) -> dict[int, str]:
-    """The images that end the process which decodes them: their places, and a sentence about each."""
+def crashing_images(paths: Sequence[Place], max_pixels: float = MAX_PIXELS) -> dict[int, str]:
+    """The images that end the process which decodes them: their places, and a sentence about each.
+
+    :param max_pixels: larger pictures are not decoded, here as elsewhere.
+    """
     found: dict[int, str] = {}
     start = 0
     while start < len(paths):
-        start += _decoded(paths[start:])
+        start += _decoded(paths[start:], max_pixels)
         if start < len(paths):
-            if not any(_decoded([paths[start]]) for _ in range(TRIALS)):
+            if not any(_decoded([paths[start]], max_pixels) for _ in range(TRIALS)):
                 found[start] = f"{paths[start]}: its decoding ended the process; remove it, or save it anew"
             start += 1
     return found
 
 
-def _decoded(paths: Sequence[Place]) -> int:
+def _decoded(paths: Sequence[Place], max_pixels: float) -> int:
     """How many of the images, from the first, another process decodes before it ends.
 
     :raises RuntimeError: it does not begin, or fails by an exception, which is no death.
     """
     with TemporaryFile() as progress:
         for _ in range(STARTS):
-            done = _process(paths, progress.fileno())
+            done = _process(paths, max_pixels, progress.fileno())
             progress.seek(0)
             written = progress.read()
             if written and done.returncode != 1:
@@ -51,9 +56,9 @@ def _decoded(paths: Sequence[Place]) -> int:
     raise RuntimeError(f"{sys.executable} -m harness.images.crash_isolation failed: {done.stderr.strip()[-200:]}")
 
 
-def _process(paths: Sequence[Place], progress: int) -> subprocess.CompletedProcess[str]:
+def _process(paths: Sequence[Place], max_pixels: float, progress: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "harness.images.crash_isolation", str(progress)],
+        [sys.executable, "-m", "harness.images.crash_isolation", str(progress), str(max_pixels)],
         input=json.dumps([str(path) for path in paths]),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         pass_fds=[progress],
@@ -66,11 +71,11 @@ def _process(paths: Sequence[Place], progress: int) -> subprocess.CompletedProce
 
 def main() -> None:
     """Decode the images that stdin names; a byte into the given descriptor at the start, and one for each image."""
-    progress = int(sys.argv[1])
+    progress, max_pixels = int(sys.argv[1]), float(sys.argv[2])
     os.write(progress, b".")
     for name in json.load(sys.stdin):
         with suppress(Exception):  # what can be said about an image is said where it is explained
-            read_grey(place(name))
+            read_grey(place(name), max_pixels=max_pixels, notice=ignore)
         os.write(progress, b".")
 
 

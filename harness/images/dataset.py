@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -155,12 +156,22 @@ def _from_folder(folder: Place, classes: Sequence[str], warn: Warn) -> list[Samp
 
 def visible(entries: Iterable[Place]) -> list[Place]:
     """What is not hidden: a name that begins with a dot (`._a.png`, `.ipynb_checkpoints`) or is `__MACOSX`."""
-    return [path for path in entries if not path.name.startswith(".") and path.name != "__MACOSX"]
+    return [path for path in entries if _is_visible(path.name)]
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def image_files(entries: Iterable[Place]) -> list[Place]:
     """The images among the entries of a folder: what is not hidden and has the suffix of an image."""
     return [path for path in visible(entries) if path.suffix.lower() in SUFFIXES]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images in a folder and its sub-folders, sorted; what is hidden is left out with all that lies in it."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if all(map(_is_visible, path.relative_to(folder).parts)))
 
 
 def _warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:

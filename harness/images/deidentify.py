@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 
 from pydicom import Dataset, dcmread, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+
+from harness.common.errors import InputError, first_line
+from harness.images.codestreams import without_comments
+from harness.images.dicom import apply_functional_groups, silence_pydicom
 
 # What decides the grey levels (dicom.py), and nothing else: numbers and coded strings. Keywords of PS3.6.
 KEPT = (
@@ -21,10 +27,17 @@ UNSPECIFIED = "US"  # the defined term for a table or rescale of no stated unit
 def pixels_only(content: bytes) -> bytes:
     """The bytes of a DICOM file with pixel module only and new UIDs.
 
-    No name, date, identifier, private element or free text is taken over, and of uncompressed pixels no byte more than
-    the picture has. What is burned into the picture stays, and so do comments inside of compressed pixels.
+    No name, date, identifier, private element or free text is taken over, of uncompressed pixels no byte more than
+    the picture has, and of compressed ones no comment (`harness.images.codestreams`). Rescale and window of functional
+    groups move to where a classic file has them. What is burned into the picture stays.
+
+    :raises InputError: compressed pixels in which comments cannot be told from pixels.
     """
+    silence_pydicom()
     source = dcmread(io.BytesIO(content))
+    apply_functional_groups(source)
+    if source.file_meta.TransferSyntaxUID == uid.RLELossless:  # behind its runs anything may stand
+        source.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
     kept = _copied(source, KEPT)
     for keyword in TABLES:
         if source.get(keyword):
@@ -62,6 +75,20 @@ def _table(item: Dataset, keyword: str) -> Dataset:
 
 def _copy_pixels(source: Dataset, kept: Dataset) -> None:
     kept.add(source["PixelData"])
-    if not source.file_meta.TransferSyntaxUID.is_encapsulated:
+    syntax = source.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        kept["PixelData"].value = encapsulate([_frame(source, syntax)])
+    else:
         size = source.Rows * source.Columns * source.get("SamplesPerPixel", 1) * (source.BitsAllocated // 8)
         kept["PixelData"].value = bytes(source.PixelData[:size]) + b"\0" * (size % 2)
+
+
+def _frame(source: Dataset, syntax: uid.UID) -> bytes:
+    """The compressed picture without comments."""
+    try:
+        return without_comments(next(generate_frames(source.PixelData, number_of_frames=1)))
+    except (ValueError, struct.error) as error:
+        raise InputError(
+            f"comments cannot be taken out of its {syntax.name} pixels ({first_line(error)}); save it uncompressed, "
+            "leave it out, or give --keep-identifiers"
+        ) from error

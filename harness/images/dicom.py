@@ -10,8 +10,10 @@ The steps, each a function of the stored value alone (PS3.3 is part 3 of the DIC
 4. Times 255. Padding (Pixel Padding Value, up to Pixel Padding Range Limit) becomes 0, black, in either polarity:
    it is no part of the picture.
 
-One grey frame of at most 16 bits is read; colour, palettes and several frames are refused. Every compressed transfer
-syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on what else is installed.
+Rescale and window are taken from the functional groups of an enhanced file. Overlays in the bits above the stored
+ones are cut off. One grey frame of at most 16 bits is read; colour, palettes and several frames are refused. Every
+compressed transfer syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on what
+else is installed.
 
 pydicom decodes. The tables and windows are our own: `pydicom.pixels.apply_voi_lut` wraps around where a table with
 8-bit entries has more than 256 of them, and warns of every table that follows a rescale.
@@ -23,7 +25,8 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from pydicom import Dataset, dcmread, uid
@@ -33,6 +36,8 @@ from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
 from harness.common.storage import Place
+from harness.images.containers import require_size
+from harness.images.notices import Notice, Noticed
 
 _PILLOW, _GDCM, _OPENJPEG = ("pillow", "pillow"), ("gdcm", "python-gdcm"), ("pylibjpeg", '"pylibjpeg[openjpeg]"')
 # Transfer syntax to (pydicom's name of the decoder, what pip installs). The others are decoded by pydicom itself.
@@ -50,40 +55,96 @@ _DECODERS = {
 }
 _EXTENDED_DECODERS = {8: _PILLOW, 12: ("pylibjpeg", '"pylibjpeg[libjpeg]"')}  # JPEG Extended, by bits stored
 
+_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # of functional groups
+_META = 2**16  # bytes that everything but the pixels may take
+
 _OUR_FILTER = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 
-def decode_dicom(path: Place, content: bytes) -> np.ndarray:
+def decode_dicom(path: Place, content: bytes, max_pixels: float, notice: Noticed) -> np.ndarray:
     """The bytes of a DICOM file as grey levels 0..255, float32 of shape (Rows, Columns).
 
-    Raises InputError, naming `path`, where the file is damaged, holds no single grey frame, or needs a decoder that
-    is not installed.
+    Raises InputError, naming `path`, where the file is damaged, holds no single grey frame or more than `max_pixels`,
+    or needs a decoder that is not installed.
     """
-    _silence_pydicom()
+    silence_pydicom()
     try:
-        return _decode(content)
+        shown, notices = _decode(content, max_pixels)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
     except Exception as error:  # a parser of foreign bytes fails in many ways, and all of them mean a damaged file
         raise InputError(f"{path}: a damaged DICOM file ({first_line(error)}); export it again") from error
+    for found in notices:
+        notice(found)
+    return shown
 
 
-def _silence_pydicom() -> None:
+def silence_pydicom() -> None:
     """Keep pydicom's warnings to itself; `warnings.catch_warnings` would not be safe with several threads."""
     if _OUR_FILTER not in warnings.filters:
         warnings.filterwarnings("ignore", module="pydicom")
 
 
-def _decode(content: bytes) -> np.ndarray:
+def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]]:
+    _require_small_when_inflated(content, max_pixels)
     dataset = dcmread(io.BytesIO(content))
+    apply_functional_groups(dataset)
     _require_one_grey_frame(dataset)
+    require_size(dataset.Columns, dataset.Rows, max_pixels)
     stored = _stored_values(dataset)
     if stored.ndim != 2:
-        raise InputError(f"has {len(stored)} frames; save one frame per file")
+        raise InputError(f"has {len(stored)} frames; save one image per file")
     unsigned = np.dtype(f"u{stored.dtype.itemsize}")
     # Every pattern of bits that a pixel can have, read as the pixels are (signed or not, either byte order).
     levels = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(stored.dtype)
-    return _shown(dataset, levels)[stored.view(unsigned)]
+    shown = _shown(dataset, _without_overlays(dataset, levels))[stored.view(unsigned)]
+    return shown, list(_notices(dataset, stored))
+
+
+def apply_functional_groups(dataset: Dataset) -> None:
+    """Put what an enhanced file says of its one frame where a classic one says it (PS3.3 C.7.6.16).
+
+    Rescale and window of the frame's own group come before those of the shared group, and these before the root's.
+    """
+    for sequence in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (dataset.get(sequence) or [])[:1]:
+            for macro in _MACROS:
+                for element in (element for item in (group.get(macro) or [])[:1] for element in item):
+                    dataset[element.tag] = element
+
+
+def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
+    """Refuse a deflated file (PS3.5 A.5) that would grow beyond what a picture may take."""
+    if uid.DeflatedExplicitVRLittleEndian.encode() not in content[:_META]:
+        return
+    start = 144 + int.from_bytes(content[140:144], "little")  # behind the file meta information, by its group length
+    most = int(2 * max_pixels) + _META
+    if len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], most)) == most:
+        raise InputError(f"inflates to more than {max_pixels / 1e6:g} million pixels; save it uncompressed")
+
+
+def _without_overlays(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
+    """The levels without the bits above the stored ones where these hold overlays (60xx, retired in 2004)."""
+    bits = dataset.BitsStored
+    positions = [dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
+    if not any(element is not None and int(element.value or 0) >= bits for element in positions):
+        return levels
+    shift = 8 * levels.dtype.itemsize - bits
+    return (levels << shift) >> shift  # arithmetic for signed values, which keeps the sign
+
+
+def _notices(dataset: Dataset, stored: np.ndarray) -> Iterator[Notice]:
+    """What should be said about a picture that is read all the same."""
+    inverse = str(dataset.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
+    if inverse and dataset.PhotometricInterpretation == "MONOCHROME2":
+        yield Notice("presentation", "is MONOCHROME2 with Presentation LUT Shape INVERSE; it is read as MONOCHROME2")
+    has_voi = "VOILUTSequence" in dataset or "WindowCenter" in dataset or "ModalityLUTSequence" in dataset
+    if has_voi or dataset.BitsStored != 16 or stored.dtype.kind != "u":
+        return
+    brightest = int(stored.max())
+    if 0 < brightest < 2**14:
+        bits = brightest.bit_length()
+        yield Notice("few-bits", f"uses {bits} of its 16 bits and is shown nearly black; set Bits Stored to {bits}")
 
 
 def _require_one_grey_frame(dataset: Dataset) -> None:
@@ -97,7 +158,7 @@ def _require_one_grey_frame(dataset: Dataset) -> None:
     if kind not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
         raise InputError(f"{kind} pixels are not supported; expected MONOCHROME1 or MONOCHROME2, so save it as grey")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise InputError(f"has {dataset.NumberOfFrames} frames; save one frame per file")
+        raise InputError(f"has {dataset.NumberOfFrames} frames; save one image per file")
     if dataset.BitsAllocated > 16:
         raise InputError(f"{dataset.BitsAllocated} bits per pixel are not supported; save it with 8 or 16")
     if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:
@@ -219,13 +280,32 @@ def _entries(data: bytes | int | list[int], count: int, *, little: bool) -> np.n
 
 
 def _is_padding(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
-    value = dataset.get("PixelPaddingValue")
+    value = _padding(dataset, "PixelPaddingValue", levels.dtype)
     if value is None:
         return np.zeros(levels.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
-    # A negative value is often written as an unsigned one: the cast reads it as the pixels are read.
-    ends = np.asarray([value, value if limit is None else limit]).astype(levels.dtype)
-    return (levels >= ends.min()) & (levels <= ends.max())
+    limit = _padding(dataset, "PixelPaddingRangeLimit", levels.dtype)
+    ends = sorted([value, value if limit is None else limit])
+    wide = levels.astype(np.int64)
+    return (wide >= ends[0]) & (wide <= ends[1])
+
+
+def _padding(dataset: Dataset, keyword: str, pixels: np.dtype) -> int | None:
+    """An end of the padding range, None where there is none.
+
+    A negative value is often written as an unsigned one of the same 16 bits, and the other way round: it is read as
+    the pixels are. Any other value that no pixel can have stays as it is, and hides nothing.
+    """
+    value = dataset.get(keyword)
+    if isinstance(value, (list, MultiValue)):
+        if len(value) > 1:
+            raise InputError(f"{keyword} has {len(value)} values; keep one")
+        value = value[0] if value else None
+    if value is None or value == "":
+        return None
+    number, patterns = int(value), 2 ** (8 * pixels.itemsize)
+    if pixels.itemsize == 2 and -patterns // 2 <= number < patterns:
+        return int(np.array(number % patterns, np.uint16).view(pixels.newbyteorder("=")))
+    return number
 
 
 def _number(dataset: Dataset, keyword: str, default: float) -> float:

@@ -17,56 +17,68 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 
 from __future__ import annotations
 
-import io
 import struct
 
 import cv2
 import numpy as np
-from PIL import TiffImagePlugin
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, patiently, place
+from harness.common.storage import LASTING, Place, patiently, place, require_plain_file
+from harness.images import tiff
+from harness.images.containers import MAX_PIXELS, Header, other_format, read_header, require_size
+from harness.images.notices import Notice, Noticed, warn_of
 from harness.images.rule import RULE as RULE
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MOST_BYTES = 2**30  # of an image file
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
-_FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
-# The bytes with which a complete file of the format ends; a truncated file decodes to a half-grey picture.
-_END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
-_WHITE_IS_ZERO, _BIG_TIFF = 0, 43
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FULL_RANGE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_COLOUR = 16  # of 255: channels that differ more are colour; less is what JPEG makes of grey
+_NEARLY_BLACK = 0.25  # of the range: 16-bit pictures below it hold 14 bits or fewer
 
 # What OpenCV and libtiff would print about a damaged file is said in our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def load_grey(path: str | Place, size: tuple[int, int]) -> np.ndarray:
+def load_grey(
+    path: str | Place, size: tuple[int, int], *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+) -> np.ndarray:
     """Read `path` as grey levels 0..255, float32 of shape `size` = (H, W), by the rule of this module.
 
-    Raises InputError, naming the file, where it is missing, forbidden, truncated or no image, and CannotEvaluateError
-    where the storage fails, which says nothing about the image.
+    :param max_pixels: pictures of more pixels are refused by their header, before anything is decoded.
+    :param notice: is given what should be said about the picture; by default it becomes a `PictureWarning`.
+    :raises InputError: the file, which is named, is missing, forbidden, truncated, too large or no image.
+    :raises CannotEvaluateError: the storage fails, which says nothing about the image.
     """
-    return squash(read_grey(path), size)
+    return squash(read_grey(path, max_pixels=max_pixels, notice=notice), size)
 
 
-def read_grey(path: str | Place) -> np.ndarray:
+def read_grey(path: str | Place, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> np.ndarray:
     """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
-    return decode_grey(place(path), _read_bytes(place(path)))
+    return decode_grey(place(path), _read_bytes(place(path)), max_pixels=max_pixels, notice=notice)
 
 
-def decode_grey(path: Place, content: bytes) -> np.ndarray:
+def decode_grey(
+    path: Place, content: bytes, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+) -> np.ndarray:
     """`read_grey` for bytes that have been read already; `path` names them in messages."""
+    notice = notice or warn_of(path)
     if _is_dicom(path, content):
         from harness.images.dicom import decode_dicom
 
-        return decode_dicom(path, content)
-    pixels = _decode(path, content)
-    if pixels.dtype not in _FULL_RANGE:
-        raise InputError(f"{path}: {pixels.dtype} pixels are not supported; save it with 8 or 16 unsigned bits")
-    grey = _to_one_channel(pixels).astype(np.float32)
-    return grey * np.float32(255.0 / _FULL_RANGE[pixels.dtype])
+        return decode_dicom(path, content, max_pixels, notice)
+    header = _header(path, content, max_pixels)
+    pixels = _decode(path, content, header)
+    if header.orientation != tiff.UPRIGHT:
+        notice(Notice("orientation", f"has the EXIF orientation {header.orientation}, which is not applied"))
+    full = (header.page and header.page.full) or _FULL_RANGE[pixels.dtype]
+    grey = _to_one_channel(pixels, notice)
+    _notice_few_bits(grey, notice)
+    scaled = grey.astype(np.float32)
+    if full != 255:
+        scaled *= np.float32(255.0 / full)
+    return scaled
 
 
 def squash(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -91,12 +103,24 @@ def channels_last(greys: np.ndarray) -> np.ndarray:
 
 
 def _read_bytes(path: Place) -> bytes:
+    def read() -> bytes:
+        require_plain_file(path, MOST_BYTES)
+        return path.read_bytes()
+
     try:
-        return patiently(path, path.read_bytes)
+        return patiently(path, read)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file{_with_suffix(path)}") from None
     except LASTING as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _with_suffix(path: Place) -> str:
+    """What to write where a manifest leaves the suffix of its files out."""
+    if path.suffix.lower() in SUFFIXES:
+        return ""
+    there = next((suffix for suffix in SUFFIXES if path.with_name(path.name + suffix).is_file()), None)
+    return f"; {path.name}{there} is there, so give the suffix with --columns 'file={{file}}{there}'" if there else ""
 
 
 def is_dicom(content: bytes) -> bool:
@@ -112,57 +136,84 @@ def _is_dicom(path: Place, content: bytes) -> bool:
     return False
 
 
-def _decode(path: Place, content: bytes) -> np.ndarray:
-    for start, end in _END_MARKERS.items():
-        if content.startswith(start) and end not in content[-1024:]:
-            raise InputError(f"{path}: the image is truncated; copy or export it again")
-    pages = _decode_pages(path, content) if content else []
-    if not pages:
-        kinds = ", ".join(SUFFIXES)
-        raise InputError(f"{path}: not a readable image, or damaged; expected one of {kinds}")
-    if len(pages) > 1:
-        raise InputError(f"{path}: has {len(pages)} pages; save one image per file")
-    return pages[0]
-
-
-def _decode_pages(path: Place, content: bytes) -> list[np.ndarray]:
-    """The pictures in a file: none where it cannot be decoded, several in a TIFF file of several pages."""
-    data = np.frombuffer(content, np.uint8)
+def _header(path: Place, content: bytes, max_pixels: float) -> Header:
+    """The header of an image that can be decoded as what it is; what is wrong with others is said."""
     try:
-        if content.startswith(_TIFF_STARTS):
-            return _tiff_pages(path, content)
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except (cv2.error, SyntaxError, OSError, TypeError, struct.error):  # but for the first: of broken TIFF tags
-        return []
-    return [] if pixels is None else [pixels]
+        header = read_header(content)
+    except (ValueError, IndexError, struct.error):
+        header = None
+    if header is None:
+        raise InputError(f"{path}: {_no_image(content)}")
+    if header.refusal:
+        raise InputError(f"{path}: {header.refusal}")
+    if header.frames > 1:
+        raise InputError(f"{path}: has {header.frames} frames; save one image per file")
+    try:
+        require_size(header.width, header.height, max_pixels)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not header.is_whole:
+        raise InputError(f"{path}: the image is truncated; copy or export it again")
+    return header
 
 
-def _tiff_pages(path: Place, content: bytes) -> list[np.ndarray]:
-    """The pages of a TIFF file. OpenCV inverts 8-bit pixels of which 0 is white, but not 16-bit ones."""
-    pages = list(cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)[1])
-    if len(pages) != 1:
-        return pages
-    photometric, orientation = _tiff_tags(content)
-    if orientation != 1:  # OpenCV would turn the picture, and others show it as it is stored
-        raise InputError(f"{path}: has the TIFF orientation {orientation}; save it upright, as orientation 1")
-    return [~pages[0]] if photometric == _WHITE_IS_ZERO and pages[0].dtype == np.uint16 else pages
+def _no_image(content: bytes) -> str:
+    other = other_format(content)
+    return f"is {other}" if other else f"not a readable image, or damaged; expected one of {', '.join(SUFFIXES)}"
 
 
-def _tiff_tags(content: bytes) -> tuple[int, int]:
-    """PhotometricInterpretation and Orientation of the first page; TIFF 6.0, section 8."""
-    stream = io.BytesIO(content)
-    header = stream.read(8)
-    tags = TiffImagePlugin.ImageFileDirectory_v2(header + (stream.read(8) if header[2] == _BIG_TIFF else b""))
-    stream.seek(tags.next)
-    tags.load(stream)
-    return int(tags.get(262, 1)), int(tags.get(274, 1))
+def _decode(path: Place, content: bytes, header: Header) -> np.ndarray:
+    """The pixels as they are stored: (H, W), or (H, W, channels) in OpenCV's order, 8 or 16 unsigned bits."""
+    pixels = _opencv(content, header)
+    if pixels is None:
+        raise InputError(f"{path}: {_no_image(b'')}")
+    if pixels.dtype not in _FULL_RANGE:
+        raise InputError(f"{path}: {pixels.dtype} pixels are not supported; save it with 8 or 16 unsigned bits")
+    if header.page is None:
+        return pixels
+    is_associated = header.page.first(tiff.EXTRA, 0) == tiff.ASSOCIATED and pixels.ndim == 3
+    if is_associated and pixels[..., -1].min() < _FULL_RANGE[pixels.dtype]:
+        raise InputError(f"{path}: its colours are multiplied by alpha; save it without an alpha channel")
+    # OpenCV inverts 8-bit pixels of which 0 is white, but not 16-bit ones.
+    inverted = header.page.first(tiff.PHOTOMETRIC, 1) == tiff.WHITE_IS_ZERO and pixels.dtype == np.uint16
+    return (header.page.full or 65535) - pixels if inverted else pixels
 
 
-def _to_one_channel(pixels: np.ndarray) -> np.ndarray:
+def _opencv(content: bytes, header: Header) -> np.ndarray | None:
+    """What OpenCV decodes, None where it cannot."""
+    try:
+        if header.page is None:
+            return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        plain = tiff.without_unassociated_alpha(content, header.page)
+        pages = cv2.imdecodemulti(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)[1]
+        return pages[0] if len(pages) == 1 else None  # unlike imdecode, it decodes no half of a truncated file
+    except cv2.error:
+        return None
+
+
+def _to_one_channel(pixels: np.ndarray, notice: Noticed) -> np.ndarray:
+    """(H, W) grey of pixels with or without colour and alpha; alpha is dropped."""
     if pixels.ndim == 2:
         return pixels
-    colour = pixels[..., :3]
-    return cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_BGR2GRAY) if colour.shape[-1] == 3 else colour[..., 0]
+    if pixels.shape[-1] < 3:
+        return pixels[..., 0]
+    if _has_colour(pixels):
+        notice(Notice("colour", "has colour, which is turned to grey"))
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2GRAY if pixels.shape[-1] == 4 else cv2.COLOR_BGR2GRAY)
+
+
+def _has_colour(pixels: np.ndarray) -> bool:
+    """Whether the channels of a pixel differ by more than what JPEG makes of grey."""
+    threshold = _COLOUR * _FULL_RANGE[pixels.dtype] // 255
+    blue, green, red = (cv2.extractChannel(pixels, number) for number in range(3))
+    return bool((cv2.absdiff(blue, green) > threshold).any() or (cv2.absdiff(green, red) > threshold).any())
+
+
+def _notice_few_bits(grey: np.ndarray, notice: Noticed) -> None:
+    brightest = int(grey.max())
+    if grey.dtype == np.uint16 and 0 < brightest < _NEARLY_BLACK * 65536:
+        bits = brightest.bit_length()
+        notice(Notice("few-bits", f"uses {bits} of its 16 bits and is shown nearly black; scale it to 0..65535"))
 
 
 def _interpolation(old: int, new: int) -> int:

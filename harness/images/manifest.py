@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from harness.common.errors import InputError
+from harness.common.errors import EvaluationWarning, InputError
 from harness.common.storage import Place
 from harness.images.columns import (
     CLASS,
     FILE,
     GROUP,
+    ROLES,
     SEPARATOR,
     SPLIT,
     Columns,
@@ -39,9 +41,10 @@ from harness.images.tables import Table, read_table
 MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nat")  # in lower case
 _MARKS = {"1": True, "true": True, "0": False, "false": False, "-1": False} | dict.fromkeys(MISSING, False)
 UNCERTAIN = "-1"
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
-class DataWarning(UserWarning):
+class DataWarning(EvaluationWarning):
     """Something about images or their manifest that makes numbers less sure, or other than they look."""
 
 
@@ -97,6 +100,7 @@ def read_manifest(
     root: Place | None = None,
     split: str | None = None,
     needed: Sequence[str] = (FILE,),
+    wanted: Sequence[str] = ROLES,
     columns: Mapping[str, str] | None = None,
     warn: Warn = warn_in_python,
 ) -> Manifest:
@@ -104,6 +108,7 @@ def read_manifest(
 
     :param root: what files are relative to, by default the manifest's folder.
     :param needed: roles of which a column has to be there.
+    :param wanted: roles that are read and warned of; others are further columns.
     :param columns: role -> header, where it is called otherwise (`harness.images.columns`).
     :param warn: is given each sentence about what is unusual.
     :raises InputError: the file cannot be read, a column or class is missing, a file is listed twice.
@@ -111,18 +116,20 @@ def read_manifest(
     table = read_table(path)
     classes = None if labelling.classes is None else [normalised(name) for name in labelling.classes]
     labelling = Labelling(classes, labelling.multilabel)
-    wanted = [*needed, *([SPLIT] if split is not None else [])]
-    located = locate(path, table.header, wanted, columns or {}, classes)
+    needed = [*needed, *([SPLIT] if split is not None else [])]
+    located = locate(path, table.header, needed, wanted, columns or {}, classes)
     _require_one_line_cells(path, table, located, warn)
     numbered = _of_split(path, table, located, split, warn)
-    labels = _labels(path, table, numbered, located, labelling, warn)
+    unlabelled: list[tuple[str, ...] | None] = [None] * len(numbered)
+    labels = _labels(path, table, numbered, located, labelling, warn) if CLASS in wanted else unlabelled
     root = root or path.parent
     rows = [
         _row(f"{path}, {table.unit} {number}", root, cells, located, found)
         for (number, cells), found in zip(numbered, labels, strict=True)
     ]
     require_distinct(path, ((row.name, row.path) for row in rows))
-    _warn_of_patients(path, table, located, rows, warn)
+    if GROUP in wanted:
+        _warn_of_patients(path, table, located, rows, warn)
     extras = {name: index for index, name in enumerate(table.header) if name and index not in located.used}
     return Manifest(rows, extras)
 
@@ -165,7 +172,7 @@ def _require_one_line_cells(path: Place, table: Table, located: Columns, warn: W
     several = [(number, cells) for number, cells in table.rows if any("\n" in cell or "\r" in cell for cell in cells)]
     for number, cells in several:
         for index, cell in enumerate(cells):
-            lines = cell.splitlines()
+            lines = _LINE_BREAK.split(cell)
             if len(lines) > 1 and (index in located.used or _holds_rows(lines[1:], cells, table, located)):
                 where = f"{path}, {table.unit} {number}: a cell of column {table.header[index]!r}"
                 raise InputError(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import InputError, first_line
 from harness.common.provenance import bytes_digest
-from harness.common.storage import Place, place
+from harness.common.storage import Place, place, require_plain_file
 from harness.images.rule import RULE
 from harness.models.score_kinds import decisions
 
@@ -192,6 +192,7 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
 def read_graph_file(path: Place) -> bytes:
     """The bytes of an exported graph; InputError where they cannot be read."""
     try:
+        require_plain_file(place(path))
         return place(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from harness.images.loading import load_grey
+from harness.images.notices import ignore
 from harness.report import heatmaps
 from harness.results.plan import Pair, Plan
 from harness.results.pseudonyms import Names
@@ -32,7 +34,7 @@ def draw_sheet(reader: Reader, path: Path, names: Names) -> None:
     cases = []
     for place, (record, value) in enumerate(worst):
         sample = collected.samples[collected.records.images[record]]
-        grey = load_grey(sample.path, plan.options.map_size)
+        grey = load_grey(sample.path, plan.options.map_size, max_pixels=math.inf, notice=ignore)
         caption = f"{names.image(sample.name)}   IoU {value:.2f}"
         cases.append(heatmaps.Case(caption, grey, before[place], after[place]))
     if cases:

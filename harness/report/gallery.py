@@ -8,6 +8,7 @@ every method and layer take less room than thirty drawn heat maps of one.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from harness.common import storage
 from harness.common.errors import InputError
 from harness.images.loading import read_grey, squash
+from harness.images.notices import ignore
 from harness.report.heatmaps import STRONGEST
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
@@ -194,7 +196,7 @@ class Gallery:
     def _radiograph(self, record: int) -> list[Any] | None:
         """[height, width, data URI], or None where the file is gone."""
         try:
-            return webp(read_grey(self._sample(record).path))
+            return webp(read_grey(self._sample(record).path, max_pixels=math.inf, notice=ignore))
         except InputError:
             return None
 

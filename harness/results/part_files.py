@@ -33,6 +33,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("labels", pa.list_(pa.string())),  # null: not labelled
             ("logits", pa.list_(pa.float32())),  # null: the image could not be read
             ("error", pa.string()),
+            ("notices", pa.list_(pa.string())),  # kinds of `harness.images.notices`
         ]
     ),
     "maps": pa.schema(

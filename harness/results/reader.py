@@ -72,6 +72,7 @@ class Collected:
     records: Records  # with the classes that are explained
     logits: Sequence[np.ndarray]  # per checkpoint (images, K), NaN where any checkpoint could not read the image
     errors: dict[str, str]  # image -> what is wrong with it
+    notices: dict[str, list[str]]  # what else is to be said about pictures (`harness.images.notices`) -> images
 
     @property
     def readable(self) -> np.ndarray:
@@ -143,7 +144,7 @@ def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: 
     unread = [number for number, sample in enumerate(samples) if sample.name in errors]
     for values in logits:
         values[unread] = np.nan
-    return Collected(samples, records, logits, errors)
+    return Collected(samples, records, logits, errors, _notices(tables[0]))
 
 
 def _errors(tables: Sequence[pa.Table]) -> dict[str, str]:
@@ -152,6 +153,15 @@ def _errors(tables: Sequence[pa.Table]) -> dict[str, str]:
     for table in tables:
         for row in table.filter(table["error"].is_valid()).select(["image", "error"]).to_pylist():
             found.setdefault(row["image"], row["error"])
+    return found
+
+
+def _notices(table: pa.Table) -> dict[str, list[str]]:
+    """Kind of notice -> the images that have it."""
+    found: dict[str, list[str]] = {}
+    for row in table.select(["image", "notices"]).to_pylist():
+        for kind in row["notices"] or ():
+            found.setdefault(kind, []).append(row["image"])
     return found
 
 
