@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
         result = evaluate_plan(_plan(files, asked), settings)
     click.echo(drift_table(result.evaluation, wide))
     click.echo(f"\nwritten to {out}: {', '.join(written(out))}")
-    _log(out, server)
+    _log_if_possible(out, server)
 
 
 @cli.command()
@@ -314,7 +315,39 @@ def env(warm: bool) -> None:
 
 def main() -> None:
     """Entry point of `python -m harness` and of `evidence-drift`."""
+    if _starts_ray(sys.argv[1:]) and _SUPERVISED not in os.environ:
+        sys.exit(_supervised(sys.argv[1:]))
     run_command_line(cli, "python -m harness")
+
+
+_SUPERVISED = "EVIDENCE_DRIFT_SUPERVISED"
+
+
+def _starts_ray(arguments: list[str]) -> bool:
+    """Whether a command line starts a Ray cluster of its own."""
+    words = " ".join(arguments).replace("--engine=ray", "--engine ray")
+    return "--engine ray" in words and "--address" not in words and "RAY_ADDRESS" not in os.environ
+
+
+def _supervised(arguments: list[str]) -> int:
+    """Run the command line in a process of its own; returns the exit code.
+
+    Ray's core ends the process with code 1 where its daemon dies, and nothing in that process can prevent it. 1 means
+    that a gate failed, and `evaluate` never says so.
+    """
+    from harness.evaluation.executors import DIED
+
+    environment = {**os.environ, _SUPERVISED: "1"}
+    with subprocess.Popen([sys.executable, "-m", "harness", *arguments], env=environment) as child:
+        while True:
+            try:
+                code = child.wait()
+                break
+            except KeyboardInterrupt:  # the child has got it, too, and says what is kept
+                continue
+    if code == 1:
+        print(f"error: {DIED}", file=sys.stderr)
+    return 3 if code == 1 else code if code >= 0 else 128 - code
 
 
 def _tracking_server(asked: str | None, folder: Place) -> str | None:
@@ -326,6 +359,14 @@ def _tracking_server(asked: str | None, folder: Place) -> str | None:
     from harness.report import mlflow as mlflow_log
 
     return mlflow_log.destination(asked)
+
+
+def _log_if_possible(folder: Place, server: str | None) -> None:
+    """Log an evaluation that has just been made: it is whole, whatever becomes of the logging."""
+    try:
+        _log(folder, server)
+    except InputError as error:
+        warn(f"not logged: {error}; log it later with `python -m harness report {folder} --log-to ...`")
 
 
 def _log(folder: Place, server: str | None) -> None:

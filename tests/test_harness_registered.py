@@ -20,7 +20,7 @@ import pytest
 from harness.cli import cli
 from harness.common.errors import InputError
 from harness.evaluation import run as evaluation_run
-from harness.evaluation.explain import Running, Wanted
+from harness.evaluation.explain import Batching, Request
 from harness.evaluation.jobs import Explaining, Scoring
 from harness.gate.command import Outputs, gate
 from harness.gate.judge import judge
@@ -408,8 +408,8 @@ def test_a_worker_without_them_refuses(made: Made) -> None:
     collected = read_collected(Store(made.out), stored.plan, samples, 2)
     comparer = evaluation_run.Comparer(stored.plan, collected, stored.select, Store(made.out), 1)
     scoring = Scoring(comparer)
-    wanted = Wanted(stored.plan.layers, stored.plan.options, "all", stored.plan.vocabulary)
-    explaining = Explaining(stored.plan.checkpoints[0], Store(made.out), wanted, "cpu", Running())
+    wanted = Request(stored.plan.layers, stored.plan.options, "all", stored.plan.vocabulary)
+    explaining = Explaining(stored.plan.checkpoints[0], Store(made.out), wanted, "cpu", Batching())
     scoring.prepare()
     explaining.prepare()
     METRICS.unregister("dice")

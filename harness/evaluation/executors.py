@@ -53,6 +53,13 @@ class LocalExecutor:
             yield self._job.do(item, progress)
 
 
+# What is said where a cluster of our own does not come up; it can end this process without a word (see `harness.cli`).
+DIED = (
+    "Ray on this machine died while it started (its logs: /tmp/ray/session_latest/logs); leave --engine ray out, or "
+    "start a cluster and give --address"
+)
+
+
 @dataclass(frozen=True)
 class WorkerPool:
     """The workers to hire in a Ray cluster.

@@ -41,7 +41,7 @@ from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.progress import Advance
 from harness.common.provenance import versions
 from harness.common.storage import Place
-from harness.evaluation.executors import WorkerPool
+from harness.evaluation.executors import DIED, WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.jobs import Job
 
@@ -250,8 +250,10 @@ def _connect(address: str | None) -> None:
             ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quietly)
         else:
             ray.init(address, **quietly)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"no Ray cluster at {address or 'this machine'}: {first_line(error)}") from None
+    except Exception as error:  # Ray raises a bare Exception, too
+        if address is None:
+            raise CannotEvaluateError(f"{DIED} ({first_line(error)})") from None
+        raise InputError(f"no Ray cluster at {address}: {first_line(error)}") from None
 
 
 def _silence_ray() -> None:

@@ -6,10 +6,16 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
+import os
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from harness.common.errors import InputError, first_line
 from harness.results.layout import REPORT, RESULT
@@ -23,6 +29,13 @@ EXPERIMENT = "evidence-drift"
 ARTEFACTS = (REPORT, "report.md", RESULT)
 _LONGEST = 500  # characters of a parameter that every store takes
 _BATCH = 1000  # metrics that a store takes at once
+SECONDS = 5.0  # for the first answer of a server
+# A server that falls silent is given up within half a minute and not after MLflow's four; a user's own values hold.
+_FEW_RETRIES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 _UNFIT = re.compile(r"[^\w\-. /]")  # characters that MLflow refuses in a name
 
 
@@ -36,7 +49,23 @@ def destination(asked: str) -> str:
         raise InputError(f"--log-to {asked}: not known; give mlflow, or mlflow:URI with the URI of a tracking server")
     if importlib.util.find_spec("mlflow") is None:
         raise InputError("--log-to mlflow: MLflow is not installed; pip install 'evidence-drift[mlflow]'")
+    if uri.startswith(("http://", "https://")):
+        _require_answer(uri)
     return uri or DEFAULT_URI
+
+
+def _require_answer(uri: str) -> None:
+    """Refuse a server that says nothing at all; any answer will do, since a path or a password may be wrong later."""
+    try:
+        with urllib.request.urlopen(uri, timeout=SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        what = first_line(getattr(error, "reason", error))
+        raise InputError(
+            f"--log-to {KIND}:{uri}: no answer ({what}); start the server, or leave --log-to out"
+        ) from None
 
 
 def log(result: Evaluation, folder: Path, uri: str) -> str:
@@ -46,25 +75,45 @@ def log(result: Evaluation, folder: Path, uri: str) -> str:
 
     :raises InputError: the store cannot be reached or refuses what it is given.
     """
+    for name, value in _FEW_RETRIES.items():
+        os.environ.setdefault(name, value)
     import mlflow
-    from mlflow.entities import Metric, Param
 
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         known = client.get_experiment_by_name(EXPERIMENT)
         experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
         run = client.create_run(experiment, run_name=_run_name(result)).info.run_id
-        client.log_batch(run, params=[Param(name, value) for name, value in parameters(result).items()])
-        found = [Metric(name, value, 0, 0) for name, value in metrics(result).items()]
-        for start in range(0, len(found), _BATCH):
-            client.log_batch(run, metrics=found[start : start + _BATCH])
-        for name in ARTEFACTS:
-            if (folder / name).is_file():
-                client.log_artifact(run, str(folder / name))
-        client.set_terminated(run)
+        with _failed_otherwise(client, run):
+            _fill(client, run, result, folder)
     except Exception as error:  # MLflow, its database driver, its server: each has errors of its own
         raise InputError(f"--log-to {KIND}:{uri}: {first_line(error)}; the result itself is in {folder}") from error
     return run
+
+
+@contextmanager
+def _failed_otherwise(client: Any, run: str) -> Iterator[None]:
+    """End the run as finished, or where it could not be filled as failed: a run is never left running."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the server may be gone; the error that is raised says so
+            client.set_terminated(run, "FAILED")
+        raise
+    client.set_terminated(run)
+
+
+def _fill(client: Any, run: str, result: Evaluation, folder: Path) -> None:
+    """Parameters, metrics and files of a run."""
+    from mlflow.entities import Metric, Param
+
+    client.log_batch(run, params=[Param(name, value) for name, value in parameters(result).items()])
+    found = [Metric(name, value, 0, 0) for name, value in metrics(result).items()]
+    for start in range(0, len(found), _BATCH):
+        client.log_batch(run, metrics=found[start : start + _BATCH])
+    for name in ARTEFACTS:
+        if (folder / name).is_file():
+            client.log_artifact(run, str(folder / name))
 
 
 def parameters(result: Evaluation) -> dict[str, str]:
