@@ -494,12 +494,17 @@ def test_help_and_our_own_names_import_no_installed_package(made: Made, tmp_path
 
 def test_an_installed_package_that_cannot_be_loaded_is_a_sentence(made: Made, tmp_path: Path, site: Path) -> None:
     (site / "toy.py").write_text("import nothing_of_this_name", encoding="utf-8")
-    found = tiny_graphs.run(tmp_path, "evaluate", *made.arguments[:-4], "--out", "out", **with_site(site))
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert (
-        "entry point 'same' of evidence_drift.metrics (toy:same) cannot be loaded (ModuleNotFoundError" in found.stderr
-    )
+    image = Path(str(made.arguments[5])).parent / "image-000.png"
+    for command in (
+        ["evaluate", *made.arguments[:-4], "--out", "out"],
+        ["explain", made.arguments[1], image, "--out", "x.png"],
+    ):
+        found = tiny_graphs.run(tmp_path, *command, **with_site(site))
+        assert found.returncode == 2
+        assert found.stderr == (
+            "error: entry point 'same' of evidence_drift.metrics (toy:same) cannot be loaded (ModuleNotFoundError: "
+            "No module named 'nothing_of_this_name')\n"
+        )
 
 
 def test_options_name_a_registered_method_in_a_study(made: Made, tmp_path: Path) -> None:

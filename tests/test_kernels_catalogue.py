@@ -163,6 +163,11 @@ def test_refused_metrics(changed: dict, sentence: str) -> None:
     assert list(METRICS) == list(METRICS.built_in)
 
 
+def test_a_range_may_be_a_list() -> None:
+    record = register_metric("dice", **{**GOOD, "range": [0, 1]})
+    assert record.range == (0, 1)
+
+
 def test_range_and_direction_are_required() -> None:
     with pytest.raises(TypeError, match="'range' and 'stable_is'"):
         register_metric("dice", dice, definition="a formula")  # type: ignore[call-arg]

@@ -15,9 +15,9 @@ from harness.common.validation import user_functions
 from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report import heatmaps
-from harness.results.vocabulary import BUILT_IN
+from harness.results.vocabulary import BUILT_IN, current
 from kernels.cam import cams
-from kernels.catalogue import METHODS, METRICS
+from kernels.catalogue import METRICS
 from kernels.reasons import BY_CODE, Reason
 from kernels.resize import upsample
 
@@ -58,11 +58,12 @@ def explain(model: Model, image: Path, target: str | None, layers: Sequence[str]
     number = -1 if target is None else metadata.classes.index(target)
     found = model.explain(channels_first(grey[None]), np.array([number]), wanted)
     probabilities = metadata.probabilities(found.logits)[0]
+    methods = [record.name for record in current().methods]
     with user_functions(lambda _: str(image)):
         maps = [
             Map(layer, method, raw[0], BY_CODE[int(codes[0])])
             for layer in wanted
-            for method, (raw, codes) in cams(METHODS, *found.layers[layer]).items()
+            for method, (raw, codes) in cams(methods, *found.layers[layer]).items()
         ]
     return ExplainedImage(
         grey, metadata.classes, probabilities, int(probabilities.argmax()) if target is None else number, maps
