@@ -108,6 +108,9 @@ def test_fingerprint_is_of_what_a_function_does() -> None:
     assert one == fingerprint(made("\n\nlambda a, b: max({1, 2}) + (lambda x: x * 2)(3)"))
     assert one != fingerprint(made("lambda a, b: max({1, 2}) + (lambda x: x * 4)(3)"))
     assert fingerprint(made("lambda a, b, c=1: c")) != fingerprint(made("lambda a, b, c=2: c"))
+    # A set has no order: as that of texts in another process, that of 0 and 8 depends on which came first.
+    assert fingerprint(made("lambda a: a in {0, 8}")) == fingerprint(made("lambda a: a in {8, 0}"))
+    assert fingerprint(made("lambda a: a in {0, 8}")) != fingerprint(made("lambda a: a in {0, 7}"))
 
 
 # What may be registered
