@@ -255,7 +255,8 @@ def register_metric(
 
     :raises RegistrationError: a name that is taken or not spelled as ours are, or a record that contradicts itself.
     """
-    return METRICS.register(MetricRecord(name, kind, range, stable_is, needs, definition, source, function))
+    limits = tuple(range) if isinstance(range, list) else range  # as it is read back from a file
+    return METRICS.register(MetricRecord(name, kind, limits, stable_is, needs, definition, source, function))
 
 
 def register_method(name: str, function: Callable[[Any, Any], Any], *, equation: str, source: str = "") -> MethodRecord:

@@ -135,7 +135,7 @@ class MethodRecord:
     paradigm: Paradigm = "gradient"
     fingerprint: str = ""
 
-    @property
+    @cached_property
     def is_users(self) -> bool:
         """True where `reduce` takes (C, h, w) and not (C, P)."""
         return not isinstance(self.implementation, str)

@@ -22,7 +22,7 @@ from harness.common.errors import InputError
 from harness.evaluation import run as evaluation_run
 from harness.evaluation.explain import Batching, Request
 from harness.evaluation.jobs import Explaining, Scoring
-from harness.gate.command import Outputs, gate
+from harness.gate.command import judge_files
 from harness.gate.judge import judge
 from harness.gate.policy import Rule, parse_policy
 from harness.report import heatmaps
@@ -228,7 +228,7 @@ def test_a_gate_elsewhere_judges_them(made: Made, tmp_path: Path) -> None:
 )
 def test_a_bound_on_a_registered_metric(made: Made, tmp_path: Path, metric: str, bound: str, code: int) -> None:
     (tmp_path / "policy.toml").write_text(POLICY.format(metric=metric, bound=bound))
-    assert gate(made.out, tmp_path / "policy.toml", Outputs()) == code
+    assert judge_files(made.out, tmp_path / "policy.toml").exit_code == code
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_bound_outside_of_the_range_is_refused(
 ) -> None:
     (tmp_path / "policy.toml").write_text(POLICY.format(metric=metric, bound=bound))
     with pytest.raises(InputError, match=f"is impossible: {metric} mean lies in {limits}"):
-        gate(made.out, tmp_path / "policy.toml", Outputs())
+        judge_files(made.out, tmp_path / "policy.toml")
 
 
 def test_a_baseline_tells_which_way_is_worse(made: Made) -> None:
@@ -494,12 +494,17 @@ def test_help_and_our_own_names_import_no_installed_package(made: Made, tmp_path
 
 def test_an_installed_package_that_cannot_be_loaded_is_a_sentence(made: Made, tmp_path: Path, site: Path) -> None:
     (site / "toy.py").write_text("import nothing_of_this_name", encoding="utf-8")
-    found = tiny_graphs.run(tmp_path, "evaluate", *made.arguments[:-4], "--out", "out", **with_site(site))
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert (
-        "entry point 'same' of evidence_drift.metrics (toy:same) cannot be loaded (ModuleNotFoundError" in found.stderr
-    )
+    image = Path(str(made.arguments[5])).parent / "image-000.png"
+    for command in (
+        ["evaluate", *made.arguments[:-4], "--out", "out"],
+        ["explain", made.arguments[1], image, "--out", "x.png"],
+    ):
+        found = tiny_graphs.run(tmp_path, *command, **with_site(site))
+        assert found.returncode == 2
+        assert found.stderr == (
+            "error: entry point 'same' of evidence_drift.metrics (toy:same) cannot be loaded (ModuleNotFoundError: "
+            "No module named 'nothing_of_this_name')\n"
+        )
 
 
 def test_options_name_a_registered_method_in_a_study(made: Made, tmp_path: Path) -> None:

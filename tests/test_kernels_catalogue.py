@@ -108,6 +108,9 @@ def test_fingerprint_is_of_what_a_function_does() -> None:
     assert one == fingerprint(made("\n\nlambda a, b: max({1, 2}) + (lambda x: x * 2)(3)"))
     assert one != fingerprint(made("lambda a, b: max({1, 2}) + (lambda x: x * 4)(3)"))
     assert fingerprint(made("lambda a, b, c=1: c")) != fingerprint(made("lambda a, b, c=2: c"))
+    # A set has no order: as that of texts in another process, that of 0 and 8 depends on which came first.
+    assert fingerprint(made("lambda a: a in {0, 8}")) == fingerprint(made("lambda a: a in {8, 0}"))
+    assert fingerprint(made("lambda a: a in {0, 8}")) != fingerprint(made("lambda a: a in {0, 7}"))
 
 
 # What may be registered
@@ -161,6 +164,11 @@ def test_refused_metrics(changed: dict, sentence: str) -> None:
     with pytest.raises(RegistrationError, match=sentence):
         register_metric(**{"name": "dice", **GOOD, **changed})
     assert list(METRICS) == list(METRICS.built_in)
+
+
+def test_a_range_may_be_a_list() -> None:
+    record = register_metric("dice", **{**GOOD, "range": [0, 1]})
+    assert record.range == (0, 1)
 
 
 def test_range_and_direction_are_required() -> None:
