@@ -296,22 +296,3 @@ def test_occupied_and_foreign_folders_are_refused(finished_training: Path, tmp_p
     (tmp_path / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="not JSON"):
         run.resume(tmp_path)
-
-
-@pytest.mark.slow
-def test_cached_features_make_an_epoch_eight_times_faster(tmp_path: Path) -> None:
-    """Both ways in one run; the fastest epochs are compared, which other work on the machine disturbs the least."""
-    path = tmp_path / "c.toml"
-    head = 'trainable = "head"\nepochs = 4\nlearning_rate = 1e-3\n'
-    path.write_text(
-        "[data]\nphantoms = { images = 600, patients = 600, size = 224 }\n"
-        '[model]\nbackbone = "PhantomNet"\nweights = "none"\n[phases.pretrain]\nepochs = 1\n'
-        f"[phases.cached]\n{head}[phases.direct]\n{head}cache_features = false\n",
-        encoding="utf-8",
-    )
-    rows = history(run.fit(path, tmp_path / "run"))
-    cached, direct = (
-        min(float(row["seconds"]) for row in rows if row["checkpoint"] == name) for name in ("cached", "direct")
-    )
-    print(f"cached {cached:.3f} s, direct {direct:.3f} s, {direct / cached:.1f} x")
-    assert direct >= 8 * cached
