@@ -346,6 +346,32 @@ def test_worsening_is_measured_in_the_direction_of_the_metric() -> None:
     assert against(low[0], low[1], metric="centroid_shift", max_worsening=0.11).outcome == "fail"
 
 
+@pytest.mark.parametrize(("metric", "better", "worse"), [("accuracy", 0.9, 0.8), ("auc", 0.9, 0.8), ("ece", 0.1, 0.2)])
+def test_worsening_of_predictions_is_measured_in_their_direction(metric: str, better: float, worse: float) -> None:
+    results = [evaluation(), evaluation()]
+    for result, value in zip(results, (better, worse), strict=True):
+        result.by_key["b"].quality[metric] = estimate(value)
+    rule = {"metric": metric, "statistic": "value", "mode": "point"}
+    good, bad = results
+    assert judge(bad, policy({**rule, "max_worsening": 0.11}), good).outcome == "pass"
+    assert judge(bad, policy({**rule, "max_worsening": 0.09}), good).outcome == "fail"
+    assert judge(good, policy({**rule, "max_worsening": 0.0}), bad).outcome == "pass"
+
+
+@pytest.mark.parametrize(("statistic", "better", "worse"), [("index", 0.6, 0.5), ("vanished-rate", 0.1, 0.2)])
+def test_worsening_of_other_statistics_is_measured_in_their_direction(
+    statistic: str, better: float, worse: float
+) -> None:
+    good, bad = (
+        evaluation([summary(vanished_rate=estimate(value), index=summary().index.model_copy(update={"value": value}))])
+        for value in (better, worse)
+    )
+    rule = {**PLACE, "statistic": statistic, "mode": "point"}
+    assert judge(bad, policy({**rule, "max_worsening": 0.11}), good).outcome == "pass"
+    assert judge(bad, policy({**rule, "max_worsening": 0.09}), good).outcome == "fail"
+    assert judge(good, policy({**rule, "max_worsening": 0.0}), bad).outcome == "pass"
+
+
 def test_own_bound_and_baseline_count_both() -> None:
     better, worse = evaluation([summary(mean=0.6)]), evaluation([summary(mean=0.5)])
     verdict = against(better, worse, max_worsening=0.2, min=0.49)
