@@ -760,6 +760,16 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     assert len(next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))) == 2
 
 
+def test_annotations_escape_what_workflow_commands_give_a_meaning() -> None:
+    """A property ends at a colon or comma, a command at the end of its line, and % begins an escape."""
+    case = Case(1, "50 %, a: b\r\n::error::x", "pair", "all", "fail", "100 % lost, really: yes")
+    (line,) = verdicts.github(Verdict([case], []))
+    head, text = line.removeprefix("::error title=").split("::", 1)
+    assert head == "50 %25%2C a%3A b%0D%0A%3A%3Aerror%3A%3Ax"
+    assert text.startswith("fail: 50 %25, a: b%0D%0A::error::x, pair, all: ")
+    assert text.endswith("100 %25 lost, really: yes")
+
+
 def test_missing_baseline_fails_and_writes_the_candidate(tmp_path: Path, rules_file: Path) -> None:
     result, baseline = written(tmp_path / "drift", evaluation()), tmp_path / "accepted" / "baseline.json"
     rules_file.write_text("[[rule]]".join(rules_file.read_text().split("[[rule]]")[:2]))
