@@ -102,7 +102,7 @@ def _cells(case: Case) -> list[str]:
     interval = "-" if math.isnan(case.low) else f"{case.low:.4g} .. {case.high:.4g}"
     value = "-" if math.isnan(case.value) else f"{case.value:.4g}"
     rest = [value, interval, case.bound, case.would_pass, one_line(case.message)]
-    return [f"{case.rule} {case.title}", one_line(case.pair), one_line(case.scope), *rest]
+    return [f"{case.rule} {one_line(case.title)}", one_line(case.pair), one_line(case.scope), *rest]
 
 
 def _table(cases: list[Case]) -> str:

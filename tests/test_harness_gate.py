@@ -760,6 +760,12 @@ def test_hostile_names_are_inert(tmp_path: Path) -> None:
     assert len(next(iter(JUnitXml.fromfile(str(tmp_path / "verdict.xml"))))) == 2
 
 
+def test_a_rule_cannot_begin_a_line_of_the_terminal() -> None:
+    """A workflow command is one behind spaces, too, as a table sets them."""
+    verdict = judged({"statistic": "mean", "min": 0.1, "layer": "x\n::error::x"})
+    assert not [line for line in verdicts.terminal(verdict).splitlines() if line.lstrip().startswith("::")]
+
+
 def test_annotations_escape_what_workflow_commands_give_a_meaning() -> None:
     """A property ends at a colon or comma, a command at the end of its line, and % begins an escape."""
     case = Case(1, "50 %, a: b\r\n::error::x", "pair", "all", "fail", "100 % lost, really: yes")
