@@ -20,7 +20,7 @@ from harness.gate.command import Outputs, judge_files, write_verdict
 from harness.gate.derive_policy import initialise
 from harness.gate.judge import judge
 from harness.gate.policy import Policy
-from harness.gate.verdict import SCHEMA, Verdict, schema
+from harness.gate.verdict import SCHEMA, Case, Verdict, schema
 from harness.results.schema import Evaluation
 from harness.testing import assert_no_drift
 from tests.made_results import LAYER, METHOD, evaluation, summary
@@ -258,6 +258,25 @@ def test_junit_holds_to_the_common_schema(tmp_path: Path) -> None:
         required, optional, children = JUNIT[element.tag]
         assert set(required) <= set(element.attrib) <= {*required, *optional}, element.tag
         assert {child.tag for child in element} <= set(children), element.tag
+
+
+def test_a_rule_cannot_begin_a_line_of_the_terminal() -> None:
+    """A workflow command is one behind spaces, too, as a table sets them."""
+    rule = {"metric": "iou_top20", "method": METHOD, "layer": "x\n::error::x", "statistic": "mean", "min": 0.1}
+    verdict = judge(evaluation(), Policy.model_validate({"format": 1, "rule": [rule]}))
+    assert not [line for line in reporters.terminal(verdict).splitlines() if line.lstrip().startswith("::")]
+
+
+def test_annotations_escape_what_workflow_commands_give_a_meaning() -> None:
+    """A property ends at a colon or comma, a command at the end of its line, and % begins an escape."""
+    case = Case(
+        rule=1, title="50 %, a: b\r\n::error::x", pair="pair", outcome="fail", message="100 % lost, really: yes"
+    )
+    (line,) = reporters.github(Verdict(cases=[case]))
+    head, text = line.removeprefix("::error title=").split("::", 1)
+    assert head == "50 %25%2C a%3A b%0D%0A%3A%3Aerror%3A%3Ax"
+    assert text.startswith("fail: 50 %25, a: b%0D%0A::error::x, pair, all: ")
+    assert text.endswith("100 %25 lost, really: yes")
 
 
 def test_hostile_names_are_inert(tmp_path: Path) -> None:

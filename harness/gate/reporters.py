@@ -133,7 +133,7 @@ def _block(case: Case, one_pair: bool, width: int) -> str:
     """A case in a few lines: which rule and where, what was found, and why that is not good enough."""
     _, _, pair, scope, value, interval, bound, would_pass, why = _cells(case)
     where = [f"scope {scope}" if case.rule else "", "" if one_pair else pair]
-    rule = f"rule {case.rule}: {case.title}" if case.rule else case.title
+    rule = f"rule {case.rule}: {one_line(case.title)}" if case.rule else one_line(case.title)
     details = [why + (f"; this result would pass with {would_pass}" if would_pass else "")]
     if case.value is not None:
         ends = "no interval" if interval == "-" else f"95 % interval {interval}"
@@ -189,7 +189,7 @@ def _cells(case: Case) -> list[str]:
     interval = "-" if ends else f"{case.low:.4g} .. {case.high:.4g}"
     value = "-" if case.value is None else f"{case.value:.4g}"
     value += f" ({case.floor} floor)" if case.floor else ""
-    rule = f"{case.rule} {case.title}" if case.rule else case.title
+    rule = f"{case.rule} {one_line(case.title)}" if case.rule else one_line(case.title)
     rest = [value, interval, case.bound, case.would_pass, one_line(case.message)]
     return [case.outcome.upper(), one_line(rule), one_line(case.pair), one_line(case.scope), *rest]
 
