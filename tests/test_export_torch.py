@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.demonstration import FOLDER
+from harness.evaluation.demonstration import FOLDER
 
 from export.sources.onnx import Preprocessing, export_onnx
 from export.write import Request
