@@ -316,9 +316,9 @@ def test_fail_on_warning() -> None:
     ],
 )
 def test_the_worst_of_several_cases_decides(outcomes: list, code: int, code_with_warnings_failing: int) -> None:
-    cases = [Case(1, "rule", "pair", "all", outcome, "") for outcome in outcomes]
-    assert Verdict(cases, []).exit_code == code
-    assert Verdict(cases, [], fail_on_warning=True).exit_code == code_with_warnings_failing
+    cases = [Case(rule=1, title="rule", pair="pair", outcome=outcome) for outcome in outcomes]
+    assert Verdict(cases=cases).exit_code == code
+    assert Verdict(cases=cases, fail_on_warning=True).exit_code == code_with_warnings_failing
 
 
 # ---- baseline

@@ -13,12 +13,20 @@ import pytest
 from tests.made_results import LAYER, METHOD, evaluation
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("onnxruntime", "pyarrow", "cv2", "tensorflow", "PIL", "pydicom", "matplotlib", "ray", "mlflow")
-# Which metrics and CAM methods there are is still read from modules that compile their kernels. This mark goes, and the
-# three join HEAVY, once `harness.results.vocabulary`, `harness.results.contradictions` and `harness.gate.policy` read
-# them from a catalogue that does not: the test then passes, which `strict` reports.
-COMPILER = pytest.mark.xfail(strict=True, reason="the records of metrics and methods load numba with their kernels")
-LIBRARIES = [*HEAVY, *(pytest.param(name, marks=COMPILER) for name in ("numba", "llvmlite", "scipy"))]
+HEAVY = (
+    "onnxruntime",
+    "pyarrow",
+    "cv2",
+    "tensorflow",
+    "PIL",
+    "pydicom",
+    "matplotlib",
+    "ray",
+    "mlflow",
+    "numba",
+    "llvmlite",
+    "scipy",
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +62,7 @@ def modules(folder: Path) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", HEAVY)
 @pytest.mark.parametrize("way", ["pass", "fail", "testing"])
 def test_judging_does_not_load(modules: dict[str, set[str]], way: str, library: str) -> None:
     found = sorted(name for name in modules[way] if name == library or name.startswith(f"{library}."))

@@ -9,14 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 
+from harness import cli as command_lines
 from harness.cli import cli
 from harness.common.errors import InputError
 from harness.evaluation import run as evaluation_run
@@ -85,8 +85,8 @@ def _few_resamples() -> Iterator[None]:
     """No contact sheet and no page, which take longer than the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heatmaps, "contact_sheet", lambda *_: None)
-        patch.setattr(evaluation_run, "write_report", lambda *_: None)
-        patch.setattr(evaluation_run, "Execution", partial(evaluation_run.Execution, resamples=200))
+        asked, brief = command_lines._settings, {"report": False, "resamples": 200}
+        patch.setattr(command_lines, "_settings", lambda out, given: replace(asked(out, given), **brief))
         yield
 
 

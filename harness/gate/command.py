@@ -51,8 +51,8 @@ def judge_files(
     :raises InputError: a file that cannot be read, or makes no sense.
     """
     file, content = result_file(result), read_result(result)
-    rules, accepted = read_policy_bytes(policy), None if baseline is None else _read_baseline(baseline)
     found = Evaluation.parse(content, file)
+    rules, accepted = read_policy_bytes(policy), None if baseline is None else _read_baseline(baseline)
     record = Record(
         version=versions([PROGRAM]).get(PROGRAM, "unknown"),
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

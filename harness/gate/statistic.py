@@ -84,7 +84,7 @@ def _index(item: MetricSummary, undefined: int) -> Statistic:
         raise UnavailableError("the result has no stability index: it was made without chance or floor")
     index = item.index
     compared = item.n + undefined if index.sampled is None else index.sampled
-    lost = 1 - index.n / compared if compared else 1.0  # images without a score, chance or floor
+    lost = (compared - index.n) / compared if compared else 1.0  # images without a score, chance or floor
     return Statistic(index.value, index.low, index.high, index.reason, index.n, index.n_patients, lost)
 
 
