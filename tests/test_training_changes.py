@@ -93,12 +93,20 @@ def test_other_order_is_a_change(before: Dataset, tmp_path: Path) -> None:
 def test_missing_split_is_a_change(before: Dataset, tmp_path: Path) -> None:
     (tmp_path / "run" / "split.csv").unlink()
     assert "split.csv is gone" in changes(tmp_path, before)[0]
+    assert keep_parts(before, tmp_path / "run" / "split.csv") is before
 
 
 def test_moved_images_are_none(before: Dataset, tmp_path: Path) -> None:
     (tmp_path / "data").rename(tmp_path / "moved")
     samples = [replace(sample, path=tmp_path / "moved" / sample.file) for sample in before.samples]
     assert changes(tmp_path, of(samples, before.chosen)) == []
+    found = changes(tmp_path, of(samples[1:], before.chosen[1:]))
+    assert found == ["images of split.csv: 1 removed (first: ../data/0.png)"]
+    assert changes(tmp_path, of(samples[::-1], before.chosen[::-1]), before.digest) == [
+        "images of split.csv: all there, in another order"
+    ]
+    old_format(tmp_path)
+    assert changes(tmp_path, of(samples, before.chosen), before.digest) == []
 
 
 def old_format(tmp_path: Path) -> None:

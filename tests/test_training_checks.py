@@ -96,3 +96,14 @@ def test_copies_in_several_parts_are_told(samples: list[Sample], capsys: pytest.
         "warning: 2 images lie in several parts of the split as equal files, "
         "for example 0.png (train), 1.png (train), 2.png (validation); group them\n"
     )
+
+
+def test_near_misses_in_names_are_told(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
+    """One patient under two names may be trained on and tested."""
+    for index, fields in ((0, {"group": "12"}), (3, {"group": "12.0"}), (4, {"labels": ("A",)})):
+        samples[index] = replace(samples[index], **fields)
+    require_sound(dataset(samples), DATA)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: '12' and '12.0' count as 2 patients (1 such cases); write them alike if they are one",
+        "warning: 'A' and 'a' count as 2 classes (1 such cases); write them alike if they are one",
+    ]

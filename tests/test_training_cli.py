@@ -36,7 +36,7 @@ def test_phantoms_are_drawn_without_tensorflow(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("phantoms", "out", "--images", "3", "--patients", "4"), "every patient needs at least one image"),
-        (("phantoms", "out", "--size", "8"), "8 is not in the range x>=32"),
+        (("phantoms", "out", "--size", "8"), "8 is not in the range 32<=x<=8192"),
         (("fitt", "x"), "No such command 'fitt'"),
     ],
 )

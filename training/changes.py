@@ -99,7 +99,7 @@ def keep_parts(dataset: Dataset, path: Path) -> Dataset:
     all images go to the first of training, validation and test.
     """
     rows = read_rows(path)
-    return _with_parts_of(dataset, rows, find_rows([path.parent / row.file for row in rows], dataset.samples))
+    return _with_parts_of(dataset, rows, _places(path.parent, rows, dataset)) if rows else dataset
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -151,13 +151,15 @@ def _differences(was: dict[str, Any], now: dict[str, Any], above: tuple[str, ...
             yield key, f"is {json.dumps(now[name])}, was {json.dumps(was[name])}"
 
 
-def _places(folder: Path, rows: list[Row], dataset: Dataset, digest: str | None) -> list[int | None]:
-    """The row of each image. Where no file is where it was, equal content in equal order counts as moved."""
+def _places(folder: Path, rows: list[Row], dataset: Dataset, digest: str | None = None) -> list[int | None]:
+    """The row of each image. Where no file is where it was, all were moved, and their contents tell which is which."""
     places = find_rows([folder / row.file for row in rows], dataset.samples)
-    moved = digest == dataset.digest or [row.sha256 for row in rows] == dataset.contents
-    if moved and len(rows) == len(places) and all(place is None for place in places):
+    if any(place is not None for place in places):
+        return places
+    if not rows[0].sha256 and digest == dataset.digest and len(rows) == len(places):
         return list(range(len(rows)))
-    return places
+    known = {row.sha256: index for index, row in enumerate(rows)}
+    return [known.get(content) for content in dataset.contents]
 
 
 def _kinds(rows: list[Row], dataset: Dataset, places: list[int | None]) -> list[str]:

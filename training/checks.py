@@ -29,6 +29,8 @@ def require_sound(dataset: Dataset, data: Data) -> None:
     if dataset.multi:
         _require_negatives(dataset)
     _warn_of_copies(dataset)
+    _warn_of_spellings("patients", [sample.group for sample in dataset.samples])
+    _warn_of_spellings("classes", dataset.classes)
 
 
 def _require_cells(sample: Sample, data: Data) -> None:
@@ -85,6 +87,17 @@ def _warn_of_copies(dataset: Dataset) -> None:
     if found:
         first = ", ".join(f"{dataset.samples[k].file} ({SPLITS[dataset.chosen[k]]})" for k in found[0])
         warn(f"{len(found)} images lie in several parts of the split as equal files, for example {first}; group them")
+
+
+def _warn_of_spellings(what: str, names: Iterable[str]) -> None:
+    """Names that differ by case, or by the `.0` that spreadsheets and pandas append to numbers."""
+    spelled: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        spelled[name.casefold().removesuffix(".0")].add(name)
+    found = [sorted(alike) for alike in spelled.values() if len(alike) > 1]
+    if found:
+        first = " and ".join(map(repr, found[0]))
+        warn(f"{first} count as {len(found[0])} {what} ({len(found)} such cases); write them alike if they are one")
 
 
 def _copies(dataset: Dataset) -> Iterable[list[int]]:
