@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Let pytest-xdist, where it is installed, run the whole suite in a worker per CPU; named files run in this process.
+    """Let pytest-xdist, where it is installed, run the whole suite in a worker per CPU; named files run right here.
 
     `-n` and `--dist` of the command line, `--pdb` and `-p no:xdist` are obeyed.
     """
