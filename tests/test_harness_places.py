@@ -181,7 +181,18 @@ def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
     assert parts.missing("maps", [3]) == [3]
 
 
-@pytest.mark.parametrize("step", range(1, len(result_folder.OURS) + 1))
+STEPS = range(1, len(result_folder.OURS) + 1)
+
+
+@pytest.mark.parametrize(
+    ("folder", "step"),
+    [
+        pytest.param(kind, step, marks=pytest.mark.slow if kind == "s3" and step not in (1, STEPS[-1]) else ())
+        for kind in ("local", "s3", "memory")
+        for step in STEPS
+    ],
+    indirect=["folder"],
+)
 def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
     folder: Place, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
