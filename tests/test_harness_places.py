@@ -252,7 +252,7 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
     here: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Graphs, manifest and images are read there; the result is written, resumed, gated and rendered there."""
-    monkeypatch.setattr(part_files, "BLOCK", 8)
+    monkeypatch.setattr(part_files, "BLOCK", 12)
     there = uploaded(here, f"{bucket}/data")
     out = place(f"{bucket}/run")
     assert isinstance(out, Address)
