@@ -316,7 +316,6 @@ def test_one_process_that_an_image_ends_goes_on_without_it(here: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_workers_write_the_rows_of_one_process(here: Path, local: Path, tmp_path: Path) -> None:
     done = tiny_graphs.run(tmp_path, "evaluate", *asked(here), *RAY)
     require_done(done)
@@ -326,7 +325,6 @@ def test_two_workers_write_the_rows_of_one_process(here: Path, local: Path, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_workers_on_an_object_store(here: Path, tmp_path: Path) -> None:
     manifest = here / "images" / "manifest.csv"
     first = "".join(manifest.read_text().splitlines(keepends=True)[:101])
@@ -409,7 +407,6 @@ def kill_one_worker(driver: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_killed_worker_and_a_killed_driver_change_nothing(here: Path, local: Path, tmp_path: Path) -> None:
     """A worker dies while it explains, then the driver; in the resumed run a worker dies while it compares."""
     line, out = [*asked(here), *RAY], tmp_path / "drift"
@@ -429,7 +426,6 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(here: Path, local: P
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_two_nodes_and_one_that_is_killed_change_nothing(here: Path, local: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
@@ -448,7 +444,6 @@ def test_two_nodes_and_one_that_is_killed_change_nothing(here: Path, local: Path
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_an_image_that_ends_workers_is_reported_and_the_rest_goes_on(
     here: Path, tmp_path: Path, killing: dict[str, str]
 ) -> None:
@@ -462,7 +457,6 @@ def test_an_image_that_ends_workers_is_reported_and_the_rest_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path: Path) -> None:
     """A folder of this process alone is there for no other one; errors arrive as one process would raise them."""
     mine = Path(f"/proc/self/task/{os.getpid()}")
@@ -533,7 +527,6 @@ def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_a_worker_may_take_long_to_get_ready_but_not_to_find_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
@@ -640,7 +633,6 @@ ROWS = int(os.environ.get("EVIDENCE_DRIFT_ROWS", "10000"))
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 def test_memory_of_driver_and_workers_is_flat(tmp_path: Path) -> None:
     """While a checkpoint is at work nothing grows; between two, the driver keeps half a KiB per image of the first.
 

@@ -294,6 +294,7 @@ def test_occupied_and_foreign_folders_are_refused(finished_training: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_cached_features_make_an_epoch_eight_times_faster(tmp_path: Path) -> None:
     """Both ways in one run; the fastest epochs are compared, which other work on the machine disturbs the least."""
     path = tmp_path / "c.toml"
