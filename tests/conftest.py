@@ -1,16 +1,67 @@
-"""Fixtures that every folder's tests share."""
+"""Fixtures that every folder's tests share, and how the suite is spread over the CPUs."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+with suppress(ImportError):
+    import fcntl
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
+ONE_THREAD = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM",
+    "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+)  # fmt: skip
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if WORKER:  # it has one CPU, and so have the processes that its tests start
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let pytest-xdist, where it is installed, run the whole suite in a worker per CPU; named files run right here.
+
+    `-n` and `--dist` of the command line, `--pdb` and `-p no:xdist` are obeyed.
+    """
+    option = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if WORKER or not whole or option.usepdb or not hasattr(option, "numprocesses"):
+        return
+    if option.numprocesses is None:
+        option.numprocesses, option.maxprocesses = "logical", option.maxprocesses or MOST_WORKERS
+    if option.dist == "no" and option.numprocesses:
+        option.dist = "loadfile"  # what a module shares is made once
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test marked `alone` begins when those in other workers have ended, and holds the next ones back."""
+    with ExitStack() as locks:
+        if hasattr(item.config, "workerinput") and "fcntl" in globals():
+            folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]  # of all workers
+            alone = item.get_closest_marker("alone") is not None
+            with _locked(folder / "next.lock", exclusive=True):  # whoever waits for the others is the next
+                locks.enter_context(_locked(folder / "running.lock", exclusive=alone))
+        return (yield)
+
+
+@contextmanager
+def _locked(path: Path, exclusive: bool) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -19,10 +70,24 @@ def shared() -> Path:
     folder = Path(os.environ.get("EVIDENCE_DRIFT_SHARED", ROOT.parent / "shared"))
     if not (folder / "cxr5" / "manifest.csv").is_file():
         message = f"real radiographs are not at {folder} (set EVIDENCE_DRIFT_SHARED)"
-        if os.environ.get("EVIDENCE_DRIFT_REQUIRE_SHARED") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        _lacking("EVIDENCE_DRIFT_REQUIRE_SHARED", message)
     return folder
+
+
+def _lacking(required: str, message: str) -> NoReturn:
+    """Skip a test for which something is not there, or fail where the environment requires that thing."""
+    if os.environ.get(required) == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The Chromium of the system; without one the tests skip, unless it is required."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        _lacking("EVIDENCE_DRIFT_REQUIRE_BROWSER", "no Chromium: apt-get install chromium")
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from benchmarks.rival_pipeline import Compared
 from harness.common.errors import InputError
 from tests.keras_models import small
 
+pytestmark = pytest.mark.slow  # whole networks in Keras; no other module depends on these rivals
 CLASSES = ("one", "two", "three")
 SIZE = (32, 32)
 

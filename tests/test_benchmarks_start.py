@@ -34,6 +34,7 @@ def imported(*arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines if line.startswith("import time:")}
 
 
+@pytest.mark.alone
 def test_help_takes_little_longer_than_an_empty_python() -> None:
     """The fastest of five each, in turns: other programs make a process slower, never faster."""
     pairs = [(seconds("-m", "harness", "--help"), seconds("-c", "pass")) for _ in range(5)]

@@ -46,12 +46,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator:
+def page(address: str, chromium: str) -> Iterator:
     """The page, open; console errors and foreign requests fail the test."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         opened = browser.new_page()
         wrong: list[str] = []
         opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -29,18 +28,12 @@ WIDTHS = (375, 768, 1440)
 _BEYOND = """width => [...document.querySelectorAll("main *")]
     .filter(item => !item.closest(".scroll, .strip, svg, .hidden") && item.getBoundingClientRect().right > width + 0.5)
     .map(item => item.outerHTML.slice(0, 80))"""
-REQUIRED = os.environ.get("EVIDENCE_DRIFT_REQUIRE_BROWSER") == "1"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The Chromium of the system; without one the tests skip, unless it is required."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        message = "no Chromium: apt-get install chromium"
-        pytest.fail(message) if REQUIRED else pytest.skip(message)
+def browser(chromium: str) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
 

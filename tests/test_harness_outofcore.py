@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -76,13 +78,18 @@ def part(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluat
 
 
 def scores(out: Path, reference: str, name: str = HEADLINE, method: str = "layercam") -> dict[str, float]:
-    rows = read_rows(out, "scores", reference=reference, metric=name, method=method)
-    return {row["image"]: row["value"] for row in rows}
+    return {row["image"]: row["value"] for row in score_rows(out, reference, method) if row["metric"] == name}
+
+
+@cache
+def score_rows(out: Path, reference: str, method: str = "layercam") -> list[dict[str, Any]]:
+    """All metrics of one reference and method, in a folder that no test changes."""
+    return read_rows(out, "scores", reference=reference, method=method)
 
 
 def described(out: Path) -> dict[str, tuple[str, str]]:
     """Image -> (class, patient), in the order of the manifest."""
-    rows = read_rows(out, "scores", reference="observed", metric=HEADLINE, method="layercam")
+    rows = [row for row in score_rows(out, "observed") if row["metric"] == HEADLINE]
     return {row["image"]: (row["class"], row["group"]) for row in rows}
 
 
@@ -103,7 +110,8 @@ def test_only_the_sample_has_chance_rows(part: tuple[Evaluation, Path]) -> None:
 def test_chance_of_the_sample_is_that_of_derangements_within_it(part: tuple[Evaluation, Path]) -> None:
     """Witness: the stored maps, one derangement after the other."""
     _, out = part
-    own = {name: described(out)[name] for name in scores(out, "chance")}
+    images = described(out)
+    own = {name: images[name] for name in scores(out, "chance")}
     names = list(own)
     classes, patients = zip(*own.values(), strict=True)
     partners = derangements(names, [tiny_graphs.CLASSES.index(name) for name in classes], patients, 3)
@@ -184,7 +192,7 @@ def weighted(images: list[str], values: dict[str, float], weights: dict[str, flo
 
 
 def floor_of(out: Path) -> dict[str, float]:
-    rows = read_rows(out, "scores", reference="jitter", metric=HEADLINE, method="layercam")
+    rows = [row for row in score_rows(out, "jitter") if row["metric"] == HEADLINE]
     found: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         found[row["image"]] += [row["value"]] if np.isfinite(row["value"]) else []

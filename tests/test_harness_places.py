@@ -181,7 +181,18 @@ def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
     assert parts.missing("maps", [3]) == [3]
 
 
-@pytest.mark.parametrize("step", range(1, len(result_folder.OURS) + 1))
+STEPS = range(1, len(result_folder.OURS) + 1)
+
+
+@pytest.mark.parametrize(
+    ("folder", "step"),
+    [
+        pytest.param(kind, step, marks=pytest.mark.slow if kind == "s3" and step not in (1, STEPS[-1]) else ())
+        for kind in ("local", "s3", "memory")
+        for step in STEPS
+    ],
+    indirect=["folder"],
+)
 def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
     folder: Place, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,7 +252,7 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
     here: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Graphs, manifest and images are read there; the result is written, resumed, gated and rendered there."""
-    monkeypatch.setattr(part_files, "BLOCK", 8)
+    monkeypatch.setattr(part_files, "BLOCK", 12)
     there = uploaded(here, f"{bucket}/data")
     out = place(f"{bucket}/run")
     assert isinstance(out, Address)

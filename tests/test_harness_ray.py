@@ -498,6 +498,7 @@ def ended(pids: list[int]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_workers_that_are_lost_at_once_while_idle_or_not_ready_end_nothing() -> None:
     """More of them than may end over one item, as where a node is lost."""
     import ray
@@ -593,6 +594,7 @@ def cpu_seconds(process: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_workers_are_nearly_twice_as_fast_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph of 226 million multiplications per image, one thread per worker; both pools take turns."""
     import ray

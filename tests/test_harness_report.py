@@ -758,6 +758,7 @@ def test_a_store_that_cannot_be_reached_is_one_sentence(study: Path, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_twelve_pairs_of_a_thousand_images_take_seconds_and_half_a_gigabyte(tmp_path: Path) -> None:
     """Two layers, five methods, four jitter draws; on two busy CPUs 6 s and 0.53 GB were measured."""
     folder = made_studies.large(tmp_path / "large")

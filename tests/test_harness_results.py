@@ -18,7 +18,8 @@ from harness.results.schema import SCHEMA, Evaluation, schema
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("result") / "drift"
-    evaluate_plan(demonstration.plan(Options()), Settings(out, progress=False, resamples=200))
+    options = Options(map_size=(32, 32), chance=3, jitter=1)
+    evaluate_plan(demonstration.plan(options), Settings(out, progress=False, report=False, resamples=200))
     return out
 
 

@@ -527,6 +527,7 @@ def plain_bootstrap(values: np.ndarray, groups: np.ndarray, resamples: int) -> n
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_20_columns_of_5000_patients_cost_no_more_than_the_plain_way() -> None:
     values, groups = np.random.default_rng(0).random((5_000, 20)), np.arange(5_000)
     best = {bootstrap: math.inf, plain_bootstrap: math.inf}
