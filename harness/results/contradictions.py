@@ -76,10 +76,24 @@ def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
         yield from _of_interval(f"change of {name} of {pair.name!r}", estimate, CHANGE, estimate.mean)
     for item in pair.metrics:
         where = f"{item.metric} of {item.method} at {item.layer}, pair {pair.name!r}, scope {item.scope!r}"
-        yield from _of_summary(where, item, result.patients)
+        yield from _of_summary(where, item)
+        yield from _of_counts(where, item, pair.selected, result.patients)
 
 
-def _of_summary(where: str, item: MetricSummary, patients: int) -> Iterator[str]:
+def _of_counts(where: str, item: MetricSummary, selected: int, patients: int) -> Iterator[str]:
+    """Fewer than none of something, or more than there is."""
+    undefined = sum(item.undefined.values())
+    if min(item.n, item.n_patients, item.vanished, *item.undefined.values()) < 0:
+        yield f"{where}: a number of images or patients is negative"
+    if item.n + undefined > selected:
+        yield f"{where}: {item.n} images have a value and {undefined} have none, but {selected} are compared"
+    if item.vanished > item.n:
+        yield f"{where}: {item.vanished} of {item.n} images vanished"
+    if item.n_patients > min(item.n, patients):
+        yield f"{where}: {item.n_patients} patients in {item.n} images of {patients} patients"
+
+
+def _of_summary(where: str, item: MetricSummary) -> Iterator[str]:
     limits = range_of(item.metric)
     quantiles = (item.q05, item.q25, item.median, item.q75, item.q95)
     yield from _of_interval(where, item.estimate, limits, item.estimate.mean, *quantiles)
@@ -93,10 +107,6 @@ def _of_summary(where: str, item: MetricSummary, patients: int) -> Iterator[str]
     for name, (low, high) in item.intervals.items():
         if not low <= high:
             yield f"{name} of {where}: the interval's low end {low:g} is above its high end {high:g}"
-    if item.vanished > item.n:
-        yield f"{where}: {item.vanished} of {item.n} images vanished"
-    if item.n_patients > min(item.n, patients):
-        yield f"{where}: {item.n_patients} patients in {item.n} images of {patients} patients"
 
 
 def _of_study(result: Evaluation) -> Iterator[str]:
