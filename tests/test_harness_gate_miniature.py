@@ -139,7 +139,8 @@ def compared(place: Path, kind: str, seeds: list[int], out: Path) -> Evaluation:
     after = [place / f"{kind}-{seed}.onnx" for seed in seeds]
     item = ArchitectureConfig(before=place / "clean-0.onnx", after=after)
     plan = make_plan([item], Data(place / kind / "test" / "manifest.csv"), Options(map_size=(32, 32)))
-    return evaluation_run.evaluate(plan, evaluation_run.Execution(out, quiet=True, resamples=1000))
+    with tiny_graphs.in_brief():  # the numbers without sheet and report
+        return evaluation_run.evaluate(plan, evaluation_run.Execution(out, quiet=True, resamples=1000))
 
 
 def test_spoiled_fine_tunes_are_stopped_and_honest_ones_pass(place: Path, tmp_path: Path) -> None:
