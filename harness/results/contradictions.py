@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from harness.results.vocabulary import COLUMNS, SHIFTS
+from kernels.cam import METHODS
 from kernels.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class _Interval(Protocol):
 def first_contradiction(result: Evaluation) -> str | None:
     """The first claim of a result that cannot be true, in words; None where there is none."""
     pairs = chain.from_iterable(_of_pair(result, pair) for pair in result.pairs)
-    return next(chain(_of_checkpoints(result), pairs, _of_study(result)), None)
+    return next(chain(_of_lists(result), _of_checkpoints(result), pairs, _of_study(result)), None)
 
 
 def range_of(metric: str) -> Range | None:
@@ -49,6 +50,15 @@ def range_of(metric: str) -> Range | None:
         return CHANGE
     low, high = METRICS[metric.removesuffix("_before").removesuffix("_after")].range
     return float(low), float(high)
+
+
+def _of_lists(result: Evaluation) -> Iterator[str]:
+    for name in ("pairs", "layers", "methods"):
+        if not getattr(result, name):
+            yield f"it lists no {name}"
+    yield from (f"the CAM method {name!r} is not known here" for name in result.methods if name not in METHODS)
+    if not isinstance(result.environment.get("versions", {}), dict):
+        yield "its environment's versions are no table"
 
 
 def _of_checkpoints(result: Evaluation) -> Iterator[str]:
@@ -104,6 +114,8 @@ def _of_summary(where: str, item: MetricSummary) -> Iterator[str]:
         yield from _of_interval(f"vanished rate of {where}", item.vanished_rate, SHARE, item.vanished_rate.mean)
     if item.index is not None:
         yield from _of_interval(f"index of {where}", item.index, None)
+        references = (item.index.observed, item.index.chance, item.index.floor)
+        yield from _outside(f"index of {where}", limits, references)
     for name, (low, high) in item.intervals.items():
         if not low <= high:
             yield f"{name} of {where}: the interval's low end {low:g} is above its high end {high:g}"
@@ -120,11 +132,16 @@ def _of_interval(where: str, found: _Interval, limits: Range | None, *values: fl
     """An interval the wrong way round, and ends or further values outside the limits."""
     if found.low is not None and found.high is not None and found.low > found.high:
         yield f"{where}: the interval's low end {found.low:g} is above its high end {found.high:g}"
+    yield from _outside(where, limits, (*values, found.low, found.high))
+
+
+def _outside(where: str, limits: Range | None, values: Iterable[float | None]) -> Iterator[str]:
     if limits is None:
         return
-    for value in (*values, found.low, found.high):
-        if value is not None and not limits[0] - ROUNDING <= value <= limits[1] + ROUNDING:
-            yield f"{where}: {value:g} lies outside {limits[0]:g} .. {limits[1]:g}"
+    low, high = limits
+    for value in values:
+        if value is not None and not low - ROUNDING <= value <= high + ROUNDING:
+            yield f"{where}: {value:g} lies outside {low:g} .. {high:g}"
 
 
 def _repeated(items: Iterable[Item]) -> list[Item]:
