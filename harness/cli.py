@@ -284,10 +284,10 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, columns:
 def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: Any) -> int:
     """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed."""
     from harness.bundle.verify import VerifyOptions, as_json, report, verify
-    from harness.common.storage import write_whole
+    from harness.common.storage import is_standard_output, write_whole
 
     found = verify(bundle, digest, VerifyOptions(**asked))
-    click.echo(report(found))
+    click.echo(report(found), err=is_standard_output(json_file))
     if json_file:
         write_whole(json_file, as_json(found))
     return 0 if found.passed else 1

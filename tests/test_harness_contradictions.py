@@ -7,21 +7,32 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.common.errors import InputError
+from harness.gate import reporters
+from harness.gate.derive_policy import propose
+from harness.gate.judge import judge
+from harness.gate.policy import Policy
 from harness.results import schema
 from harness.results.contradictions import first_contradiction
 from harness.results.schema import Evaluation
 from harness.results.vocabulary import BUILT_IN
-from tests.made_results import evaluation, summary
+from tests.made_results import LAYER, METHOD, evaluation, summary
 
 ROOT = Path(__file__).parent.parent
 Content = dict[str, Any]
+MAPS = {"method": METHOD, "layer": LAYER}
+RULES: list[tuple[str, str, dict[str, str]]] = [
+    *(("iou_top20", statistic, MAPS) for statistic in ("mean", "median", "p05", "index")),
+    ("iou_top20", "mean", {**MAPS, "scope": "worst-class"}),
+    ("accuracy", "value", {}),
+]
 
 
 def first(content: Content) -> Content:
@@ -52,14 +63,23 @@ CASES: list[tuple[Callable[[Content], object], str]] = [
     (lambda c: first(c)["estimate"].update(mean=-0.1), "-0.1 lies outside 0 .. 1"),
     (lambda c: first(c)["estimate"].update(low=0.9, high=0.1), "the interval's low end 0.9 is above its high end 0.1"),
     (lambda c: first(c)["index"].update(low=0.9, high=0.1), "index of iou_top20"),
+    (lambda c: first(c)["index"].update(floor=1e308), "1e+308 lies outside 0 .. 1"),
     (lambda c: first(c)["intervals"].update(median=[0.9, 0.1]), "median of iou_top20"),
     (lambda c: first(c)["chance"].update(mean=1.5), "chance of iou_top20"),
     (lambda c: first(c)["floor"].update(high=1.5), "floor of iou_top20"),
     (lambda c: first(c)["vanished_rate"].update(mean=1.5), "vanished rate of iou_top20"),
     (lambda c: first(c).update(median=2.0), "2 lies outside 0 .. 1"),
     (lambda c: first(c).update(vanished=101), "101 of 100 images vanished"),
+    (lambda c: first(c).update(vanished=-1), "a number of images or patients is negative"),
+    (lambda c: first(c).update(undefined={"empty_map": -50}), "a number of images or patients is negative"),
+    (lambda c: first(c).update(undefined={"empty_map": 1}), "100 images have a value and 1 have none, but 100 are"),
     (lambda c: first(c).update(n_patients=91), "91 patients in 100 images of 90 patients"),
     (lambda c: c["pairs"][0]["metrics"].append(first(c)), "has two entries for iou_top20 of layercam at penultimate"),
+    (lambda c: c.update(pairs=[]), "it lists no pairs"),
+    (lambda c: c.update(layers=[]), "it lists no layers"),
+    (lambda c: c.update(methods=[]), "it lists no methods"),
+    (lambda c: c.update(methods=["layercam", "x"]), "the CAM method 'x' is not known here"),
+    (lambda c: c.update(environment={"versions": 1}), "its environment's versions are no table"),
     (lambda c: c["pairs"].append(c["pairs"][0]), "pair 'a -> b' of 'Made' is listed twice"),
     (lambda c: c["checkpoints"].append(c["checkpoints"][0]), "checkpoint 'a' is listed twice"),
     (lambda c: c.update(checkpoints=[]), "pair 'a -> b' names a checkpoint 'a' that is not listed"),
@@ -112,6 +132,43 @@ def test_every_column_has_its_range() -> None:
 )  # fmt: skip
 def test_what_is_no_evaluation_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in refusal(tmp_path, text)
+
+
+ODD = (None, [], {}, "", "x", -1, 1e308, "NaN", 10**30)
+
+
+def places(node: object, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path to every value of a JSON document, of lists their first entry only."""
+    if above:
+        yield above
+    inner = node.items() if isinstance(node, dict) else enumerate(node[:1]) if isinstance(node, list) else ()
+    for key, value in inner:
+        yield from places(value, (*above, key))
+
+
+def test_no_odd_value_anywhere_is_a_fault_of_the_program() -> None:
+    """Every value of a result in turn becomes each of ODD: it is refused in a sentence, or judged and proposed from."""
+    text = evaluation().model_dump_json()
+    rules = [{"metric": metric, "statistic": statistic, **place, "min": 0.1} for metric, statistic, place in RULES]
+    policy = Policy.model_validate({"format": 1, "rule": rules})
+    refused = judged = 0
+    for path in places(json.loads(text)):
+        for odd in ODD:
+            content = json.loads(text)
+            node = content
+            for key in path[:-1]:
+                node = node[key]
+            node[path[-1]] = odd
+            try:
+                result = Evaluation.parse(json.dumps(content).encode(), Path("evaluation.json"))
+            except InputError:
+                refused += 1
+                continue
+            judged += 1
+            assert reporters.terminal(judge(result, policy, result))
+            with suppress(InputError):
+                propose(result, "digest", "name")
+    assert min(refused, judged) > 100
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

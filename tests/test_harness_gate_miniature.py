@@ -141,7 +141,7 @@ def compared(place: Path, kind: str, seeds: list[int], out: Path) -> Evaluation:
     after = [place / f"{kind}-{seed}.onnx" for seed in seeds]
     item = ArchitectureConfig(before=place / "clean-0.onnx", after=after)
     plan = make_plan([item], Data(place / kind / "test" / "manifest.csv"), Options(map_size=(32, 32)))
-    return evaluate_plan(plan, Settings(out, progress=False, resamples=1000)).evaluation
+    return evaluate_plan(plan, Settings(out, report=False, progress=False, resamples=1000)).evaluation
 
 
 def test_spoiled_fine_tunes_are_stopped_and_honest_ones_pass(place: Path, tmp_path: Path) -> None:

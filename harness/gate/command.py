@@ -50,24 +50,25 @@ def judge_files(
     :param command: the command line, for the record.
     :raises InputError: a file that cannot be read, or makes no sense.
     """
-    file, content = result_file(result), read_result(result)
-    found = Evaluation.parse(content, file)
-    rules, accepted = read_policy_bytes(policy), None if baseline is None else _read_baseline(baseline)
+    content = read_result(result)
+    found = Evaluation.parse(content, result_file(result))
+    rules = read_policy_bytes(policy)
+    accepted = None if baseline is None else _read_baseline(baseline)
+    against = None if baseline is None or accepted is None else Evaluation.parse(accepted, result_file(baseline))
+    verdict = judge(
+        found, parse_policy(rules, str(policy), found.vocabulary), against, bytes_digest(content), fail_on_warning
+    )
     record = Record(
         version=versions([PROGRAM]).get(PROGRAM, "unknown"),
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         command=portable_command(command),
-        result=_recorded(file, content),
+        result=_recorded(result_file(result), content),
         policy=_recorded(policy, rules),
-        baseline=_recorded(baseline, accepted) if baseline is not None and accepted is not None else None,
+        baseline=None if baseline is None or accepted is None else _recorded(result_file(baseline), accepted),
         data_digest=found.data_digest,
         checkpoints=_checkpoints(found),
     )
-    against = Evaluation.parse(accepted, baseline) if baseline is not None and accepted is not None else None
-    verdict = judge(
-        found, parse_policy(rules, str(policy), found.vocabulary), against, bytes_digest(content), fail_on_warning
-    )
-    missing = [_missing(baseline)] if baseline is not None and accepted is None else []
+    missing = [] if baseline is None or accepted is not None else [_missing(baseline)]
     return verdict.model_copy(update={"record": record, "cases": [*missing, *verdict.cases]})
 
 

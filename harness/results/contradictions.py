@@ -33,7 +33,22 @@ class _Interval(Protocol):
 def first_contradiction(result: Evaluation) -> str | None:
     """The first claim of a result that cannot be true, in words; None where there is none."""
     pairs = chain.from_iterable(_of_pair(result, pair) for pair in result.pairs)
-    return next(chain(_of_checkpoints(result), pairs, _of_study(result)), None)
+    return next(chain(_of_lists(result), _of_checkpoints(result), pairs, _of_study(result)), None)
+
+
+def _range_of(result: Evaluation, metric: str) -> Range | None:
+    """Between which values a column of a result lies; None for a metric that is not known here."""
+    return result.vocabulary.range_of(metric) if metric in result.vocabulary.columns else None
+
+
+def _of_lists(result: Evaluation) -> Iterator[str]:
+    for name in ("pairs", "layers", "methods"):
+        if not getattr(result, name):
+            yield f"it lists no {name}"
+    known = {record.name for record in result.vocabulary.methods}
+    yield from (f"the CAM method {name!r} is not known here" for name in result.methods if name not in known)
+    if not isinstance(result.environment.get("versions", {}), dict):
+        yield "its environment's versions are no table"
 
 
 def _of_checkpoints(result: Evaluation) -> Iterator[str]:
@@ -61,12 +76,24 @@ def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
         yield from _of_interval(f"change of {name} of {pair.name!r}", estimate, CHANGE, estimate.mean)
     for item in pair.metrics:
         where = f"{item.metric} of {item.method} at {item.layer}, pair {pair.name!r}, scope {item.scope!r}"
-        yield from _of_summary(where, item, result)
+        yield from _of_summary(where, item, _range_of(result, item.metric))
+        yield from _of_counts(where, item, pair.selected, result.patients)
 
 
-def _of_summary(where: str, item: MetricSummary, result: Evaluation) -> Iterator[str]:
-    known = item.metric in result.vocabulary.columns
-    limits, patients = result.vocabulary.range_of(item.metric) if known else None, result.patients
+def _of_counts(where: str, item: MetricSummary, selected: int, patients: int) -> Iterator[str]:
+    """Fewer than none of something, or more than there is."""
+    undefined = sum(item.undefined.values())
+    if min(item.n, item.n_patients, item.vanished, *item.undefined.values()) < 0:
+        yield f"{where}: a number of images or patients is negative"
+    if item.n + undefined > selected:
+        yield f"{where}: {item.n} images have a value and {undefined} have none, but {selected} are compared"
+    if item.vanished > item.n:
+        yield f"{where}: {item.vanished} of {item.n} images vanished"
+    if item.n_patients > min(item.n, patients):
+        yield f"{where}: {item.n_patients} patients in {item.n} images of {patients} patients"
+
+
+def _of_summary(where: str, item: MetricSummary, limits: Range | None) -> Iterator[str]:
     quantiles = (item.q05, item.q25, item.median, item.q75, item.q95)
     yield from _of_interval(where, item.estimate, limits, item.estimate.mean, *quantiles)
     for name, reference in (("chance", item.chance), ("floor", item.floor)):
@@ -76,13 +103,11 @@ def _of_summary(where: str, item: MetricSummary, result: Evaluation) -> Iterator
         yield from _of_interval(f"vanished rate of {where}", item.vanished_rate, SHARE, item.vanished_rate.mean)
     if item.index is not None:
         yield from _of_interval(f"index of {where}", item.index, None)
+        references = (item.index.observed, item.index.chance, item.index.floor)
+        yield from _outside(f"index of {where}", limits, references)
     for name, (low, high) in item.intervals.items():
         if not low <= high:
             yield f"{name} of {where}: the interval's low end {low:g} is above its high end {high:g}"
-    if item.vanished > item.n:
-        yield f"{where}: {item.vanished} of {item.n} images vanished"
-    if item.n_patients > min(item.n, patients):
-        yield f"{where}: {item.n_patients} patients in {item.n} images of {patients} patients"
 
 
 def _of_study(result: Evaluation) -> Iterator[str]:
@@ -96,11 +121,16 @@ def _of_interval(where: str, found: _Interval, limits: Range | None, *values: fl
     """An interval the wrong way round, and ends or further values outside the limits."""
     if found.low is not None and found.high is not None and found.low > found.high:
         yield f"{where}: the interval's low end {found.low:g} is above its high end {found.high:g}"
+    yield from _outside(where, limits, (*values, found.low, found.high))
+
+
+def _outside(where: str, limits: Range | None, values: Iterable[float | None]) -> Iterator[str]:
     if limits is None:
         return
-    for value in (*values, found.low, found.high):
-        if value is not None and not limits[0] - ROUNDING <= value <= limits[1] + ROUNDING:
-            yield f"{where}: {value:g} lies outside {limits[0]:g} .. {limits[1]:g}"
+    low, high = limits
+    for value in values:
+        if value is not None and not low - ROUNDING <= value <= high + ROUNDING:
+            yield f"{where}: {value:g} lies outside {low:g} .. {high:g}"
 
 
 def _repeated(items: Iterable[Item]) -> list[Item]:
