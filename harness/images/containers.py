@@ -60,7 +60,7 @@ def require_size(width: int, height: int, max_pixels: float) -> None:
 def read_header(content: bytes) -> Header | None:
     """The header of an image file, None where its beginning is of no known format.
 
-    :raises ValueError, struct.error, IndexError: a header that is damaged or ends early.
+    :raises ValueError, struct.error, IndexError, OverflowError: a header that is damaged or ends early.
     """
     reader = next((read for start, read in _READERS if re.match(start, content, re.DOTALL)), None)
     return reader(content) if reader else None
@@ -146,7 +146,7 @@ def _jpeg_refusal(marker: int, bits: int, components: int) -> str | None:
 def _exif_orientation(exif: bytes) -> int:
     try:
         return tiff.directories(exif)[0].first(tiff.ORIENTATION, tiff.UPRIGHT)
-    except (ValueError, IndexError, struct.error):  # no pixel hangs on it
+    except (ValueError, IndexError, OverflowError, struct.error):  # no pixel hangs on it
         return tiff.UPRIGHT
 
 

@@ -97,7 +97,7 @@ def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]
     unsigned = np.dtype(f"u{stored.dtype.itemsize}")
     # Every pattern of bits that a pixel can have, read as the pixels are (signed or not, either byte order).
     levels = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(stored.dtype)
-    shown = _shown(dataset, _without_overlays(dataset, levels))[stored.view(unsigned)]
+    shown = _shown(dataset, without_overlays(dataset, levels))[stored.view(unsigned)]
     return shown, list(_notices(dataset, stored))
 
 
@@ -123,14 +123,18 @@ def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
         raise InputError(f"inflates to more than {max_pixels / 1e6:g} million pixels; save it uncompressed")
 
 
-def _without_overlays(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
-    """The levels without the bits above the stored ones where these hold overlays (60xx, retired in 2004)."""
-    bits = dataset.BitsStored
+def has_overlays(dataset: Dataset) -> bool:
+    """Whether bits above the stored ones hold overlays (60xx, retired in 2004)."""
     positions = [dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
-    if not any(element is not None and int(element.value or 0) >= bits for element in positions):
-        return levels
-    shift = 8 * levels.dtype.itemsize - bits
-    return (levels << shift) >> shift  # arithmetic for signed values, which keeps the sign
+    return any(element is not None and int(element.value or 0) >= dataset.BitsStored for element in positions)
+
+
+def without_overlays(dataset: Dataset, values: np.ndarray) -> np.ndarray:
+    """Stored values without the bits above the stored ones, where these hold overlays."""
+    if not has_overlays(dataset):
+        return values
+    shift = 8 * values.dtype.itemsize - dataset.BitsStored
+    return (values << shift) >> shift  # arithmetic for signed values, which keeps the sign
 
 
 def _notices(dataset: Dataset, stored: np.ndarray) -> Iterator[Notice]:

@@ -140,7 +140,7 @@ def _header(path: Place, content: bytes, max_pixels: float) -> Header:
     """The header of an image that can be decoded as what it is; what is wrong with others is said."""
     try:
         header = read_header(content)
-    except (ValueError, IndexError, struct.error):
+    except (ValueError, IndexError, OverflowError, struct.error):
         header = None
     if header is None:
         raise InputError(f"{path}: {_no_image(content)}")

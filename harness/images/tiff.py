@@ -73,7 +73,7 @@ def directories(content: bytes) -> list[Directory]:
     """The directories of the pages, in their order.
 
     :raises ValueError: not TIFF, more pages than MOST_PAGES, pages in a circle.
-    :raises struct.error: it ends early.
+    :raises struct.error, OverflowError: it ends early.
     """
     found: list[Directory] = []
     order, big = "<" if content[:2] == b"II" else ">", content[2:4] in (b"+\0", b"\0+")
