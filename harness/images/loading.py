@@ -35,6 +35,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _COLOUR = 16  # of 255: channels that differ more are colour; less is what JPEG makes of grey
+_ROWS = 256  # that are looked at together
 _NEARLY_BLACK = 0.25  # of the range: 16-bit pictures below it hold 14 bits or fewer
 
 # What OpenCV and libtiff would print about a damaged file is said in our sentence.
@@ -74,6 +75,7 @@ def decode_grey(
         notice(Notice("orientation", f"has the EXIF orientation {header.orientation}, which is not applied"))
     full = (header.page and header.page.full) or _FULL_RANGE[pixels.dtype]
     grey = _to_one_channel(pixels, notice)
+    del pixels  # several times what is needed from here on
     _notice_few_bits(grey, notice)
     scaled = grey.astype(np.float32)
     if full != 255:
@@ -205,8 +207,11 @@ def _to_one_channel(pixels: np.ndarray, notice: Noticed) -> np.ndarray:
 def _has_colour(pixels: np.ndarray) -> bool:
     """Whether the channels of a pixel differ by more than what JPEG makes of grey."""
     threshold = _COLOUR * _FULL_RANGE[pixels.dtype] // 255
-    blue, green, red = (cv2.extractChannel(pixels, number) for number in range(3))
-    return bool((cv2.absdiff(blue, green) > threshold).any() or (cv2.absdiff(green, red) > threshold).any())
+    for start in range(0, len(pixels), _ROWS):  # of the whole picture, the channels would double its memory
+        blue, green, red = (cv2.extractChannel(pixels[start : start + _ROWS], number) for number in range(3))
+        if cv2.absdiff(blue, green).max() > threshold or cv2.absdiff(green, red).max() > threshold:
+            return True
+    return False
 
 
 def _notice_few_bits(grey: np.ndarray, notice: Noticed) -> None:

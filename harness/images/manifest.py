@@ -150,12 +150,12 @@ def _identity(path: Place) -> str:
     """What two spellings of a path have in common. Links to files are files of their own, links to folders are not."""
     if not isinstance(path, Path):
         return str(path)
-    return str(_folder(path.parent) / path.name) if path.name not in ("", "..") else os.path.realpath(path)
+    return f"{_folder(path.parent)}/{path.name}" if path.name not in ("", "..") else os.path.realpath(path)
 
 
 @functools.lru_cache(maxsize=4096)
-def _folder(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+def _folder(path: Path) -> str:
+    return os.path.realpath(path)
 
 
 def _row(where: str, root: Place, cells: list[str], located: Columns, labels: tuple[str, ...] | None) -> Row:
