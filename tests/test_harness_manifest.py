@@ -342,7 +342,21 @@ def test_a_column_of_a_class_that_is_missing_is_told(tmp_path: Path) -> None:
     assert said == ["m.csv: has no column 'bright' beside those of other classes, so its images have no classes"]
 
 
-# For training, which finds its classes in the data
+# For training, which finds its classes in the data and needs a patient in every row
+
+
+@pytest.mark.parametrize("word", ["", "nan"])
+def test_a_patient_can_be_required_in_every_row(tmp_path: Path, word: str) -> None:
+    (tmp_path / "m.csv").write_text(f"file,class,group\na,cat,1\nb,dog,{word}\n")
+    with pytest.raises(InputError, match=r"m\.csv, line 3: names no patient; fill the column group in, or remove the"):
+        read_manifest(tmp_path / "m.csv", needed=("file", "class", "group"))
+
+
+def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("file,class,group,split\na,,nan,test\n")
+    found = read_manifest(tmp_path / "m.csv", wanted=("file",))
+    assert (found.rows[0].labels, found.rows[0].group) == (None, "")
+    assert found.extras_of(found.rows[0]) == {"class": "", "group": "nan", "split": "test"}
 
 
 def test_without_known_classes_any_name_is_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.common.errors import InputError
 from harness.images import loading
-from harness.images.notices import Notice, PictureWarning, ignore, summary
+from harness.images.notices import Notice, Notices, PictureWarning, ignore, summary
 from tests.made_images import interlaced_png, png, png_chunk, saved, tiff
 
 Y, X = np.mgrid[0:64, 0:48]
@@ -345,6 +345,16 @@ def test_by_default_notices_are_warnings_that_name_the_file(tmp_path: Path) -> N
     (tmp_path / "a.png").write_bytes(png(DEEP // 16, 16))
     with pytest.warns(PictureWarning, match=r"a\.png: uses 12 of its 16 bits and is shown nearly black; scale it"):
         loading.read_grey(tmp_path / "a.png")
+
+
+def test_the_notices_of_a_run_are_counted() -> None:
+    found, said = Notices(), []
+    for name, kinds in (("b.png", ["colour"]), ("a.png", ["colour", "few-bits"]), ("c.png", [])):
+        for kind in kinds:
+            found.of(name)(Notice(kind, ""))
+    found.warn(3, said.append)
+    assert [sentence.partition(" pictures")[0] for sentence in said] == ["2 of 3", "1 of 3"]
+    assert "(a.png for example)" in said[0]
 
 
 def test_a_run_has_one_sentence_per_kind() -> None:

@@ -39,7 +39,7 @@ from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
-from harness.images.notices import ignore
+from harness.images.notices import Notices, ignore
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.metrics import METRICS
@@ -166,7 +166,9 @@ def _choose(
     """
     order = np.random.default_rng(wanted.seed).permutation(len(samples))[:CANDIDATES]
     bar = tqdm(np.sort(order), desc="choose", unit="image", disable=quiet, file=sys.stderr)
-    seen = [_look_at(models, samples[index], layer, wanted) for index in bar]
+    notices = Notices()
+    seen = [_look_at(models, samples[index], layer, wanted, notices) for index in bar]
+    notices.warn(len(order), lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
     usable = [candidate for candidate in seen if candidate is not None]
     if not usable:
         raise CannotEvaluateError("no image has a defined, non-empty map of its predicted class; nothing to pack")
@@ -196,11 +198,14 @@ def _in_turn(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
                 yield item
 
 
-def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wanted) -> _Candidate | None:
+def _look_at(
+    models: tuple[Model, Model], sample: Sample, layer: str, wanted: Wanted, notices: Notices
+) -> _Candidate | None:
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        grey = load_grey(sample.path, model.metadata.input_size, max_pixels=wanted.max_pixels)
+        size, notice = model.metadata.input_size, notices.of(sample.name)
+        grey = load_grey(sample.path, size, max_pixels=wanted.max_pixels, notice=notice)
     except InputError as error:
         print(f"left out: {error}", file=sys.stderr)
         return None

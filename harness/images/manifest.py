@@ -107,7 +107,7 @@ def read_manifest(
     """The rows of a manifest, with `split` those of which the column `split` has that value.
 
     :param root: what files are relative to, by default the manifest's folder.
-    :param needed: roles of which a column has to be there.
+    :param needed: roles of which a column has to be there, and of `group` a patient in every row.
     :param wanted: roles that are read and warned of; others are further columns.
     :param columns: role -> header, where it is called otherwise (`harness.images.columns`).
     :param warn: is given each sentence about what is unusual.
@@ -128,7 +128,9 @@ def read_manifest(
         for (number, cells), found in zip(numbered, labels, strict=True)
     ]
     require_distinct(path, ((row.name, row.path) for row in rows))
-    if GROUP in wanted:
+    if GROUP in needed:
+        _require_patients(rows)
+    elif GROUP in wanted:
         _warn_of_patients(path, table, located, rows, warn)
     extras = {name: index for index, name in enumerate(table.header) if name and index not in located.used}
     return Manifest(rows, extras)
@@ -206,6 +208,12 @@ def _of_split(
     for name, count in others.items():
         warn(f"{path}: {count} rows have the split {name!r}, which is not {split!r}: they are left out; spell it alike")
     return [row for row, name in zip(table.rows, found, strict=True) if name == wanted]
+
+
+def _require_patients(rows: Sequence[Row]) -> None:
+    unknown = next((row for row in rows if not row.group), None)
+    if unknown is not None:
+        raise InputError(f"{unknown.where}: names no patient; fill the column group in, or remove the row")
 
 
 def _warn_of_patients(path: Place, table: Table, located: Columns, rows: Sequence[Row], warn: Warn) -> None:
