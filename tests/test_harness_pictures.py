@@ -364,6 +364,24 @@ def test_a_run_has_one_sentence_per_kind() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("there", "named", "hint"),
+    [
+        ("a.png", "a", "a.png is there, so give the suffix with --columns 'file={file}.png'"),
+        ("x/a.png", "x\\a.png", "its folders are written with \\, write them with /"),
+        ("M\u00fcller.png", "Mu\u0308ller.png", "it is there with its accents in another form of Unicode (NFC, NFD)"),
+        ("a.png", "b", ""),
+        ("a.png", 253 * "n", ""),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told(tmp_path: Path, there: str, named: str, hint: str) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(png(GREY))
+    with pytest.raises(InputError) as caught:
+        loading.read_grey(tmp_path / named)
+    assert str(caught.value).startswith(f"{tmp_path}/{named}: no such file{hint and '; '}{hint}")
+
+
 # Hostile files
 
 

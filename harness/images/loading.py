@@ -18,6 +18,8 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 from __future__ import annotations
 
 import struct
+import unicodedata
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -112,17 +114,31 @@ def _read_bytes(path: Place) -> bytes:
     try:
         return patiently(path, read)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file{_with_suffix(path)}") from None
+        raise InputError(f"{path}: no such file{_hint(path)}") from None
     except LASTING as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _with_suffix(path: Place) -> str:
-    """What to write where a manifest leaves the suffix of its files out."""
-    if path.suffix.lower() in SUFFIXES:
+def _hint(path: Place) -> str:
+    """What a manifest may mean by a name under which there is no file, where such a file is there."""
+    if not isinstance(path, Path):
         return ""
-    there = next((suffix for suffix in SUFFIXES if path.with_name(path.name + suffix).is_file()), None)
-    return f"; {path.name}{there} is there, so give the suffix with --columns 'file={{file}}{there}'" if there else ""
+    for suffix in () if path.suffix.lower() in SUFFIXES else SUFFIXES:
+        if _is_file(path.with_name(path.name + suffix)):
+            return f"; {path.name}{suffix} is there, so give the suffix with --columns 'file={{file}}{suffix}'"
+    if "\\" in path.name and _is_file(path.parent / path.name.replace("\\", "/")):
+        return "; its folders are written with \\, write them with /"
+    forms = {unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD")} - {str(path)}
+    if any(_is_file(Path(form)) for form in forms):
+        return "; it is there with its accents in another form of Unicode (NFC, NFD): copy its name from the folder"
+    return ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def is_dicom(content: bytes) -> bool:
