@@ -12,8 +12,8 @@ import onnx_ir as ir
 from export import assemble, parity
 from export.metadata import Metadata, stamp
 from harness.common.errors import InputError
+from harness.images.labels import warn_in_python
 from harness.images.loading import load_grey
-from harness.images.manifest import warn_in_python
 from harness.images.notices import Notices
 
 PATTERNS = 4  # images to prove parity on where none are given

@@ -15,7 +15,8 @@ import pytest
 from harness.common.errors import InputError
 from harness.images.columns import parse_columns
 from harness.images.dataset import Sample, read_dataset
-from harness.images.manifest import Labelling, read_manifest
+from harness.images.labels import Labelling
+from harness.images.manifest import read_manifest
 
 CLASSES = ("dark", "bright", "left")
 WANTED = [("a.png", (2,), "p1"), ("b.png", (0,), "p2")]
@@ -296,6 +297,17 @@ def test_a_file_under_two_spellings_is_listed_twice(tmp_path: Path, other: str) 
     (tmp_path / "link").symlink_to(tmp_path)
     said = refusal(tmp_path, f"file,group\na.png,1\n{other},2\n")
     assert "'a.png' is listed more than once" in said
+
+
+def test_a_name_of_one_letter_is_listed_twice(tmp_path: Path) -> None:
+    """Python keeps one object for each of them."""
+    assert "'a' is listed more than once" in refusal(tmp_path, "file,group\na,1\na,2\n")
+
+
+def test_two_links_to_one_file_are_two_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to(tmp_path / "store")
+    assert len(read(tmp_path, "file,group\na.png,1\nb.png,2\n")[0]) == 2
 
 
 def test_another_case_is_another_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from harness.images.columns import parse_columns
     from harness.images.containers import MAX_PIXELS
     from harness.images.dataset import Sample, images_below, read_dataset
+    from harness.images.labels import Labelling
     from harness.images.loading import (
         DICOM_SUFFIXES,
         RULE,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         read_grey,
         squash,
     )
-    from harness.images.manifest import Labelling, Manifest, Row, read_manifest
+    from harness.images.manifest import Manifest, Row, read_manifest
     from harness.images.notices import Notices
 
 __all__ = [
@@ -30,7 +31,8 @@ __all__ = [
 ]  # fmt: skip
 _HOMES = dict.fromkeys(__all__, "loading") | {
     **dict.fromkeys(("Sample", "images_below", "read_dataset"), "dataset"),
-    **dict.fromkeys(("Labelling", "Manifest", "Row", "read_manifest"), "manifest"),
+    **dict.fromkeys(("Manifest", "Row", "read_manifest"), "manifest"),
+    "Labelling": "labels",
     "MAX_PIXELS": "containers",
     "Notices": "notices",
     "parse_columns": "columns",
