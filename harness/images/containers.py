@@ -150,6 +150,16 @@ def _exif_orientation(exif: bytes) -> int:
         return tiff.UPRIGHT
 
 
+def codestream_size(stream: bytes) -> tuple[int, int]:
+    """(width, height) that a JPEG or JPEG 2000 codestream tells, (0, 0) where it tells none."""
+    if stream.startswith(b"\xff\x4f\xff\x51"):
+        right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)  # SIZ, ITU-T T.800 A.5.1
+        return max(right - left, 0), max(bottom - top, 0)
+    frames = (start for marker, start, _ in jpeg_segments(stream) if marker in _FRAMES)
+    sizes = [struct.unpack_from(">HH", stream, start + 1) for start in frames]  # (rows, columns)
+    return max((columns for _, columns in sizes), default=0), max((rows for rows, _ in sizes), default=0)
+
+
 # GIF (GIF89a specification)
 
 

@@ -30,13 +30,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from pydicom import Dataset, dcmread, uid
+from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
 from harness.common.storage import Place
-from harness.images.containers import require_size
+from harness.images.containers import codestream_size, require_size
 from harness.images.notices import Notice, Noticed
 
 _PILLOW, _GDCM, _OPENJPEG = ("pillow", "pillow"), ("gdcm", "python-gdcm"), ("pylibjpeg", '"pylibjpeg[openjpeg]"')
@@ -91,6 +92,7 @@ def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]
     apply_functional_groups(dataset)
     _require_one_grey_frame(dataset)
     require_size(dataset.Columns, dataset.Rows, max_pixels)
+    _require_small_codestream(dataset, max_pixels)
     stored = _stored_values(dataset)
     if stored.ndim != 2:
         raise InputError(f"has {len(stored)} frames; save one image per file")
@@ -111,6 +113,13 @@ def apply_functional_groups(dataset: Dataset) -> None:
             for macro in _MACROS:
                 for element in (element for item in (group.get(macro) or [])[:1] for element in item):
                     dataset[element.tag] = element
+
+
+def _require_small_codestream(dataset: Dataset, max_pixels: float) -> None:
+    """Refuse a compressed picture that is larger than Rows and Columns say."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != uid.RLELossless:
+        require_size(*codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1))), max_pixels)
 
 
 def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
