@@ -8,8 +8,8 @@ import pytest
 
 from harness.common.errors import InputError
 from harness.images.dataset import data_digest, read_dataset
+from harness.images.labels import DataWarning
 from harness.images.loading import read_grey
-from harness.images.manifest import DataWarning
 from tests import tiny_graphs
 
 CLASSES = tiny_graphs.CLASSES

@@ -18,7 +18,7 @@ from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.deidentify import pixels_only
 from harness.images.loading import decode_grey
 from tests.made_images import saved
-from tests.test_harness_dicom import BYTES, RAMP, dataset
+from tests.test_harness_dicom import BYTES, RAMP, SIGNED, dataset
 
 NAME = b"INVENTED^NAME 1950-01-01"
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
@@ -113,6 +113,29 @@ def test_functional_groups_move_to_where_a_classic_file_has_them() -> None:
     assert "SharedFunctionalGroupsSequence" not in dcmread(io.BytesIO(reduced))
     assert NAME[:8] not in reduced
     np.testing.assert_array_equal(grey(reduced), grey(content))
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+@pytest.mark.parametrize("pixels", [RAMP, SIGNED])
+def test_overlays_do_not_survive(pixels: np.ndarray, syntax: uid.UID) -> None:
+    plane = (RAMP % 3 == 0).astype(np.uint16) << 14
+    stored = ((pixels.view(np.uint16) & 0x0FFF) | plane).astype("<u2" if syntax.is_little_endian else ">u2")
+    made = dataset(pixels, 12, syntax, PixelData=stored.tobytes())
+    made.add_new(0x60000100, "US", 16)
+    made.add_new(0x60000102, "US", 14)
+    content = as_bytes(made)
+    reduced = pixels_only(content)
+    kept = dcmread(io.BytesIO(reduced))
+    assert not [element for element in kept if element.tag.group == 0x6000]
+    np.testing.assert_array_equal(kept.pixel_array, pixels)
+    np.testing.assert_array_equal(grey(reduced), grey(content))
+
+
+def test_one_bit_per_pixel_stays() -> None:
+    white = RAMP % 3 == 0
+    packed = np.packbits(white, bitorder="little").tobytes()
+    made = dataset(BYTES, 8, Rows=64, Columns=64, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=packed)
+    np.testing.assert_array_equal(grey(pixels_only(as_bytes(made))), 255 * white)
 
 
 def test_text_in_png_does_not_survive() -> None:

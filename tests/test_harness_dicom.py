@@ -22,6 +22,7 @@ from pydicom.pixels.decoders.base import Decoder
 from harness.common.errors import InputError
 from harness.images import loading
 from harness.images.notices import PictureWarning
+from tests.made_images import saved
 
 SHARED = ("rsna-pa-monochrome1-jpeg.dcm", "rsna-pa-monochrome2-jpeg.dcm", "rsna-pa-monochrome2-uncompressed.dcm")
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # every value of 12 bits
@@ -596,6 +597,26 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path: Path) -> None:
     path = written(tmp_path, dataset(BYTES, 8))
     with pytest.raises(InputError, match=r"a\.dcm: has 16 x 16 pixels, more than 0\.000255 million"):
         loading.read_grey(path, max_pixels=255)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "stream", "size"),
+    [
+        (uid.JPEGBaseline8Bit, "JPEG", b"\x08\x00\x10\x00\x10"),
+        (uid.JPEG2000Lossless, "JPEG2000", bytes([0, 0, 0, 16, 0, 0, 0, 16])),
+    ],
+)
+def test_a_codestream_that_is_larger_than_the_header_says(
+    tmp_path: Path, syntax: uid.UID, stream: str, size: bytes
+) -> None:
+    how = {"no_jp2": True} if stream == "JPEG2000" else {}
+    content = saved(BYTES, stream, **how)
+    vast = content.replace(size, size.replace(b"\x00\x10", b"\x75\x30"), 1)
+    assert vast != content
+    made = dataset(BYTES, 8, syntax, PixelData=encapsulate([vast]))
+    with pytest.raises(InputError, match=r"a\.dcm: has 30000 x 30000 pixels, more than 100 million"):
+        loading.read_grey(written(tmp_path, made))
+    assert loading.read_grey(written(tmp_path, dataset(BYTES, 8, syntax, PixelData=encapsulate([content])))).size
 
 
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path) -> None:

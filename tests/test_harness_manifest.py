@@ -15,7 +15,8 @@ import pytest
 from harness.common.errors import InputError
 from harness.images.columns import parse_columns
 from harness.images.dataset import Sample, read_dataset
-from harness.images.manifest import Labelling, read_manifest
+from harness.images.labels import Labelling
+from harness.images.manifest import read_manifest
 
 CLASSES = ("dark", "bright", "left")
 WANTED = [("a.png", (2,), "p1"), ("b.png", (0,), "p2")]
@@ -298,6 +299,17 @@ def test_a_file_under_two_spellings_is_listed_twice(tmp_path: Path, other: str) 
     assert "'a.png' is listed more than once" in said
 
 
+def test_a_name_of_one_letter_is_listed_twice(tmp_path: Path) -> None:
+    """Python keeps one object for each of them."""
+    assert "'a' is listed more than once" in refusal(tmp_path, "file,group\na,1\na,2\n")
+
+
+def test_two_links_to_one_file_are_two_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to(tmp_path / "store")
+    assert len(read(tmp_path, "file,group\na.png,1\nb.png,2\n")[0]) == 2
+
+
 def test_another_case_is_another_file(tmp_path: Path) -> None:
     samples, _ = read(tmp_path, "file,group\na.png,1\nA.PNG,2\nb/a.png,3\n")
     assert len(samples) == 3
@@ -342,7 +354,21 @@ def test_a_column_of_a_class_that_is_missing_is_told(tmp_path: Path) -> None:
     assert said == ["m.csv: has no column 'bright' beside those of other classes, so its images have no classes"]
 
 
-# For training, which finds its classes in the data
+# For training, which finds its classes in the data and needs a patient in every row
+
+
+@pytest.mark.parametrize("word", ["", "nan"])
+def test_a_patient_can_be_required_in_every_row(tmp_path: Path, word: str) -> None:
+    (tmp_path / "m.csv").write_text(f"file,class,group\na,cat,1\nb,dog,{word}\n")
+    with pytest.raises(InputError, match=r"m\.csv, line 3: names no patient; fill the column group in, or remove the"):
+        read_manifest(tmp_path / "m.csv", needed=("file", "class", "group"))
+
+
+def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("file,class,group,split\na,,nan,test\n")
+    found = read_manifest(tmp_path / "m.csv", wanted=("file",))
+    assert (found.rows[0].labels, found.rows[0].group) == (None, "")
+    assert found.extras_of(found.rows[0]) == {"class": "", "group": "nan", "split": "test"}
 
 
 def test_without_known_classes_any_name_is_one(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.common.errors import InputError
 from harness.images import loading
-from harness.images.notices import Notice, PictureWarning, ignore, summary
+from harness.images.notices import Notice, Notices, PictureWarning, ignore, summary
 from tests.made_images import interlaced_png, png, png_chunk, saved, tiff
 
 Y, X = np.mgrid[0:64, 0:48]
@@ -198,7 +198,7 @@ def test_palette_tiff() -> None:
         (tiff(GREY, 32803), "has a pattern of colour filters; save it as grey or RGB"),
         (tiff(GREY, 99), "has TIFF colours of kind 99; save it as grey or RGB"),
         (tiff(GREY % 16, 1, bits=4), "has 4 bits per sample; save it with 8 or 16"),
-        (tiff(GREY.astype(np.float16), 1, more=[(339, 3, [3])]), "not a readable image, or damaged"),
+        (tiff(GREY.astype(np.float16), 1, more=[(339, 3, [3])]), "float16 pixels are not supported; save it with"),
         (tiff(GREY.astype(np.uint32), 1), "uint32 pixels are not supported; save it with 8 or 16 unsigned bits"),
         (tiff(GREY.astype(np.int16), 1, more=[(339, 3, [2])]), "int16 pixels are not supported"),
     ],
@@ -347,11 +347,39 @@ def test_by_default_notices_are_warnings_that_name_the_file(tmp_path: Path) -> N
         loading.read_grey(tmp_path / "a.png")
 
 
+def test_the_notices_of_a_run_are_counted() -> None:
+    found, said = Notices(), []
+    for name, kinds in (("b.png", ["colour"]), ("a.png", ["colour", "few-bits"]), ("c.png", [])):
+        for kind in kinds:
+            found.of(name)(Notice(kind, ""))
+    found.warn(3, said.append)
+    assert [sentence.partition(" pictures")[0] for sentence in said] == ["2 of 3", "1 of 3"]
+    assert "(a.png for example)" in said[0]
+
+
 def test_a_run_has_one_sentence_per_kind() -> None:
     assert summary({}, 60) == []
     assert summary({"colour": ["a.png", "b.png"]}, 60) == [
         "2 of 60 pictures have colour; they were turned to grey (a.png for example)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "hint"),
+    [
+        ("a.png", "a", "a.png is there, so give the suffix with --columns 'file={file}.png'"),
+        ("x/a.png", "x\\a.png", "its folders are written with \\, write them with /"),
+        ("M\u00fcller.png", "Mu\u0308ller.png", "it is there with its accents in another form of Unicode (NFC, NFD)"),
+        ("a.png", "b", ""),
+        ("a.png", 253 * "n", ""),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_told(tmp_path: Path, there: str, named: str, hint: str) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(png(GREY))
+    with pytest.raises(InputError) as caught:
+        loading.read_grey(tmp_path / named)
+    assert str(caught.value).startswith(f"{tmp_path}/{named}: no such file{hint and '; '}{hint}")
 
 
 # Hostile files

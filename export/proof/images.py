@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.common.errors import warn
 from harness.images.loading import load_grey
+from harness.images.notices import Notices
 
 PATTERNS = 4  # images to prove parity on where none are given
 
 
 def greys_of(images: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
     """(N, H, W) grey levels to prove parity on: of the images, or of patterns where there are none."""
-    return np.stack([load_grey(path, size) for path in images]) if images else _patterns(size)
+    if not images:
+        return _patterns(size)
+    notices = Notices()
+    greys = np.stack([load_grey(path, size, notice=notices.of(path.name)) for path in images])
+    notices.warn(len(images), warn)
+    return greys
 
 
 def _patterns(size: tuple[int, int]) -> np.ndarray:

@@ -38,7 +38,7 @@ from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
-from harness.images.notices import ignore
+from harness.images.notices import Notices, ignore
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.catalogue import METRICS
@@ -167,10 +167,11 @@ def _choose(
     """
     order = np.random.default_rng(options.seed).permutation(len(samples))[:CANDIDATES]
     done = Counter(progress, "choose images", len(order))
-    seen = []
+    seen, notices = [], Notices()
     for index in np.sort(order):
-        seen.append(_look_at(models, samples[index], layer, options))
+        seen.append(_look_at(models, samples[index], layer, options, notices))
         done.add()
+    notices.warn(len(order), warn)
     usable = [candidate for candidate in seen if candidate is not None]
     if not usable:
         raise CannotEvaluateError("no image has a defined, non-empty map of its predicted class; nothing to pack")
@@ -200,11 +201,14 @@ def _in_turn(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
                 yield item
 
 
-def _look_at(models: tuple[Model, Model], sample: Sample, layer: str, options: PackOptions) -> _Candidate | None:
+def _look_at(
+    models: tuple[Model, Model], sample: Sample, layer: str, options: PackOptions, notices: Notices
+) -> _Candidate | None:
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        grey = load_grey(sample.path, model.metadata.input_size, max_pixels=options.max_pixels)
+        size, notice = model.metadata.input_size, notices.of(sample.name)
+        grey = load_grey(sample.path, size, max_pixels=options.max_pixels, notice=notice)
     except InputError as error:
         warn(f"left out: {error}")
         return None

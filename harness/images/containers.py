@@ -60,7 +60,7 @@ def require_size(width: int, height: int, max_pixels: float) -> None:
 def read_header(content: bytes) -> Header | None:
     """The header of an image file, None where its beginning is of no known format.
 
-    :raises ValueError, struct.error, IndexError: a header that is damaged or ends early.
+    :raises ValueError, struct.error, IndexError, OverflowError: a header that is damaged or ends early.
     """
     reader = next((read for start, read in _READERS if re.match(start, content, re.DOTALL)), None)
     return reader(content) if reader else None
@@ -146,8 +146,18 @@ def _jpeg_refusal(marker: int, bits: int, components: int) -> str | None:
 def _exif_orientation(exif: bytes) -> int:
     try:
         return tiff.directories(exif)[0].first(tiff.ORIENTATION, tiff.UPRIGHT)
-    except (ValueError, IndexError, struct.error):  # no pixel hangs on it
+    except (ValueError, IndexError, OverflowError, struct.error):  # no pixel hangs on it
         return tiff.UPRIGHT
+
+
+def codestream_size(stream: bytes) -> tuple[int, int]:
+    """(width, height) that a JPEG or JPEG 2000 codestream tells, (0, 0) where it tells none."""
+    if stream.startswith(b"\xff\x4f\xff\x51"):
+        right, bottom, left, top = struct.unpack_from(">IIII", stream, 8)  # SIZ, ITU-T T.800 A.5.1
+        return max(right - left, 0), max(bottom - top, 0)
+    frames = (start for marker, start, _ in jpeg_segments(stream) if marker in _FRAMES)
+    sizes = [struct.unpack_from(">HH", stream, start + 1) for start in frames]  # (rows, columns)
+    return max((columns for _, columns in sizes), default=0), max((rows for rows, _ in sizes), default=0)
 
 
 # GIF (GIF89a specification)

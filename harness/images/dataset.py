@@ -14,8 +14,9 @@ import numpy as np
 from harness.common.errors import InputError
 from harness.common.storage import LASTING, Place, patiently, require_plain_file
 from harness.images.columns import Warn, normalised
+from harness.images.labels import Labelling, warn_in_python
 from harness.images.loading import MOST_BYTES, SUFFIXES
-from harness.images.manifest import Labelling, Row, read_manifest, warn_in_python
+from harness.images.manifest import Row, read_manifest
 
 UNLABELLED = -1
 _HASHING_THREADS = 4

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 
+import numpy as np
 from pydicom import Dataset, dcmread, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 
 from harness.common.errors import InputError, first_line
 from harness.images.codestreams import without_comments
-from harness.images.dicom import apply_functional_groups, silence_pydicom
+from harness.images.dicom import apply_functional_groups, has_overlays, silence_pydicom, without_overlays
 
 # What decides the grey levels (dicom.py), and nothing else: numbers and coded strings. Keywords of PS3.6.
 KEPT = (
@@ -79,12 +80,24 @@ def _copy_pixels(source: Dataset, kept: Dataset) -> None:
     if syntax.is_encapsulated:
         kept["PixelData"].value = encapsulate([_frame(source, syntax)])
     else:
-        size = source.Rows * source.Columns * source.get("SamplesPerPixel", 1) * (source.BitsAllocated // 8)
-        kept["PixelData"].value = bytes(source.PixelData[:size]) + b"\0" * (size % 2)
+        bits = source.Rows * source.Columns * source.get("SamplesPerPixel", 1) * source.BitsAllocated
+        size = -(-bits // 8)
+        kept["PixelData"].value = _plain(source, bytes(source.PixelData[:size])) + b"\0" * (size % 2)
+
+
+def _plain(source: Dataset, pixels: bytes) -> bytes:
+    """Uncompressed pixels without overlays, which are often text."""
+    if not has_overlays(source):
+        return pixels
+    order = "<" if source.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    stored = np.frombuffer(pixels, f"{order}{'i' if source.PixelRepresentation else 'u'}{source.BitsAllocated // 8}")
+    return without_overlays(source, stored).astype(stored.dtype).tobytes()
 
 
 def _frame(source: Dataset, syntax: uid.UID) -> bytes:
     """The compressed picture without comments."""
+    if has_overlays(source):
+        raise InputError("its compressed pixels hold overlays; save it uncompressed, or give --keep-identifiers")
     try:
         return without_comments(next(generate_frames(source.PixelData, number_of_frames=1)))
     except (ValueError, struct.error) as error:

@@ -30,13 +30,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from pydicom import Dataset, dcmread, uid
+from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
 from harness.common.storage import Place
-from harness.images.containers import require_size
+from harness.images.containers import codestream_size, require_size
 from harness.images.notices import Notice, Noticed
 
 _PILLOW, _GDCM, _OPENJPEG = ("pillow", "pillow"), ("gdcm", "python-gdcm"), ("pylibjpeg", '"pylibjpeg[openjpeg]"')
@@ -91,13 +92,14 @@ def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]
     apply_functional_groups(dataset)
     _require_one_grey_frame(dataset)
     require_size(dataset.Columns, dataset.Rows, max_pixels)
+    _require_small_codestream(dataset, max_pixels)
     stored = _stored_values(dataset)
     if stored.ndim != 2:
         raise InputError(f"has {len(stored)} frames; save one image per file")
     unsigned = np.dtype(f"u{stored.dtype.itemsize}")
     # Every pattern of bits that a pixel can have, read as the pixels are (signed or not, either byte order).
     levels = np.arange(2 ** (8 * unsigned.itemsize), dtype=unsigned).view(stored.dtype)
-    shown = _shown(dataset, _without_overlays(dataset, levels))[stored.view(unsigned)]
+    shown = _shown(dataset, without_overlays(dataset, levels))[stored.view(unsigned)]
     return shown, list(_notices(dataset, stored))
 
 
@@ -113,6 +115,13 @@ def apply_functional_groups(dataset: Dataset) -> None:
                     dataset[element.tag] = element
 
 
+def _require_small_codestream(dataset: Dataset, max_pixels: float) -> None:
+    """Refuse a compressed picture that is larger than Rows and Columns say."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != uid.RLELossless:
+        require_size(*codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1))), max_pixels)
+
+
 def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
     """Refuse a deflated file (PS3.5 A.5) that would grow beyond what a picture may take."""
     if uid.DeflatedExplicitVRLittleEndian.encode() not in content[:_META]:
@@ -123,14 +132,18 @@ def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
         raise InputError(f"inflates to more than {max_pixels / 1e6:g} million pixels; save it uncompressed")
 
 
-def _without_overlays(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
-    """The levels without the bits above the stored ones where these hold overlays (60xx, retired in 2004)."""
-    bits = dataset.BitsStored
+def has_overlays(dataset: Dataset) -> bool:
+    """Whether bits above the stored ones hold overlays (60xx, retired in 2004)."""
     positions = [dataset.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
-    if not any(element is not None and int(element.value or 0) >= bits for element in positions):
-        return levels
-    shift = 8 * levels.dtype.itemsize - bits
-    return (levels << shift) >> shift  # arithmetic for signed values, which keeps the sign
+    return any(element is not None and int(element.value or 0) >= dataset.BitsStored for element in positions)
+
+
+def without_overlays(dataset: Dataset, values: np.ndarray) -> np.ndarray:
+    """Stored values without the bits above the stored ones, where these hold overlays."""
+    if not has_overlays(dataset):
+        return values
+    shift = 8 * values.dtype.itemsize - dataset.BitsStored
+    return (values << shift) >> shift  # arithmetic for signed values, which keeps the sign
 
 
 def _notices(dataset: Dataset, stored: np.ndarray) -> Iterator[Notice]:

@@ -18,6 +18,8 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 from __future__ import annotations
 
 import struct
+import unicodedata
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,6 +37,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _COLOUR = 16  # of 255: channels that differ more are colour; less is what JPEG makes of grey
+_ROWS = 256  # that are looked at together
 _NEARLY_BLACK = 0.25  # of the range: 16-bit pictures below it hold 14 bits or fewer
 
 # What OpenCV and libtiff would print about a damaged file is said in our sentence.
@@ -74,6 +77,7 @@ def decode_grey(
         notice(Notice("orientation", f"has the EXIF orientation {header.orientation}, which is not applied"))
     full = (header.page and header.page.full) or _FULL_RANGE[pixels.dtype]
     grey = _to_one_channel(pixels, notice)
+    del pixels  # several times what is needed from here on
     _notice_few_bits(grey, notice)
     scaled = grey.astype(np.float32)
     if full != 255:
@@ -110,17 +114,31 @@ def _read_bytes(path: Place) -> bytes:
     try:
         return patiently(path, read)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file{_with_suffix(path)}") from None
+        raise InputError(f"{path}: no such file{_hint(path)}") from None
     except LASTING as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _with_suffix(path: Place) -> str:
-    """What to write where a manifest leaves the suffix of its files out."""
-    if path.suffix.lower() in SUFFIXES:
+def _hint(path: Place) -> str:
+    """What a manifest may mean by a name under which there is no file, where such a file is there."""
+    if not isinstance(path, Path):
         return ""
-    there = next((suffix for suffix in SUFFIXES if path.with_name(path.name + suffix).is_file()), None)
-    return f"; {path.name}{there} is there, so give the suffix with --columns 'file={{file}}{there}'" if there else ""
+    for suffix in () if path.suffix.lower() in SUFFIXES else SUFFIXES:
+        if _is_file(path.with_name(path.name + suffix)):
+            return f"; {path.name}{suffix} is there, so give the suffix with --columns 'file={{file}}{suffix}'"
+    if "\\" in path.name and _is_file(path.parent / path.name.replace("\\", "/")):
+        return "; its folders are written with \\, write them with /"
+    forms = {unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD")} - {str(path)}
+    if any(_is_file(Path(form)) for form in forms):
+        return "; it is there with its accents in another form of Unicode (NFC, NFD): copy its name from the folder"
+    return ""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def is_dicom(content: bytes) -> bool:
@@ -140,7 +158,7 @@ def _header(path: Place, content: bytes, max_pixels: float) -> Header:
     """The header of an image that can be decoded as what it is; what is wrong with others is said."""
     try:
         header = read_header(content)
-    except (ValueError, IndexError, struct.error):
+    except (ValueError, IndexError, OverflowError, struct.error):
         header = None
     if header is None:
         raise InputError(f"{path}: {_no_image(content)}")
@@ -205,8 +223,11 @@ def _to_one_channel(pixels: np.ndarray, notice: Noticed) -> np.ndarray:
 def _has_colour(pixels: np.ndarray) -> bool:
     """Whether the channels of a pixel differ by more than what JPEG makes of grey."""
     threshold = _COLOUR * _FULL_RANGE[pixels.dtype] // 255
-    blue, green, red = (cv2.extractChannel(pixels, number) for number in range(3))
-    return bool((cv2.absdiff(blue, green) > threshold).any() or (cv2.absdiff(green, red) > threshold).any())
+    for start in range(0, len(pixels), _ROWS):  # of the whole picture, the channels would double its memory
+        blue, green, red = (cv2.extractChannel(pixels[start : start + _ROWS], number) for number in range(3))
+        if cv2.absdiff(blue, green).max() > threshold or cv2.absdiff(green, red).max() > threshold:
+            return True
+    return False
 
 
 def _notice_few_bits(grey: np.ndarray, notice: Noticed) -> None:

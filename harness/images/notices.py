@@ -42,6 +42,25 @@ def ignore(notice: Notice) -> None:
     """For pictures that are read once more, about which everything has been said."""
 
 
+class Notices:
+    """What is said about the pictures of a run, from any number of threads."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {kind: [] for kind in SENTENCES}
+
+    def of(self, name: str) -> Noticed:
+        """What takes the notices about one picture."""
+        return lambda notice: self._found[notice.kind].append(name)
+
+    def warn(self, total: int, tell: Callable[[str], None]) -> None:
+        """Tell one sentence per kind.
+
+        :param total: how many pictures were read.
+        """
+        for sentence in summary({kind: sorted(set(names)) for kind, names in self._found.items() if names}, total):
+            tell(sentence)
+
+
 def summary(found: Mapping[str, Sequence[str]], total: int) -> list[str]:
     """A sentence per kind.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, EXTRA = 256, 257, 258, 262, 274, 277, 284, 338
+FORMAT = 339
 WHITE_IS_ZERO, UPRIGHT, SEPARATE_PLANES = 0, 1, 2
 ASSOCIATED, UNASSOCIATED = 1, 2  # values of EXTRA: colours multiplied by alpha, and colours as they are
 MOST_PAGES, MOST_TAGS = 10_000, 4096
@@ -25,6 +26,7 @@ _PHOTOMETRICS = {
     10: "ITULab",
     32803: "a pattern of colour filters",
 }
+_FORMATS = {2: "int", 3: "float", 5: "complex int", 6: "complex float"}  # values of FORMAT
 _PACKED = (10, 12, 14)  # bits per sample that OpenCV moves to the top of 16
 
 
@@ -55,14 +57,17 @@ class Directory:
 
     def refusal(self) -> str | None:
         """Why the page cannot be read as what it holds, if so."""
-        kind, samples = self.first(PHOTOMETRIC, 1), self.first(SAMPLES, 1)
+        kind, samples, bits = self.first(PHOTOMETRIC, 1), self.first(SAMPLES, 1), self.first(BITS, 1)
         if self.first(ORIENTATION, UPRIGHT) != UPRIGHT:  # OpenCV would turn it, and others show it as it is stored
             return f"has the TIFF orientation {self.first(ORIENTATION, UPRIGHT)}; save it upright, as orientation 1"
         if kind not in _READ_AS_THEY_ARE:
             return f"has {_PHOTOMETRICS.get(kind, f'TIFF colours of kind {kind}')}; save it as grey or RGB"
-        if kind in (WHITE_IS_ZERO, 1) and self.first(BITS, 1) not in (1, 8, *_PACKED, 16, 32, 64):
-            return f"has {self.first(BITS, 1)} bits per sample; save it with 8 or 16"
-        if self.first(PLANAR, 1) == SEPARATE_PLANES and samples > 2 and self.first(BITS, 1) > 8:
+        number = _FORMATS.get(self.first(FORMAT, 1), "uint")
+        if number != "uint" or bits > 16:
+            return f"{number}{bits} pixels are not supported; save it with 8 or 16 unsigned bits"
+        if kind in (WHITE_IS_ZERO, 1) and bits not in (1, 8, *_PACKED, 16):
+            return f"has {bits} bits per sample; save it with 8 or 16"
+        if self.first(PLANAR, 1) == SEPARATE_PLANES and samples > 2 and bits > 8:
             return "stores 16-bit colours plane by plane (PlanarConfiguration 2); save it as grey"
         if samples == 2 and self.first(EXTRA, 0) == ASSOCIATED:
             return "has grey that is multiplied by alpha; save it without an alpha channel"
@@ -73,7 +78,7 @@ def directories(content: bytes) -> list[Directory]:
     """The directories of the pages, in their order.
 
     :raises ValueError: not TIFF, more pages than MOST_PAGES, pages in a circle.
-    :raises struct.error: it ends early.
+    :raises struct.error, OverflowError: it ends early.
     """
     found: list[Directory] = []
     order, big = "<" if content[:2] == b"II" else ">", content[2:4] in (b"+\0", b"\0+")
