@@ -15,17 +15,20 @@ from harness.common.errors import InputError
 class CheckpointRecord:
     """One checkpoint with what is known of it; the dictionaries are empty for one outside a run directory.
 
-    `name` is the phase, with the seed of a replicate (`finetune.seed1`).
+    `name` is the phase, with the seed of a replicate (`finetune.seed1`). `beside` is the run.json that lies beside a
+    checkpoint without listing it: of that, only what holds for the architecture is used.
     """
 
     path: Path
     name: str
     facts: dict[str, Any] = field(default_factory=dict)  # run.json
     phase: dict[str, Any] = field(default_factory=dict)  # its entry in run.json
+    beside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cam_layers(self) -> dict[str, str]:
-        return self.facts.get("cam_layers", {})
+        """Role -> layer, of the architecture that the run trains."""
+        return (self.facts or self.beside).get("cam_layers", {})
 
     @property
     def classes(self) -> list[str]:
@@ -59,7 +62,7 @@ def find_checkpoints(source: Path) -> list[CheckpointRecord]:
     ]
     if not source.is_dir():
         known = [record for record in listed if record.path.name == source.name]
-        return known or [CheckpointRecord(source, source.stem)]
+        return known or [CheckpointRecord(source, source.stem, beside=facts)]
     if not listed:
         raise InputError(f"{source}: no run.json that lists a checkpoint; give a run directory or a .keras file")
     return listed
