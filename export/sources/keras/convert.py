@@ -29,16 +29,27 @@ def forward_graph(scores: Scores, layers: Mapping[str, Tensor]) -> Forward:
     distinct = list(dict.fromkeys(layers.values()))
     keys = [f"output_{index}" for index in range(len(distinct) + 1)]
     converted = ir.from_proto(_converted(scores, distinct, keys))
-    passes.tidy(converted)
+    places = [value.name for value in converted.graph.outputs]
+    passes.tidy(converted)  # layers that do nothing have the same tensor, under one name
     passes.infer_shapes(converted)
-    outputs = {value.name: value for value in converted.graph.outputs}
-    maps = [str(_channels_first(converted.graph, outputs[key]).name) for key in keys[1:]]
+    outputs = dict(zip(places, list(converted.graph.outputs), strict=True))
+    maps = {value: _channels_first(converted.graph, value) for value in dict.fromkeys(outputs[key] for key in keys[1:])}
     passes.infer_shapes(converted)
-    names = dict(zip(distinct, maps, strict=True))
-    forward = Forward(converted, keys[0], {layer: names[tensor] for layer, tensor in layers.items()})
+    names = {tensor: str(maps[outputs[key]].name) for tensor, key in zip(distinct, keys[1:], strict=True)}
+    named = {layer: names[tensor] for layer, tensor in layers.items()}
+    _refuse_one_map_twice(scores, named)
+    forward = Forward(converted, str(outputs[keys[0]].name), named)
     check_forward(forward)
     forward.pin_outputs()
     return forward
+
+
+def _refuse_one_map_twice(scores: Scores, named: Mapping[str, str]) -> None:
+    """A nested model and its last layer, or a layer and one behind it that does nothing, have one map."""
+    for tensor in named.values():
+        same = [layer for layer in named if named[layer] == tensor]
+        if len(same) > 1:
+            raise InputError(f"{scores.network.source}: layers {same[0]!r} and {same[1]!r} have one map; name it once")
 
 
 def _converted(scores: Scores, layers: list[Tensor], keys: list[str]) -> Any:

@@ -82,8 +82,13 @@ def _names(request: Request, record: CheckpointRecord, network: Network) -> list
 
 
 def _name(layer: str, record: CheckpointRecord, network: Network) -> str:
+    if layer == "auto" and network.last_layer is None:
+        raise InputError(
+            f"{record.path}: no layer on the way to the score has a spatial map of the image's proportions; "
+            "class activation maps need one, see --layer NAME"
+        )
     if layer == "auto":
-        return network.last_layer()
+        return str(network.last_layer)
     if layer not in ROLES or layer in network.layers:
         return layer
     if layer in record.facts.get("cam_layers", {}):
@@ -102,8 +107,8 @@ def _roles(record: CheckpointRecord, network: Network, layers: Mapping[str, Tens
     there is none, the last map is `last`.
     """
     known = {name: role for role, name in record.cam_layers.items() if name in network.layers}
-    if "last" not in known.values():
-        known[network.last_layer()] = "last"
+    if "last" not in known.values() and network.last_layer is not None:
+        known[network.last_layer] = "last"
     tensors = {network.layers[name]: role for name, role in known.items()}
     found: dict[str, str] = {}
     for name, tensor in layers.items():

@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 import sys
 
+from harness.common.errors import InputError
+from harness.common.quiet_start import quiet_start
+
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
-import tensorflow as tf
-import tf2onnx
+with quiet_start():
+    import keras
+    import tensorflow as tf
+    import tf2onnx
 
-from harness.common.errors import InputError
+    tf.config.list_logical_devices()  # else the first operation looks for them, and writes about it
 
 if keras.backend.backend() != "tensorflow":
     raise InputError(
         f"Keras was loaded with the backend {keras.backend.backend()!r} before; "
         "export in a process of its own, or with KERAS_BACKEND=tensorflow"
     )
+
+tf.get_logger().setLevel("ERROR")
 
 __all__ = ["keras", "tf", "tf2onnx"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from export.proof.parity import FORWARD_TOLERANCE, relative_l2
 from export.proof.scores import Probabilities, probabilities_in, probes, scores_to_probabilities
 from export.sources.keras.framework import keras
 from export.sources.keras.network import Network, Tensor
@@ -57,6 +58,10 @@ def find_head(network: Network) -> Head:
         return Head(network.output)
     if function not in FUNCTIONS:
         raise InputError(f"{network.source}: ends in {function!r}; expected logits, a softmax or a sigmoid")
+    if FUNCTIONS[function] == "softmax" and _columns(network, network.output) == 1:
+        raise InputError(
+            f"{network.source}: ends in a softmax over one score, which is 1 on every image; train it with a sigmoid"
+        )
     if isinstance(call.operation, keras.Layer) and not isinstance(call.operation, (L.Activation, L.Softmax)):
         return Head(tensor, function, call.operation)
     before = network.maker(call.inputs[0])
@@ -98,10 +103,12 @@ def settled(network: Network, images: np.ndarray, on_purpose: bool) -> Scores:
     :param on_purpose: whether probabilities are to be explained; then their logarithms, or log-odds, become the logits
         of an output whose end was not recognised.
     :raises InputError: such an output holds probabilities, and is not said to.
-    :raises CannotEvaluateError: an output whose end was recognised says something else than its logits.
+    :raises CannotEvaluateError: the calls that were found give another output than the model, or logits say something
+        else than the output.
     """
     head = find_head(network)
-    said = _values(network, network.output, images)
+    said = network.output_of_model(images)
+    _require_same_output(network, said, images)
     single = _columns(network, network.output) == 1
     if head.function == "linear":
         found = _probabilities(network, said, images)
@@ -120,6 +127,15 @@ def settled(network: Network, images: np.ndarray, on_purpose: bool) -> Scores:
     scores = Scores(network, head.logits, kind)
     _require_same_probabilities(scores, head.function, said, images)
     return scores
+
+
+def _require_same_output(network: Network, said: np.ndarray, images: np.ndarray) -> None:
+    apart = relative_l2(_values(network, network.output, images), said)
+    if not apart <= FORWARD_TOLERANCE:
+        raise CannotEvaluateError(
+            f"{network.source}: called layer by layer it gives another output than called whole (relative L2 error "
+            f"{apart:.1e}); nothing was written; rebuild it as a functional model of plain layers"
+        )
 
 
 def _require_same_probabilities(scores: Scores, function: str, said: np.ndarray, images: np.ndarray) -> None:

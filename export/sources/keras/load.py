@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,19 @@ def load_checkpoint(path: Path) -> Any:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, OSError, TypeError, KeyError, AttributeError, ImportError) as error:
-        raise InputError(f"{path}: not a checkpoint that Keras can load safely ({first_line(error)})") from error
+        raise InputError(f"{path}: {_about_loading(error)}") from error
+
+
+def _about_loading(error: Exception) -> str:
+    if "Lambda" in str(error):
+        return "holds a Lambda layer, whose code Keras does not run from a file; replace it by layers or keras.ops"
+    unknown = re.search(
+        r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[^']*'([^']+)'", str(error)
+    )
+    if unknown:
+        name = unknown[1] or unknown[2]
+        return f"needs {name!r}, which is not part of Keras; build it of Keras' layers, or export it to ONNX yourself"
+    return f"not a checkpoint that Keras can load safely ({first_line(error)})"
 
 
 def _about_folder(path: Path) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from export.sources.keras.framework import keras
 from export.sources.keras.load import constant_statistics
@@ -32,6 +34,7 @@ class Network:
     """A loaded model, one of its outputs, and every call on the way to it.
 
     `layers`: name -> tensor (N, h, w, C) that can be a CAM layer, first to last.
+    `output_name`: what the user called the output, None where there is only one.
     """
 
     source: Path
@@ -40,6 +43,7 @@ class Network:
     calls: Sequence[Call]
     output: Tensor
     layers: Mapping[str, Tensor]
+    output_name: str | None = None
 
     def symbol(self, tensor: Tensor) -> Any:
         """The symbolic tensor: shape and data type."""
@@ -61,6 +65,18 @@ class Network:
         """The values of tensors for images (N, H, W, 3) of grey levels, in inference mode."""
         return _Run(self.model, tensors)(images, training=False)
 
+    def output_of_model(self, images: np.ndarray) -> np.ndarray:
+        """(N, K) values of the output by a plain call of the model on images (N, H, W, 3), for comparison."""
+        batch = self.model.inputs[0].shape[0]
+        parts = [images] if batch is None else [np.repeat(one[None], batch, axis=0) for one in images]
+        found = [np.asarray(self._output_of_model(part)) for part in parts]
+        rows = found if batch is None else [values[:1] for values in found]
+        return np.concatenate(rows).reshape(len(images), -1)
+
+    def _output_of_model(self, images: np.ndarray) -> Any:
+        outputs = self.model(_as_input(self.model, keras.ops.convert_to_tensor(images)), training=False)
+        return _chosen_output(self.source, self.model, outputs, self.output_name)
+
     def find_layer(self, name: str) -> Tensor:
         """The map of that name; the end of a path is enough where only one layer ends so.
 
@@ -75,15 +91,11 @@ class Network:
         what = f"layer {name!r} holds no map on the way to the score" if there else f"no spatial layer {name!r}"
         raise InputError(f"{self.source}: {what}; nearest (h, w, C): {shapes or 'none'}")
 
-    def last_layer(self) -> str:
-        """The map that feeds the head: the last one larger than 1x1 with the image's proportions."""
+    @property
+    def last_layer(self) -> str | None:
+        """The map that feeds the head: the last one larger than 1x1 with the image's proportions; None without any."""
         names = [name for name in self.layers if _is_map(self.shape(name)[:2], self.size)]
-        if not names:
-            raise InputError(
-                f"{self.source}: no layer on the way to the score has a spatial map of the image's proportions; "
-                "class activation maps need one"
-            )
-        return names[-1]
+        return names[-1] if names else None
 
 
 def open_network(source: Path, model: Any, input_size: Size | None = None, output: str | None = None) -> Network:
@@ -100,7 +112,6 @@ def open_network(source: Path, model: Any, input_size: Size | None = None, outpu
         raise InputError(
             f"{source}: does not run on images of {size[0]}x{size[1]} pixels ({first_line(error)})"
         ) from error
-    _refuse_training(source, calls)
     for call in calls:
         constant_statistics(call.operation)
     chosen = _chosen_output(source, model, outputs, output)
@@ -108,7 +119,7 @@ def open_network(source: Path, model: Any, input_size: Size | None = None, outpu
     made = found.maker(chosen)
     if made is None:
         raise InputError(f"{source}: its output is its input; expected a classifier")
-    return Network(source, model, size, calls, made, _layers(source, calls, chosen))
+    return Network(source, model, size, calls, made, _layers(source, calls, chosen), output)
 
 
 class _Run(keras.layers.Layer):
@@ -158,15 +169,6 @@ def _input_size(source: Path, model: Any, asked: Size | None) -> Size:
     return size  # type: ignore[return-value]
 
 
-def _refuse_training(source: Path, calls: Iterable[Call]) -> None:
-    for call in calls:
-        if call.training:
-            raise InputError(
-                f"{source}: calls layer {call.name!r} with training=True, so that it acts as in training whenever the "
-                "model is used; build the model without that argument"
-            )
-
-
 def _chosen_output(source: Path, model: Any, outputs: Any, name: str | None) -> Any:
     """The symbolic output that holds the class scores."""
     named = _named_outputs(model, outputs)
@@ -196,12 +198,14 @@ def _layers(source: Path, calls: Sequence[Call], output: Any) -> dict[str, Tenso
     for call in reversed(calls):
         if not can_be_opened(call.operation) and any(id(value) in needed for value in call.outputs):
             needed |= {id(value) for value in call.inputs}
-    found = {}
+    found, made = {}, dict[int, Tensor]()
     for number, call in enumerate(calls):
+        for place, value in enumerate(call.outputs):
+            made.setdefault(id(value), Tensor(number, place))
         shapes = [value.shape for value in call.outputs if id(value) in needed]
         if len(call.outputs) == len(shapes) == 1 and len(shapes[0]) == 4 and None not in shapes[0][1:]:
             _refuse_channels_first(source, call)
-            found[call.name] = Tensor(number)
+            found[call.name] = made[id(call.outputs[0])]  # of a nested model: that of its last call
     return found
 
 

@@ -73,6 +73,18 @@ def _facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON (line {error.lineno}); train again or restore the file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not UTF-8 text; train again or restore the file") from error
+    if not _is_record(facts):
+        raise InputError(f"{path}: not the record of a training; move it away to export the checkpoints beside it")
+    return facts
+
+
+def _is_record(facts: Any) -> bool:
+    phases = facts.get("phases", {}) if isinstance(facts, dict) else None
+    return isinstance(phases, dict) and all(
+        isinstance(phase, dict) and isinstance(phase.get("checkpoint"), str) for phase in phases.values()
+    )

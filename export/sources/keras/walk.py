@@ -7,13 +7,12 @@ and differentiated like any other. Layers are neither copied nor renamed: the sa
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from export.sources.keras.framework import keras
+from export.sources.keras.framework import keras, tf
 
 
 @dataclass(frozen=True)
@@ -36,23 +35,18 @@ class Call:
     def outputs(self) -> list[Any]:
         return keras.tree.flatten(self.output)
 
-    @property
-    def training(self) -> bool:
-        """Whether the model fixes `training=True` for this call."""
-        try:
-            bound = inspect.signature(self.operation.call).bind_partial(*self.arguments, **self.keywords)
-        except TypeError:
-            return False
-        return bound.arguments.get("training") is True
-
 
 def walk(model: Any, image: Any, seen: Callable[[Call], None], prefix: str = "") -> Any:
     """The outputs of a model for an image, each call reported to `seen` when it is done; the calls inside of a nested
     model come before the nested model itself.
+
+    A `training` argument that was given when the model was put together is left out: `model(x, training=False)` and
+    `predict` override it as well.
     """
 
-    def call(operation: Any, *arguments: Any, **keywords: Any) -> Any:
+    def call(operation: Any, *arguments: Any, training: Any = None, **keywords: Any) -> Any:  # noqa: ARG001
         name = prefix + operation.name
+        arguments, keywords = keras.tree.map_structure(_constant, (arguments, keywords))
         if can_be_opened(operation):
             given = [value for value in (*arguments, *keywords.values()) if value is not None]
             output = walk(operation, given[0], seen, f"{name}/")
@@ -87,6 +81,12 @@ def can_be_opened(operation: Any) -> bool:
     if isinstance(operation, keras.Sequential):
         return type(operation).call is keras.Sequential.call
     return isinstance(operation, keras.Function) and type(operation).call.__module__.startswith("keras.")
+
+
+def _constant(value: Any) -> Any:
+    """A tensor that the model itself holds (a mean to subtract), while TensorFlow traces: else it becomes an input."""
+    held = not tf.executing_eagerly() and isinstance(value, tf.Tensor) and hasattr(value, "numpy")
+    return tf.constant(value.numpy()) if held else value
 
 
 def _through_graph(model: Any) -> Any:
