@@ -62,19 +62,31 @@ def _file_options(command: Command) -> Command:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; a folder for a whole run.")
 @click.option("--phase", help="Export only this phase of a run directory, to the file --out.")
+@click.option("--input-size", metavar="HxW", help="Of a model that leaves them free; 224 is both.")
+@click.option("--output", help="The output with the class scores, of a model that has several.")
 @_shared_options
-def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], **asked: Any) -> None:
+def keras(
+    source: Path,
+    out: Path,
+    phase: str | None,
+    input_size: str | None,
+    output: str | None,
+    layers: tuple[str, ...],
+    **asked: Any,
+) -> None:
     """Export a Keras checkpoint, or every phase of a run directory, and prove it equal to Keras.
 
-    Layers: penultimate (the default in a run directory), last, auto, or a Keras layer's name.
+    Layers: penultimate (the default in a run directory), last, auto, or a Keras layer's name; base/block5_conv4 is one
+    inside the nested model base.
     """
     from export.sources.keras import export_checkpoint, find_checkpoints
 
     records = _of_phase(find_checkpoints(source), source, phase)
     for record in records:
-        default = "penultimate" if record.cam_layers else "auto"
+        default = "penultimate" if record.facts.get("cam_layers") else "auto"
         file = out / f"{record.name}.onnx" if len(records) > 1 else out
-        _report(file, "Keras", export_checkpoint(record, _request(layers or (default,), file, **asked)))
+        request = _request(layers or (default,), file, **asked)
+        _report(file, "Keras", export_checkpoint(record, request, _size(input_size), output))
 
 
 @cli.command()

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.common.quiet_start import quiet_start
 from training import framework
 from training.pixels import Pixels
 from training.progress import Bar
@@ -23,7 +24,7 @@ def test_start_is_quiet_unless_the_log_level_asks_for_it(
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     if level is not None:
         monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
-    with framework._quiet_start():
+    with quiet_start():
         os.write(2, b"native\n")
     os.write(2, b"ours\n")
     assert capfd.readouterr().err == f"{expected}ours\n"

@@ -8,37 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 from harness.common.errors import InputError
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Drop what TensorFlow and CUDA write to stderr when they start, unless the user's log level asks for it.
-
-    Their first lines come before the logging is set up, so that no log level silences them.
-    """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") < "3":
-        yield
-        return
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
+from harness.common.quiet_start import quiet_start
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 try:
-    with _quiet_start():
+    with quiet_start():
         import keras
         import tensorflow as tf
 except ImportError as error:
@@ -71,7 +49,7 @@ def fresh_session(seed: int, precision: str = "float32") -> None:
 @functools.cache
 def _start_devices() -> None:
     """Look for devices, which the first operation would do otherwise, and write about it."""
-    with _quiet_start():
+    with quiet_start():
         tf.config.list_logical_devices()
 
 

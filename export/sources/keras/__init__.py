@@ -1,4 +1,4 @@
-"""Keras checkpoints and run directories to exported graphs; TensorFlow is loaded by `model` only."""
+"""Keras checkpoints and run directories to exported graphs; TensorFlow is loaded by `frontend` only."""
 
 from export.sources.keras.export import export_checkpoint
 from export.sources.keras.run_record import CheckpointRecord, find_checkpoints

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.graph.forward import Forward
 from export.metadata import Metadata
 from export.proof import parity
 from export.proof.images import PATTERNS, greys_of
@@ -16,40 +17,55 @@ from harness.common.errors import InputError
 from harness.common.provenance import weights_digest
 from harness.images.loading import RULE, channels_first, channels_last
 
+if TYPE_CHECKING:
+    from export.sources.keras.head import Scores
+    from export.sources.keras.network import Network, Tensor
 
-def export_checkpoint(record: CheckpointRecord, request: Request) -> list[parity.Difference]:
+ROLES = ("penultimate", "last")
+
+
+def export_checkpoint(
+    record: CheckpointRecord, request: Request, input_size: tuple[int, int] | None = None, output: str | None = None
+) -> list[parity.Difference]:
     """Write one checkpoint as a self-describing graph and return how far it is from Keras.
 
-    Layers are `penultimate` and `last` (as the run records them), `auto` or names of Keras layers. Parity is proved
-    on the images of the request; without any, on the run's test images, else on seeded patterns.
+    Layers are `penultimate` and `last` (as the run records them), `auto`, or names of Keras layers, with the path to
+    them inside nested models (`base/conv5_block16_concat`). Parity is proved on the images of the request; without any,
+    on the run's test images, else on seeded patterns.
 
+    :param input_size: (H, W) of a model that leaves them free.
+    :param output: the output with the class scores, of a model with several.
     :raises InputError: the checkpoint, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from Keras; nothing is written.
     """
-    frontend = _frontend()
-    model, score_kind = frontend.without_final_activation(frontend.load_checkpoint(record.path))
+    keras = _frontend()
+    model = keras.load_checkpoint(record.path)
     digest = weights_digest((weight.path, weight.numpy()) for weight in model.weights)
     _check_digest(record, digest)
-    layers = [_resolve(layer, record, model) for layer in request.layers]
-    forward = frontend.forward_graph(model, layers)
-    metadata = _metadata(record, request, model, score_kind, digest)
-    greys = _greys(record, request, frontend.input_size(model))
-    roles = {name: role for role, name in record.cam_layers.items()}
-    if "last" not in roles.values():
-        roles |= {name: "last" for asked, name in zip(request.layers, layers, strict=True) if asked == "auto"}
+    network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output)
+    layers = {name: network.find_layer(name) for name in _names(request, record, network)}
+    greys = greys_of(list(request.images) or record.test_images(PATTERNS), network.size)
+    scores = keras.settled(network, channels_last(greys), request.probability)
+    scores = replace(scores, kind=record.facts.get("score") or scores.kind)
+    metadata = _metadata(record, request, scores, digest)
+    forward = keras.forward_graph(scores, layers)
     return write_export(
-        forward, metadata, request, lambda content: _compare(content, model, forward, request, greys), roles
+        forward,
+        metadata,
+        request,
+        lambda content: _compare(content, scores, layers, request, greys),
+        _roles(record, network, layers),
     )
 
 
 def _frontend() -> Any:
     try:
-        from export.sources.keras import model
+        from export.sources.keras import frontend
     except ImportError as error:
         raise InputError(
             f"exporting a Keras checkpoint needs {error.name}; install it with: pip install 'evidence-drift[train]'"
         ) from error
-    return model
+    return frontend
 
 
 def _check_digest(record: CheckpointRecord, digest: str) -> None:
@@ -60,33 +76,64 @@ def _check_digest(record: CheckpointRecord, digest: str) -> None:
         )
 
 
-def _resolve(layer: str, record: CheckpointRecord, model: Any) -> str:
-    if layer in ("penultimate", "last") and layer not in {item.name for item in model.layers}:
-        if layer not in record.cam_layers:
-            raise InputError(
-                f"{record.path}: no run.json beside it says which layer is {layer!r}; use --layer auto or its name"
-            )
+def _names(request: Request, record: CheckpointRecord, network: Network) -> list[str]:
+    """The layers asked for, roles and `auto` replaced by the names of what they stand for."""
+    return [_name(layer, record, network) for layer in request.layers]
+
+
+def _name(layer: str, record: CheckpointRecord, network: Network) -> str:
+    if layer == "auto" and network.last_layer is None:
+        raise InputError(
+            f"{record.path}: no layer on the way to the score has a spatial map of the image's proportions; "
+            "class activation maps need one, see --layer NAME"
+        )
+    if layer == "auto":
+        return str(network.last_layer)
+    if layer not in ROLES or layer in network.layers:
+        return layer
+    if layer in record.facts.get("cam_layers", {}):
         return record.cam_layers[layer]
-    return _frontend().last_spatial_layer(model) if layer == "auto" else layer
+    if record.facts or not record.beside:
+        missing = "run.json does not say" if record.facts else "no run.json beside it says"
+    else:
+        missing = "run.json beside it does not list this checkpoint, and does not say for it"
+    raise InputError(f"{record.path}: {missing} which layer is {layer!r}; use --layer auto or its name")
 
 
-def _metadata(record: CheckpointRecord, request: Request, model: Any, score_kind: str, digest: str) -> Metadata:
-    facts, outputs = record.facts, model.output_shape[1]
+def _roles(record: CheckpointRecord, network: Network, layers: Mapping[str, Tensor]) -> dict[str, str]:
+    """CAM layer -> role, by the tensor: the same layer has the same role however it was asked for.
+
+    The roles that run.json gives hold for every checkpoint of its architecture, whether or not it lists that one; where
+    there is none, the last map is `last`.
+    """
+    known = {name: role for role, name in record.cam_layers.items() if name in network.layers}
+    if "last" not in known.values() and network.last_layer is not None:
+        known[network.last_layer] = "last"
+    tensors = {network.layers[name]: role for name, role in known.items()}
+    found: dict[str, str] = {}
+    for name, tensor in layers.items():
+        if tensor in tensors and tensors[tensor] not in found.values():
+            found[name] = tensors[tensor]
+    return found
+
+
+def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest: str) -> Metadata:
+    facts, outputs = record.facts, scores.columns
     names = list(request.classes) or record.classes or [f"class {i}" for i in range(max(outputs, 2))]
-    if len(names) != (2 if score_kind == "binary" else outputs):
+    if len(names) != (2 if scores.kind == "binary" else outputs):
         raise InputError(f"{record.path}: the model has {outputs} outputs, but {len(names)} class names")
     if facts.get("image_rule", RULE) != RULE:
         raise InputError(
             f"{record.path}: trained under image rule {facts['image_rule']!r}, this is {RULE!r}; train again"
         )
     return Metadata(
-        architecture=facts.get("architecture", model.name),
+        architecture=facts.get("architecture", scores.network.model.name),
         phase=record.name,
         classes=[str(name) for name in names],
         preprocessing=facts.get("preprocessing", "inside the graph, as the checkpoint holds it"),
         image_rule=RULE,
-        input_size=list(_frontend().input_size(model)),
-        score_kind=facts.get("score", score_kind),
+        input_size=list(scores.network.size),
+        score_kind=scores.kind,
         weights_digest=digest,
         data_digest=record.data_digest,
         seed=record.phase.get("seed"),
@@ -94,18 +141,11 @@ def _metadata(record: CheckpointRecord, request: Request, model: Any, score_kind
     )
 
 
-def _greys(record: CheckpointRecord, request: Request, size: tuple[int, int]) -> np.ndarray:
-    """(N, H, W) grey levels to prove parity on."""
-    paths = list(request.images) or record.test_images(PATTERNS)
-    return greys_of(paths, size)
-
-
 def _compare(
-    content: bytes, model: Any, forward: Forward, request: Request, greys: np.ndarray
+    content: bytes, scores: Scores, layers: Mapping[str, Tensor], request: Request, greys: np.ndarray
 ) -> list[parity.Difference]:
-    layers = list(forward.layer_names)
-    target = np.arange(len(greys), dtype=np.int64) % max(model.output_shape[1], 2)
-    expected = _frontend().explain(model, layers, channels_last(greys), target, request.probability)
+    target = np.arange(len(greys), dtype=np.int64) % max(scores.columns, 2)
+    expected = _frontend().explain(scores, layers, channels_last(greys), target, request.probability)
     if len(layers) == 1:
         expected = {name.split(":")[0]: array for name, array in expected.items()}
     return parity.compare(content, {"image": channels_first(greys), "target": target}, expected)

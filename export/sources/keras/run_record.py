@@ -15,17 +15,20 @@ from harness.common.errors import InputError
 class CheckpointRecord:
     """One checkpoint with what is known of it; the dictionaries are empty for one outside a run directory.
 
-    `name` is the phase, with the seed of a replicate (`finetune.seed1`).
+    `name` is the phase, with the seed of a replicate (`finetune.seed1`). `beside` is the run.json that lies beside a
+    checkpoint without listing it: of that, only what holds for the architecture is used.
     """
 
     path: Path
     name: str
     facts: dict[str, Any] = field(default_factory=dict)  # run.json
     phase: dict[str, Any] = field(default_factory=dict)  # its entry in run.json
+    beside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cam_layers(self) -> dict[str, str]:
-        return self.facts.get("cam_layers", {})
+        """Role -> layer, of the architecture that the run trains."""
+        return (self.facts or self.beside).get("cam_layers", {})
 
     @property
     def classes(self) -> list[str]:
@@ -59,7 +62,7 @@ def find_checkpoints(source: Path) -> list[CheckpointRecord]:
     ]
     if not source.is_dir():
         known = [record for record in listed if record.path.name == source.name]
-        return known or [CheckpointRecord(source, source.stem)]
+        return known or [CheckpointRecord(source, source.stem, beside=facts)]
     if not listed:
         raise InputError(f"{source}: no run.json that lists a checkpoint; give a run directory or a .keras file")
     return listed
@@ -70,6 +73,18 @@ def _facts(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON (line {error.lineno}); train again or restore the file") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not UTF-8 text; train again or restore the file") from error
+    if not _is_record(facts):
+        raise InputError(f"{path}: not the record of a training; move it away to export the checkpoints beside it")
+    return facts
+
+
+def _is_record(facts: Any) -> bool:
+    phases = facts.get("phases", {}) if isinstance(facts, dict) else None
+    return isinstance(phases, dict) and all(
+        isinstance(phase, dict) and isinstance(phase.get("checkpoint"), str) for phase in phases.values()
+    )

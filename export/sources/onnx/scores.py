@@ -16,14 +16,12 @@ import onnx
 import onnx_ir as ir
 
 from export.graph.head import Head, from_probabilities
-from export.proof.scores import scores_to_probabilities
+from export.proof.scores import probabilities_in, probes, scores_to_probabilities
 from export.proof.sessions import open_session, run
 from export.sources.onnx.preprocessing import Preprocessing
 from harness.common.errors import CannotEvaluateError, InputError
+from harness.images.loading import channels_first
 
-AMPLITUDES = (1.0, 4.0, 20.0)  # of the noise probes, in ranges of grey levels
-ROUNDING = 1e-5  # by which probabilities leave 0..1 in float32
-SUMS = 1e-3  # relative spread of the sums of probabilities, which half precision may have
 SAME = 1e-4  # absolute difference that probabilities of the file and of its logits may have
 
 
@@ -49,31 +47,6 @@ class Source:
         return {name: np.stack([row[name].reshape(batch, -1)[0] for row in rows]).astype(np.float32) for name in names}
 
 
-@dataclass(frozen=True)
-class Probabilities:
-    """Scores that are probabilities: `total` is what they sum to on each image, None where each stands alone."""
-
-    total: float | None
-
-    def __str__(self) -> str:
-        return "lie in 0..1" if self.total is None else f"lie in 0..{self.total:.4g} and sum to {self.total:.4g}"
-
-
-def probabilities_in(values: np.ndarray, varying: bool = True) -> Probabilities | None:
-    """What the numbers (N, K) of an output show, None where they are no probabilities.
-
-    :param varying: whether numbers that are the same on every image show nothing.
-    """
-    values = values[np.isfinite(values).all(axis=1)].astype(np.float64)
-    if not len(values) or (varying and np.ptp(values, axis=0).max() == 0):
-        return None
-    sums = values.sum(axis=1)
-    total = float(np.median(sums))
-    if values.shape[1] > 1 and values.min() >= -ROUNDING * total and np.ptp(sums) <= SUMS * total:
-        return Probabilities(total)
-    return Probabilities(None) if values.min() >= -ROUNDING and values.max() <= 1 + ROUNDING else None
-
-
 def settled(
     path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool
 ) -> tuple[Head, np.ndarray]:
@@ -94,8 +67,8 @@ def settled(
 
 def _judged(path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool) -> Head:
     """The head of an output that looks like probabilities on the images; probes decide."""
-    probes = np.concatenate([images, _probes(images.shape)])
-    found = probabilities_in(source.outputs([head.output], probes)[head.output])
+    pictures = np.concatenate([images, channels_first(probes(images.shape[2:]))])
+    found = probabilities_in(source.outputs([head.output], pictures)[head.output])
     if found is None:
         return head
     if not on_purpose:
@@ -124,12 +97,3 @@ def _require_same_probabilities(path: Path, head: Head, logits: np.ndarray, outp
             f"{path}: its output {head.output!r} was taken for the {head.form} of {head.source_tensor!r}, but they "
             f"differ by {apart:.2g}; nothing was written; export the model without its last step"
         )
-
-
-def _probes(shape: tuple[int, ...]) -> np.ndarray:
-    """(n, 3, H, W): black, white, and noise of growing amplitude around grey."""
-    rng = np.random.default_rng(0)
-    height, width = shape[2:]
-    noise = [128 + 255 * scale * rng.normal(size=(2, 1, height, width)) for scale in AMPLITUDES]
-    flat = [np.full((1, 1, height, width), grey) for grey in (0.0, 255.0)]
-    return np.concatenate([*flat, *noise]).astype(np.float32).repeat(3, axis=1)

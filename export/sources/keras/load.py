@@ -1,0 +1,96 @@
+"""Keras files become models in float32 whose statistics are constants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.sources.keras.framework import keras
+from harness.common.errors import InputError, first_line
+
+HALVES = ("float16", "bfloat16")
+
+
+def load_checkpoint(path: Path) -> Any:
+    """A `.keras` or `.h5` file as a model, in Keras' safe mode: a file cannot bring code of its own."""
+    if path.is_dir():
+        raise InputError(_about_folder(path))
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; give a .keras file or a run directory")
+    if path.name.endswith(".weights.h5"):
+        raise InputError(f"{path}: holds weights without their model; save the whole model as a .keras file")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise InputError(f"{path}: {_about_loading(error)}") from error
+
+
+def _about_loading(error: Exception) -> str:
+    if "Lambda" in str(error):
+        return "holds a Lambda layer, whose code Keras does not run from a file; replace it by layers or keras.ops"
+    unknown = re.search(
+        r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[^']*'([^']+)'", str(error)
+    )
+    if unknown:
+        name = unknown[1] or unknown[2]
+        return f"needs {name!r}, which is not part of Keras; build it of Keras' layers, or export it to ONNX yourself"
+    return f"not a checkpoint that Keras can load safely ({first_line(error)})"
+
+
+def _about_folder(path: Path) -> str:
+    if (path / "saved_model.pb").is_file():
+        onnx = f"{path.name}.onnx"
+        return (
+            f"{path}: is a SavedModel; convert it with `python -m tf2onnx.convert --saved-model {path.name} --opset 18 "
+            f"--output {onnx}`, then run `python -m export onnx {onnx} --layout nhwc`"
+        )
+    return f"{path}: is a folder; give a .keras file or a run directory"
+
+
+def in_float32(path: Path, model: Any) -> Any:
+    """The same model with every layer computing in float32: half precision is a choice for training.
+
+    :raises InputError: its weights are quantized.
+    """
+    config = model.get_config()
+    if any(str(value.get("class_name", "")).startswith("Quantized") for value in _records(config)):
+        raise InputError(f"{path}: holds quantized weights; export the model as it was before, then `export compress`")
+    if any(_is_half(value) for value in _records(config)):
+        weights = model.get_weights()
+        model = type(model).from_config(_without_halves(config))
+        model.set_weights(weights)
+    return model
+
+
+def constant_statistics(layer: Any) -> None:
+    """Normalization keeps its statistics as tensors, which tracing would turn into inputs; arrays become constants."""
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+        layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+
+
+def _records(config: Any) -> Iterator[dict[str, Any]]:
+    """Every dictionary in a configuration."""
+    if isinstance(config, dict):
+        yield config
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, (list, tuple)) else ():
+        yield from _records(value)
+
+
+def _is_half(record: dict[str, Any]) -> bool:
+    if record.get("class_name") == "DTypePolicy":
+        return str(record["config"]["name"]).removeprefix("mixed_") in HALVES
+    return str(record.get("dtype")).removeprefix("mixed_") in HALVES
+
+
+def _without_halves(config: Any) -> Any:
+    if isinstance(config, dict):
+        changed = {key: _without_halves(value) for key, value in config.items()}
+        if config.get("class_name") == "DTypePolicy":
+            return changed | {"config": changed["config"] | {"name": "float32"}}
+        return changed | ({"dtype": "float32"} if _is_half(config) else {})
+    return type(config)(map(_without_halves, config)) if isinstance(config, (list, tuple)) else config
