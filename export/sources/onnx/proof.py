@@ -30,8 +30,8 @@ def prove(
     for layer, names in zip(prepared.forward.layer_names, outputs, strict=True):
         _require_maps(layer, exact[names.activations], exact[names.gradients], len(images))
 
-    def score(logits: np.ndarray) -> np.ndarray:
-        return explained_score(logits, target, prepared.head.score_kind, probability)
+    def score(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        return explained_score(logits, chosen, prepared.head.score_kind, probability)
 
     model = onnx.load_from_string(content)
     levels = compare(content, feeds, {"logits": expected, **{n.gradients: exact[n.gradients] for n in outputs}})
