@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -90,7 +91,7 @@ def _model(graph: onnx.GraphProto, opset: int, feeds: Mapping[str, np.ndarray], 
             tensor.CopyFrom(numpy_helper.from_array(array.astype(dtype), tensor.name))
     for node in made.node:
         for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i in (TensorProto.FLOAT, TensorProto.DOUBLE):
+            if attribute.name == "to" and attribute.i in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16):
                 attribute.i = real
     del made.input[:], made.output[:], made.value_info[:]
     made.input.extend(
@@ -111,11 +112,13 @@ class Node:
     """One node of a model at given values of its inputs."""
 
     def __init__(self, node: onnx.NodeProto, opset: int, values: Mapping[str, np.ndarray]) -> None:
-        self.node = node
+        self.node, self.opset = node, opset
         self.values = {name: values[name] for name in dict.fromkeys(node.input) if name}
-        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        graph = helper.make_graph([node], "node", [], outputs)
-        self.compute = computation(graph, opset, self.values)
+
+    @cached_property
+    def compute(self) -> Computation:
+        outputs = [onnx.ValueInfoProto(name=name) for name in self.node.output if name]
+        return computation(helper.make_graph([self.node], "node", [], outputs), self.opset, self.values)
 
     def tangents(self, directions: Mapping[str, np.ndarray]) -> Arrays:
         """Real outputs' derivatives along directions of the inputs that vary."""
