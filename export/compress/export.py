@@ -32,11 +32,12 @@ from onnx import numpy_helper
 from export import passes
 from export.compress.methods import COMPRESSIONS, Calibration, Facts, outputs_of
 from export.compress.prepare import forward_part, prepared_forward, read_export
-from export.compress.proof import Proof
 from export.graph.forward import Forward, check_forward
 from export.metadata import PREFIX, Metadata
 from export.proof.images import PATTERNS, greys_of
 from export.proof.parity import Difference
+from export.proof.rounded import RoundedProof
+from export.proof.scores import explained_score
 from export.write import Request, refuse_to_overwrite, write_export
 from harness.digests import weights_digest
 from harness.errors import CannotEvaluateError, InputError
@@ -78,8 +79,12 @@ def _write(made: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, i
     stamped = replace(metadata, phase=f"{metadata.phase}.{facts['to']}", weights_digest=weights_digest(weights))
     roles = {layer["name"]: layer["role"] for layer in metadata.layers}
 
+    def score(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return explained_score(logits, target, metadata.score_kind, metadata.explained == "probability")
+
     def prove(content: bytes) -> list[Difference]:
-        return Proof(content, expected, stamped, images).differences()
+        tensors = {layer["activations"]: layer["gradients"] for layer in stamped.layers}
+        return RoundedProof(content, expected, tensors, images, score).differences()
 
     return write_export(_forward(made, metadata, facts), stamped, _request(metadata, out), prove, roles)
 
