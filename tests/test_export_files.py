@@ -1,8 +1,8 @@
-"""Forms in which files come: fixed batches, computed shapes, fused operators, halves, pixels as integers, several ends."""
+"""Forms in which files come: fixed batches, computed shapes, fused operators, halves, integers, several ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def agrees(path: Path, model: Model, batch: int = 1) -> None:
 
 
 def attention(n: Network, heads: int = 2, tokens: int = 48, token: bool = False) -> None:
-    """PyTorch's MultiheadAttention as its exporter writes it for a batch of fixed size: (L, N, E), (L, N h, d), (L N, E)."""
+    """MultiheadAttention as PyTorch exports it for a batch of fixed size: (L, N, E), (L, N h, d), (L N, E)."""
     batch, width = n.batch, CHANNELS
     flat = n.add("Reshape", n.features(), n.integers(batch, width, tokens))
     x = n.add("Transpose", flat, perm=[0, 2, 1])
@@ -244,7 +244,9 @@ FUSED: dict[str, Callable[[Network, str], str]] = {
         "SkipLayerNormalization", tokens(n, x), tokens(n, x), n.weight(CHANNELS), n.weight(CHANNELS), epsilon=1e-3,
         domain="com.microsoft",
     ),
-    "SimplifiedLayerNormalization": lambda n, x: n.add("SimplifiedLayerNormalization", tokens(n, x), n.weight(CHANNELS)),
+    "SimplifiedLayerNormalization": lambda n, x: n.add(
+        "SimplifiedLayerNormalization", tokens(n, x), n.weight(CHANNELS)
+    ),
 }  # fmt: skip
 
 
@@ -484,5 +486,68 @@ def listed(path: Path) -> list[str]:
     return [row[0] for row in list_layers(path, PLAIN)]
 
 
-def names(items: Sequence[str]) -> set[str]:
-    return set(items)
+def test_a_mirrored_branch_is_not_taken_for_the_map(tmp_path: Path) -> None:
+    """A network on the picture and on its mirror image: the maps of the second lie the other way round."""
+    n = Network()
+    kernel, head = n.weight(CHANNELS, 3, 3, 3), n.weight(CHANNELS, CLASSES)
+    mirrored = n.add("Slice", "pixels", n.integers(-1), n.integers(-(2**60)), n.integers(3), n.integers(-1))
+    ends = []
+    for source, out in (("pixels", "straight"), (mirrored, "mirrored")):
+        made = n.add("Relu", n.add("Conv", source, kernel, pads=[1] * 4), out=out)
+        ends.append(n.add("MatMul", n.add("Flatten", n.add("GlobalAveragePool", made)), head))
+    n.add("Add", *ends, out="scores")
+    path = n.save(tmp_path / "m.onnx")
+    model = exported(path, layer="auto")
+    assert [layer.name for layer in model.metadata.layers] == ["straight"]
+
+
+def test_a_map_that_breaks_the_pictures_proportions_is_not_taken(tmp_path: Path) -> None:
+    """(8, 6) -> (4, 3), as the picture; -> (2, 3), pooled along one axis."""
+    n = Network()
+    n.add("MaxPool", n.features(), kernel_shape=[2, 2], strides=[2, 2], out="faithful")
+    n.head(n.add("AveragePool", "faithful", kernel_shape=[2, 1], strides=[2, 1], out="flat"))
+    path = n.save(tmp_path / "m.onnx")
+    assert [layer.name for layer in exported(path, layer="auto").metadata.layers] == ["faithful"]
+
+
+def test_what_attention_compares_and_what_precedes_all_weights_is_no_map(tmp_path: Path) -> None:
+    n = Network(opset=20)
+    n.input = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 16, 16])
+    patches = n.add("Conv", n.add("Sub", "pixels", n.constant([[[[0.5]]]], np.float32), out="shifted"),
+                    n.weight(CHANNELS, 3, 4, 4), strides=[4, 4], out="patches")  # fmt: skip
+    x = tokens(n, patches)  # (N, 16, C)
+    heads = n.add("Transpose", n.add("Reshape", x, n.integers(0, 16, 2, 2)), perm=[0, 2, 1, 3])
+    compared = n.add("MatMul", heads, n.add("Transpose", heads, perm=[0, 1, 3, 2]), out="compared")  # (N, 2, 16, 16)
+    share = n.add("Softmax", n.add("Mul", compared, n.constant(0.5, np.float32)), axis=-1, out="share")
+    mixed = n.add("Transpose", n.add("MatMul", share, heads), perm=[0, 2, 1, 3])
+    back = n.add("Reshape", mixed, n.integers(0, 16, CHANNELS), out="mixed")
+    n.add("MatMul", n.add("ReduceMean", back, n.integers(1), keepdims=0), n.weight(CHANNELS, CLASSES), out="scores")
+    found = listed(n.save(tmp_path / "m.onnx"))
+    assert "patches" in found
+    assert "mixed" in found
+    assert not {"shifted", "compared", "share"} & set(found)
+
+
+@pytest.mark.parametrize("layer", ["image", "last=image"])
+def test_the_picture_itself_is_a_layer(layer: str, tmp_path: Path) -> None:
+    """The gradient down to the grey levels, of three equal channels each."""
+    n = Network()
+    n.head(n.features())
+    model = exported(n.save(tmp_path / "m.onnx"), layer=layer)
+    label = model.metadata.layers[0].role or model.metadata.layers[0].name
+    assert label == ("last" if "=" in layer else "image")
+    images = pictures(2)
+    activations, gradients = model.explain(images, np.array([0, 2]), [label]).layers[label]
+    np.testing.assert_array_equal(activations, images)
+    step = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
+    scores = [model.explain(images + sign * step, np.zeros(2, int), [label]).logits[[0, 1], [0, 2]] for sign in (1, -1)]
+    slopes = (scores[0] - scores[1]) / 2
+    np.testing.assert_allclose((gradients * step).sum(axis=(1, 2, 3)), slopes, rtol=0.05, atol=1e-3)
+
+
+def test_the_picture_and_a_map_at_once(tmp_path: Path) -> None:
+    n = Network()
+    n.head(n.features())
+    path, out = n.save(tmp_path / "m.onnx"), tmp_path / "x.onnx"
+    assert all(item.passes for item in export_onnx(path, Request(["image", "auto"], out), PLAIN))
+    assert [layer.name for layer in Model.open(out).metadata.layers] == ["image", "features"]

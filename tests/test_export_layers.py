@@ -309,7 +309,7 @@ def test_a_wrong_gradient_is_not_written(tmp_path: Path, monkeypatch: pytest.Mon
     """The proof against differences is all that stands between a wrong rule and a foreign file."""
     source = squeezed(tmp_path / "m.onnx")
     broken(monkeypatch, "GlobalAveragePool", changed)
-    with pytest.raises(CannotEvaluateError, match="the exported graph differs from its source: (slopes|rules)"):
+    with pytest.raises(CannotEvaluateError, match=r"the exported graph differs from its source: (slopes|rules)"):
         export_onnx(source, Request(["patches"], tmp_path / "x.onnx"), PLAIN)
     assert not (tmp_path / "x.onnx").exists()
 

@@ -12,10 +12,8 @@
    float16  weights, arithmetic and gradients in half precision, float32 inputs, outputs and CAM tensors. Gradients
             below 6e-5 lose digits, those below 6e-8 are zero.
 4. It is differentiated again, QuantizeLinear and DequantizeLinear straight through (rules in `quantization`).
-5. Proof. Logits and activations are those of the compressed forward graph. Differences through rounding say nothing
-   about gradients, so these are compared with central differences of a *smooth twin* of the part behind each CAM
-   layer: for int8 the rounding error of every pair, frozen at the activations of the images, is added as a constant;
-   for float16 the same weights compute in float32. The twin knows nothing of the gradient rules.
+5. Proof. Logits and activations are those of the compressed forward graph. Gradients are held to the values of its
+   nodes (`export.proof.slopes`), where a pair adds a constant, its rounding error, and half precision computes in full.
 """
 
 from __future__ import annotations
@@ -34,11 +32,12 @@ from onnx import numpy_helper
 from export import passes
 from export.compress.methods import COMPRESSIONS, Calibration, Facts, outputs_of
 from export.compress.prepare import forward_part, prepared_forward, read_export
-from export.compress.proof import Proof
 from export.graph.forward import Forward, check_forward
 from export.metadata import PREFIX, Metadata
 from export.proof.images import PATTERNS, greys_of
 from export.proof.parity import Difference
+from export.proof.rounded import RoundedProof
+from export.proof.scores import explained_score
 from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.provenance import weights_digest
@@ -67,15 +66,12 @@ def compress(
     with TemporaryDirectory() as folder:
         prepared = prepared_forward(path, forward_part(source, metadata), Path(folder))
         calibration = Calibration(channels_first(greys), Path(folder), reduce_range)
-        made, facts = COMPRESSIONS[target].make(prepared, calibration)
+        made, facts = COMPRESSIONS[target](prepared, calibration)
     few = channels_first(greys[:PATTERNS])
-    twin = COMPRESSIONS[target].twin(made, prepared, few)
-    return _write(made, twin, metadata, {"to": target, **facts}, out, few)
+    return _write(made, metadata, {"to": target, **facts}, out, few)
 
 
-def _write(
-    made: onnx.ModelProto, twin: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, images: np.ndarray
-) -> list[Difference]:
+def _write(made: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, images: np.ndarray) -> list[Difference]:
     expected = outputs_of(made, images)
     if not all(np.isfinite(array).all() for array in expected.values()):
         raise CannotEvaluateError(f"the model's numbers are too large for {facts['to']}; nothing was written")
@@ -83,8 +79,12 @@ def _write(
     stamped = replace(metadata, phase=f"{metadata.phase}.{facts['to']}", weights_digest=weights_digest(weights))
     roles = {layer["name"]: layer["role"] for layer in metadata.layers}
 
+    def score(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return explained_score(logits, target, metadata.score_kind, metadata.explained == "probability")
+
     def prove(content: bytes) -> list[Difference]:
-        return Proof(content, expected, twin, stamped, images).differences()
+        tensors = {layer["activations"]: layer["gradients"] for layer in stamped.layers}
+        return RoundedProof(content, expected, tensors, images, score).differences()
 
     return write_export(_forward(made, metadata, facts), stamped, _request(metadata, out), prove, roles)
 

@@ -1,4 +1,4 @@
-"""How a prepared forward part is compressed, and the smooth twin that its gradients are compared with.
+"""How a prepared forward part is compressed.
 
 A prepared forward part is image -> logits and CAM tensors in float32, its constants folded, its nodes named. What comes
 back has the same inputs and outputs, and every CAM tensor on the way to the logits, so that it has a gradient.
@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
-from onnx import numpy_helper
 
 from export.autodiff.emit import Emitter
 from export.logs import warnings_of
@@ -42,12 +41,7 @@ class Calibration:
     reduce_range: bool | None
 
 
-@dataclass(frozen=True)
-class Compression:
-    """How a prepared forward part is compressed, and its smooth twin: the float32 function of the same images."""
-
-    make: Callable[[onnx.ModelProto, Calibration], tuple[onnx.ModelProto, Facts]]
-    twin: Callable[[onnx.ModelProto, onnx.ModelProto, np.ndarray], onnx.ModelProto]
+Compression = Callable[[onnx.ModelProto, Calibration], tuple[onnx.ModelProto, Facts]]
 
 
 class _Feed:
@@ -184,39 +178,6 @@ def _pass_through_outputs(graph: ir.Graph) -> None:
     graph.sort()
 
 
-def _with_frozen_errors(made: onnx.ModelProto, _prepared: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
-    """Every pair around an activation becomes x + e, e = DequantizeLinear(QuantizeLinear(x)) - x for these images."""
-    twin, watched = copy_of(made), copy_of(made)
-    pairs = _pairs(made)
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in {*pairs, *pairs.values()})
-    values = outputs_of(watched, images)
-    for node in twin.graph.node:
-        for made_of in [pairs[name] for name in node.output if name in pairs]:
-            error = numpy_helper.from_array(values[node.output[0]] - values[made_of], f"{node.output[0]}/error")
-            twin.graph.initializer.append(error)
-            node.CopyFrom(onnx.helper.make_node("Add", [made_of, error.name], node.output))
-    return twin
-
-
-def _pairs(model: onnx.ModelProto) -> dict[str, str]:
-    """Dequantised activation -> the tensor that was quantised."""
-    quantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    dequantizers = (node for node in model.graph.node if node.op_type == "DequantizeLinear")
-    return {node.output[0]: quantized[node.input[0]] for node in dequantizers if node.input[0] in quantized}
-
-
-def _with_rounded_weights(_made: onnx.ModelProto, prepared: onnx.ModelProto, _images: np.ndarray) -> onnx.ModelProto:
-    """The float32 graph whose weights hold the values of the float16 graph."""
-    twin = copy_of(prepared)
-    limit = float(np.finfo(np.float16).max)
-    for tensor in twin.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT:
-            rounded = np.clip(numpy_helper.to_array(tensor), -limit, limit).astype(np.float16).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
-    return twin
-
-
 def _before_learned(model: onnx.ModelProto) -> list[str]:
     """The nodes that no convolution or matrix product comes before: the model's own preprocessing."""
     learned: set[str] = set()
@@ -242,7 +203,7 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
-COMPRESSIONS = {
-    "int8": Compression(_to_int8, _with_frozen_errors),
-    "float16": Compression(_to_float16, _with_rounded_weights),
+COMPRESSIONS: dict[str, Compression] = {
+    "int8": _to_int8,
+    "float16": _to_float16,
 }

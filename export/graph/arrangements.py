@@ -43,7 +43,7 @@ def arrangement_of(sizes: Sequence[int | None], image: Grid, grid: Grid | None =
         return None
     readings = [Arrangement("nchw", (rest[1], rest[2])), Arrangement("nhwc", (rest[0], rest[1]))]
     fitting = [found for found in readings if min(found.grid) > 1 and _fits(found.grid, image, grid, MISSED)]
-    return min(fitting, key=lambda found: _missed(found.grid, image), default=None)
+    return min(fitting, key=lambda found: missed(found.grid, image), default=None)
 
 
 def _tokens(count: int, image: Grid, grid: Grid | None) -> Arrangement | None:
@@ -56,10 +56,10 @@ def _tokens(count: int, image: Grid, grid: Grid | None) -> Arrangement | None:
 
 
 def _fits(size: Grid, image: Grid, grid: Grid | None, tolerance: float) -> bool:
-    return size == grid if grid else _missed(size, image) <= tolerance
+    return size == grid if grid else missed(size, image) <= tolerance
 
 
-def _missed(size: Grid, image: Grid) -> float:
+def missed(size: Grid, image: Grid) -> float:
     """By how many places one side misses the image's proportions, given the other."""
     (height, width), (whole, wide) = size, image
     return min(abs(width - wide * height / whole), abs(height - whole * width / wide))

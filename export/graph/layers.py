@@ -6,15 +6,22 @@ import ast
 import difflib
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from export.autodiff.emit import dimensions
+from export.autodiff.emit import Emitter, constant_array, dimensions
 from export.autodiff.engine import active_path, ancestors, is_real
-from export.graph.arrangements import Arrangement, Grid, arrangement_of, as_map
+from export.graph.arrangements import Arrangement, Grid, arrangement_of, as_map, missed
 from harness.common.errors import InputError
 
+PICTURE = "image"  # the layer that is the picture itself
+PICTURE_TENSOR = "image/copy"
 ROLES = ("penultimate", "last")  # what CAM layers are called in any network
 MIXING = {"Softmax", "Attention"}  # where tokens read each other
+LEARNED = {"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"}
+PRODUCTS = {"MatMul", "Einsum"}
+ELEMENTWISE = {"Add", "Cast", "Div", "Dropout", "Mul", "Softmax", "Sub", "Where"}
+FAITHFUL = 1.0  # places: a map that misses the picture's proportions by as much has strides that differ
 
 Candidates = dict[str, tuple[ir.Value, Arrangement]]
 
@@ -29,7 +36,8 @@ def choose(
     :raises InputError: a tensor that is not there or holds no map, or roles that contradict each other.
     """
     asked = [_role_and_tensor(layer) for layer in layers]
-    known = candidates(model, logits, grid)
+    picture = _picture(model) if any(layer == PICTURE for _, layer in asked) else None
+    known = candidates(model, logits, grid) | ({PICTURE: picture} if picture is not None else {})
     tensors = [_tensor(model, logits, known, layer, grid) for _, layer in asked]
     names = [tensor if layer == "auto" else layer for tensor, (_, layer) in zip(tensors, asked, strict=True)]
     roles = _roles(names, [role for role, _ in asked])
@@ -38,10 +46,27 @@ def choose(
     return {name: maps[tensor] for name, tensor in chosen.items()}, roles
 
 
+def _picture(model: ir.Model) -> tuple[ir.Value, Arrangement]:
+    """The picture itself as a layer: a copy of the input, which everything behind it now reads."""
+    image = model.graph.inputs[0]
+    _, _, height, width = dimensions(image)
+    assert height is not None
+    assert width is not None
+    readers = list(image.uses())
+    copied = Emitter(model.graph, "picture").Identity(image)
+    copied.name, copied.shape, copied.type = PICTURE_TENSOR, image.shape, image.type
+    for use in readers:
+        use.node.replace_input_with(use.idx, copied)
+    model.graph.sort()
+    return copied, Arrangement("nchw", (height, width))
+
+
 def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> Candidates:
     """Tensors that can be explained: those on the way to the score that hold a map larger than 1x1. Later ones last.
 
-    Tokens count in networks with attention; the rows of other networks are rarely places in the image.
+    Tokens count in networks with attention; the rows of other networks are rarely places in the image. What comes
+    before any convolution or matrix product is the picture itself, which the layer `image` stands for; what attention
+    compares is no map, though it has the shape of one.
     """
     image, image_batch = dimensions(model.graph.inputs[0]), model.graph.inputs[0].shape[0]  # type: ignore[index]
     assert image[2] is not None
@@ -49,7 +74,8 @@ def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> C
     path = active_path(model.graph, model.opset_imports[""], logits, list(model.graph.inputs))
     with_tokens = any(map(_mixes, path))
     found: Candidates = {}
-    for value in (node.outputs[0] for node in path):
+    comparing = _comparing(path)
+    for value in (node.outputs[0] for node in _behind_weights(path) if node not in comparing):
         if not is_real(value) or value.shape is None or (len(value.shape) == 3 and not with_tokens):
             continue
         if len(value.shape) and value.shape[0] != image_batch:
@@ -57,6 +83,29 @@ def candidates(model: ir.Model, logits: ir.Value, grid: Grid | None = None) -> C
         arrangement = arrangement_of(dimensions(value), (image[2], image[3]), grid)
         if arrangement is not None:
             found[str(value.name)] = (value, arrangement)
+    return found
+
+
+def _behind_weights(path: Sequence[ir.Node]) -> list[ir.Node]:
+    """The nodes that a convolution or matrix product is, or comes before."""
+    made: set[ir.Value | None] = set()
+    behind = []
+    for node in path:
+        if node.op_type in LEARNED or made.intersection(node.inputs):
+            made.update(node.outputs)
+            behind.append(node)
+    return behind
+
+
+def _comparing(path: Sequence[ir.Node]) -> set[ir.Node]:
+    """Products of two activations, (N, heads, L, L) or (N, heads, L, d), and what keeps their shape."""
+    varying = {value for node in path for value in node.outputs}
+    found: set[ir.Node] = set()
+    for node in path:
+        pairs = node.op_type in PRODUCTS and sum(value in varying for value in node.inputs) > 1
+        keeps = node.op_type in ELEMENTWISE and any(v is not None and v.producer() in found for v in node.inputs)
+        if pairs or keeps:
+            found.add(node)
     return found
 
 
@@ -78,10 +127,11 @@ def _mixes(node: ir.Node) -> bool:
 def _last(model: ir.Model, logits: ir.Value, known: Candidates) -> str:
     """The last map on the way to the score.
 
-    Where the score is read from the class token alone, that is the normalised input of the last attention: behind it
-    the other tokens no longer matter.
+    Maps of a mirrored picture, and maps whose strides break its proportions, are taken where there are no others. Where
+    the score is read from the class token alone, it is the normalised input of the last attention: behind it the other
+    tokens no longer matter.
     """
-    name = list(known)[-1]
+    name = _faithful(model, known)[-1]
     arrangement = known[name][1]
     if arrangement.kind != "tokens" or not arrangement.extra:
         return name
@@ -92,6 +142,29 @@ def _last(model: ir.Model, logits: ir.Value, known: Candidates) -> str:
             "the model reads its score from a class token; name a layer before its last attention with --layer NAME"
         )
     return same[-1]
+
+
+def _faithful(model: ir.Model, known: Candidates) -> list[str]:
+    """The maps that lie as the picture does, all maps where none does."""
+    _, _, height, width = dimensions(model.graph.inputs[0])
+    assert height is not None
+    assert width is not None
+    straight = [name for name, (value, _) in known.items() if not any(map(_mirrors, ancestors(value)))]
+    names = [name for name in straight if missed(known[name][1].grid, (height, width)) < FAITHFUL]
+    return names or straight or list(known)
+
+
+def _mirrors(node: ir.Node) -> bool:
+    """Whether a node turns a picture round: a Slice against the order of height or width, or a Gather that does so."""
+    if node.op_type == "Slice" and len(node.inputs) > 4:
+        steps, axes = constant_array(node.inputs[4]), constant_array(node.inputs[3])
+        return (
+            steps is not None and axes is not None and any(s < 0 and a != 1 for s, a in zip(steps, axes, strict=True))
+        )
+    if node.op_type == "Gather" and node.attributes.get_int("axis", 0) not in (0, 1):
+        places = constant_array(node.inputs[1])
+        return places is not None and places.ndim == 1 and len(places) > 1 and bool((np.diff(places) == -1).all())
+    return False
 
 
 def _read_by_last_attention(path: Sequence[ir.Node], known: Candidates, like: str) -> list[str]:
@@ -119,11 +192,13 @@ def _tensor(model: ir.Model, logits: ir.Value, known: Candidates, layer: str, gr
 
     `auto` is the last map on the way to the score.
     """
+    if layer == PICTURE:
+        return PICTURE
     if not known:
         of = f" of {grid[0]}x{grid[1]}" if grid else ""
         raise InputError(f"the model has no spatial map{of} on the way to its score; class activation maps need one")
     if layer == "auto":
-        return _last(model, logits, known)
+        return _last(model, logits, {name: item for name, item in known.items() if name != PICTURE})
     leaving = [name for name, (value, _) in known.items() if layer in modules(value)]
     if layer not in known and leaving:
         return leaving[-1]

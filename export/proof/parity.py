@@ -18,8 +18,8 @@ from harness.common.errors import CannotEvaluateError
 FORWARD_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 COSINE = 0.9999
-SLOPES = 1e-3  # relative L2 error of slopes: float32 through hundreds of nodes
-RULES = 1e-3  # and of a single node, most of them in float64
+SLOPES = 1e-3  # relative error of slopes; DenseNet121 from its first pooling has 4e-7, float32 through 420 nodes
+RULES = 1e-3  # and of single rules, which had up to 5e-6; a rule that is 1 % wrong has 1e-2
 SWITCHED = 1e-3  # an element has switched where it is off by this share of the largest gradient
 
 

@@ -19,6 +19,7 @@ from export.graph.forward import Forward, check_forward
 from export.graph.head import Head, find_head
 from export.graph.layers import choose
 from export.sources.onnx.preprocessing import CHANNELS, Preprocessing
+from export.sources.onnx.rectified import spell_rectifiers
 from harness.common.errors import InputError
 
 
@@ -34,6 +35,7 @@ class Prepared:
 def prepare(path: Path, model: ir.Model, preprocessing: Preprocessing) -> Head:
     """Make `image` the input of a graph with a free batch, and find its logits."""
     _prepend(path, model.graph, preprocessing)
+    spell_rectifiers(model.graph)
     passes.infer_shapes(model)
     passes.fix_shapes(model.graph)
     head = find_head(model.graph)

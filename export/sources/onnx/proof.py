@@ -7,6 +7,7 @@ import onnx
 
 from export.graph.outputs import output_names
 from export.proof.parity import Difference, compare
+from export.proof.rounded import RoundedProof, rounds
 from export.proof.scores import explained_score
 from export.proof.sessions import open_session, run
 from export.proof.slopes import Tail, check_gradients
@@ -30,10 +31,14 @@ def prove(
     for layer, names in zip(prepared.forward.layer_names, outputs, strict=True):
         _require_maps(layer, exact[names.activations], exact[names.gradients], len(images))
 
-    def score(logits: np.ndarray) -> np.ndarray:
-        return explained_score(logits, target, prepared.head.score_kind, probability)
+    def score(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        return explained_score(logits, chosen, prepared.head.score_kind, probability)
 
     model = onnx.load_from_string(content)
+    if rounds(model):
+        forward = {"logits": expected, **{names.activations: exact[names.activations] for names in outputs}}
+        layers = {names.activations: names.gradients for names in outputs}
+        return RoundedProof(content, forward, layers, images, score).differences()
     levels = compare(content, feeds, {"logits": expected, **{n.gradients: exact[n.gradients] for n in outputs}})
     tails = [(Tail.of(model, names.activations, names.gradients), exact[names.activations]) for names in outputs]
     return levels + [item for tail, a in tails for item in check_gradients(tail, a, images, target, score)]
