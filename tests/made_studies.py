@@ -58,6 +58,18 @@ def study(folder: Path) -> Path:
     return evaluated(read_study(folder / "study.toml"), folder / "out")
 
 
+def pair(folder: Path) -> Path:
+    """One checkpoint before and one after, two methods, on 48 tiny images."""
+    graphs = [
+        tiny_graphs.write_graph(folder / f"{phase}.onnx", 0, nudge=nudge, balanced=True, phase=phase)
+        for phase, nudge in (("transfer", 0.0), ("finetune", 0.3))
+    ]
+    manifest = tiny_graphs.write_images(folder / "images", exposure=0.6)
+    options = Options(map_size=(32, 32), chance=3, jitter=1, select="all")
+    item = ArchitectureConfig(before=graphs[0], after=graphs[1])
+    return evaluated(make_plan([item], Data(manifest), options), folder / "out")
+
+
 def training(folder: Path) -> Path:
     """Three checkpoints of one training."""
     graphs = [

@@ -124,12 +124,12 @@ def test_the_word_follows_index_and_interval(found: IndexResult | None, level: s
     assert findings.level_of(found).key == level
 
 
-def verdict(metrics: list[Any] | None = None, **changed: Any) -> findings.Verdict:
+def verdict(metrics: list[Any] | None = None, **changed: Any) -> findings.Finding:
     result = made_results.evaluation(metrics, **changed)
     return findings.findings(result, Cells(result))[0]
 
 
-def fact(found: findings.Verdict, label: str) -> str:
+def fact(found: findings.Finding, label: str) -> str:
     return next(item.text for item in found.facts if item.label == label)
 
 

@@ -33,7 +33,7 @@ from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Plan, Stored, identity_of, read_stored, restore
 from harness.results.pseudonyms import portable_command, portable_path, without_home
-from harness.results.reader import Collected, Reader, read_collected, tasks
+from harness.results.reader import Collected, Reader, labels_of, read_collected, tasks
 from harness.results.schema import CheckpointResult, Evaluation
 from harness.statistics.bootstrap import RESAMPLES
 
@@ -102,10 +102,11 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     select = selection_of(plan, samples)
     executor.require_visible([path for path in (data.source, data.root) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
-    first = _explaining(plan, 0, select, execution)
-    providers = executor.begin(first)
-    stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, providers)
-    folder = result_folder.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
+    stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
+    folder = Store(execution.out, labels_of(stored))
+    first = _explaining(stored, 0, folder, execution)
+    stored = replace(stored, provider_options=executor.begin(first))
+    result_folder.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
     executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
         _explain(stored, samples, folder, execution, clock, first)
@@ -124,10 +125,13 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     stored = _changed(stored, changes)
     _warn_of_same_models(stored.plan)
     selection_of(stored.plan, samples)  # refuses true positives of images without labels
-    folder = Store(execution.out)
+    labels = labels_of(stored)
+    for kind in ("predictions", "maps"):  # before anything is begun, and where the parts lie
+        Store(source, labels).require_own(kind, labels.numbers(kind))
     if execution.out.resolve() != source.resolve():
-        folder = result_folder.begin(execution.out, identity_of(stored), stored.details(), resume=False)
+        result_folder.begin(execution.out, identity_of(stored), stored.details(), resume=False)
         part_files.copy_parts(source, execution.out)
+    folder = Store(execution.out, labels)
     execution.executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
         return _score_and_summarise(stored, samples, folder, execution, clock)
@@ -161,10 +165,11 @@ def _warn_of_same_models(plan: Plan) -> None:
             warn(f"{pair.name}: both checkpoints are {same}: nothing is compared")
 
 
-def _explaining(plan: Plan, number: int, select: Selection, execution: Execution) -> Explaining:
+def _explaining(stored: Stored, number: int, folder: Store, execution: Execution) -> Explaining:
+    plan, select = stored.plan, stored.select
     request = Request(plan.layers, plan.options, select, plan.vocabulary)
     batching = execution.executor.batching(execution.batching)
-    return Explaining(plan.checkpoints[number], Store(execution.out), request, execution.provider, batching)
+    return Explaining(plan.checkpoints[number], folder, request, execution.provider, batching)
 
 
 def _content_digests(samples: list[Sample], executor: Executor) -> list[bytes]:
@@ -188,10 +193,11 @@ def _explain(
             parts = dict(
                 zip(part_files.parts_of(number, len(samples)), blocks(samples, records, unreadable), strict=True)
             )
-            todo = [(part, parts[part]) for part in folder.missing("predictions", parts)]
+            missing = {part for kind in ("predictions", "maps") for part in folder.missing(kind, parts)}
+            todo = [(part, parts[part]) for part in sorted(missing)]
             done.add(len(samples) - sum(len(block.samples) for _, block in todo))
             if todo:
-                executor.begin(first if number == 0 else _explaining(plan, number, stored.select, execution))
+                executor.begin(first if number == 0 else _explaining(stored, number, folder, execution))
                 for seconds in executor.run(todo, done.add):
                     clock.add("onnxruntime", seconds)
             if number == 0:  # the classes of images without labels are what the first checkpoint says

@@ -27,7 +27,7 @@ from harness.report.heatmaps import STRONGEST
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
 from harness.results.pseudonyms import Names
-from harness.results.reader import Collected, read_collected, tasks
+from harness.results.reader import Collected, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
 from kernels.reasons import BY_CODE, Reason
 
@@ -72,7 +72,7 @@ class Gallery:
 
     def __init__(self, folder: storage.Place, names: Names) -> None:
         self.stored, self.samples = restore(read_scored(folder), folder)
-        self.store = Store(folder)
+        self.store = Store(folder, labels_of(self.stored))
         self.names = names
         self.plan = self.stored.plan
         self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]

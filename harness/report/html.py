@@ -231,11 +231,15 @@ def _qualities(result: Evaluation, keys: list[str]) -> Iterator[Series]:
 
 
 def _gallery(folder: Place, names: Names) -> dict[str, Any] | None:
-    """None where the folder holds no maps (any more)."""
+    """None where the folder holds no maps (any more).
+
+    :raises InputError: a part is damaged, or of another evaluation.
+    """
     try:
-        return Gallery(folder, names).data()
-    except (InputError, FileNotFoundError):
+        gallery = Gallery(folder, names)
+    except InputError:
         return None
+    return gallery.data()
 
 
 def gradient(name: str) -> str:

@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from harness.common.errors import InputError, first_line
 from harness.common.storage import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes, write_whole
 from harness.results.layout import BEGUN, STATISTICS
+from harness.results.part_labels import METADATA_KEY, OWNER_COLUMN, PartLabels
 from kernels.reasons import Reason
 
 BLOCK = 256  # images per part
+_REMEDY = "remove it, then run the evaluation's command with --resume"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _REASONS = [reason.label for reason in Reason]
 _CODES = {reason.label: int(reason) for reason in Reason}
@@ -67,10 +69,14 @@ def parts_of(place: int, images: int) -> range:
 
 
 class Store:
-    """The parts in a result folder."""
+    """The parts in a result folder.
 
-    def __init__(self, folder: Place) -> None:
+    :param labels: what each part belongs to: written into it, and compared when it is read; None compares nothing
+    """
+
+    def __init__(self, folder: Place, labels: PartLabels | None = None) -> None:
         self.folder = folder
+        self.labels = labels
 
     def has(self, kind: str, number: int) -> bool:
         """True where the part is there, and so is whole."""
@@ -83,8 +89,9 @@ class Store:
 
     def write(self, kind: str, number: int, tables: Iterable[pa.Table]) -> None:
         """Write tables as the row groups of one part."""
-        whole = pa.BufferOutputStream()
-        with pq.ParquetWriter(whole, SCHEMAS[kind], compression="zstd") as writer:
+        whole, label = pa.BufferOutputStream(), self.labels and self.labels.of(kind, number)
+        schema = SCHEMAS[kind].with_metadata(label.metadata() if label else None)
+        with pq.ParquetWriter(whole, schema, compression="zstd", write_page_checksum=True) as writer:
             for table in tables:
                 writer.write_table(table)
         write_bytes(self._path(kind, number), memoryview(whole.getvalue()))
@@ -106,22 +113,28 @@ class Store:
     def scan(
         self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any
     ) -> Iterator[pa.Table]:
-        """The rows of some parts, one table per part and in order, whose columns have the values of `equal`."""
+        """The rows of some parts, one table per part and in order, whose columns have the values of `equal`.
+
+        :raises InputError: a part is not there, is damaged, or belongs to something else.
+        """
         where = [(name, "==", value) for name, value in equal.items()] or None
         for number in numbers:
-            try:
-                yield pq.read_table(self._source(kind, number), columns=columns, filters=where, schema=SCHEMAS[kind])
-            except pa.ArrowInvalid as error:
-                raise InputError(
-                    f"{self._path(kind, number)}: damaged ({first_line(error)}); remove it, then run the evaluation's "
-                    "command with --resume"
-                ) from error
+            yield self._table(kind, number, columns, where)
 
     def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
         """The tables of `scan` as one."""
         tables = list(self.scan(kind, numbers, columns, **equal))
         empty = SCHEMAS[kind].empty_table()
         return pa.concat_tables(tables).unify_dictionaries() if tables else empty.select(columns or empty.column_names)
+
+    def require_own(self, kind: str, numbers: Iterable[int]) -> None:
+        """Refuse parts that belong to something else than the plan says, from their metadata.
+
+        :raises InputError: as `scan`.
+        """
+        for number in numbers:
+            with _named(self._path(kind, number)):
+                self._require_own(kind, number)
 
     def read_all(self, kind: str, **equal: Any) -> pa.Table:
         """The rows of every part of a kind whose columns have the values of `equal`."""
@@ -152,6 +165,33 @@ class Store:
         for folder in (self.folder, *(self.folder / kind for kind in SCHEMAS)):
             sweep(folder, PARTIAL, BEGUN)
 
+    def _table(self, kind: str, number: int, columns: Sequence[str] | None, where: Any) -> pa.Table:
+        with _named(self._path(kind, number)):
+            self._require_own(kind, number)
+            return pq.read_table(
+                self._source(kind, number),
+                columns=columns,
+                filters=where,
+                schema=SCHEMAS[kind],
+                page_checksum_verification=True,
+            )
+
+    def _require_own(self, kind: str, number: int) -> None:
+        """Refuse a part that belongs to something else than the plan says."""
+        if self.labels is None:
+            return
+        expected, column = self.labels.of(kind, number), OWNER_COLUMN[kind]
+        if expected is None:
+            raise InputError(f"{self._path(kind, number)}: belongs to nothing in the plan; remove it")
+        metadata = pq.read_schema(self._source(kind, number)).metadata or {}
+        if METADATA_KEY in metadata:
+            found = expected.complaint(metadata)
+        else:
+            rows = pq.read_table(self._source(kind, number), columns=[column], page_checksum_verification=True)
+            found = expected.complaint_of_owners(rows[column].unique().to_pylist())
+        if found:
+            raise InputError(f"{self._path(kind, number)}: {found}; {_REMEDY}")
+
     def _source(self, kind: str, number: int) -> Any:
         """What Parquet reads a part from."""
         path = self._path(kind, number)
@@ -159,6 +199,22 @@ class Store:
 
     def _path(self, kind: str, number: int) -> Place:
         return self.folder / kind / f"part-{number:05d}.parquet"
+
+
+@contextmanager
+def _named(path: Place) -> Iterator[None]:
+    """Name the part that Parquet cannot read.
+
+    :raises InputError: it is damaged or is not there. Errors of the system itself (no permission) pass.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is not there; run the evaluation's command with --resume") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{path}: damaged ({first_line(error)}); {_REMEDY}") from error
 
 
 def copy_parts(source: Place, target: Place) -> None:

@@ -15,7 +15,8 @@ from harness.models.metadata import GraphMetadata
 from harness.results import part_files
 from harness.results.options import Selection
 from harness.results.part_files import Store
-from harness.results.plan import Checkpoint, Pair, Plan
+from harness.results.part_labels import PartLabels, plan_digest
+from harness.results.plan import Checkpoint, Pair, Plan, Stored
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -103,6 +104,27 @@ def tasks(plan: Plan) -> list[Task]:
         for pair in plan.pairs
         for layer, method in places
     ]
+
+
+def labels_of(stored: Stored) -> PartLabels:
+    """What every part of an evaluation belongs to.
+
+    Predictions and maps depend on the images and the seed of their noise; layers and methods may be fewer after
+    `--from`. Scores depend on everything that decides a number.
+    """
+    plan = stored.plan
+    digests = [checkpoint.graph.digest for checkpoint in plan.checkpoints]
+    explained = [(item.key, "", (item.graph.digest,)) for item in plan.checkpoints]
+    scored = [
+        (task.name, f"{task.layer}, {task.method}", (digests[task.before], digests[task.after])) for task in tasks(plan)
+    ]
+    data = {"data_digest": stored.data_digest, "images": stored.images, "jitter_seed": stored.jitter_seed}
+    for_maps, for_scores = plan_digest(data), plan_digest({**data, **stored.statistics()})
+    return PartLabels(
+        {"predictions": explained, "maps": explained, "scores": scored},
+        {"predictions": for_maps, "maps": for_maps, "scores": for_scores},
+        len(part_files.parts_of(0, stored.images)),
+    )
 
 
 def selected(
