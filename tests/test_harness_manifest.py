@@ -117,7 +117,7 @@ GERMAN = PLAIN.replace(",", ";")
         'file, class , group\n"a.png" ,left,p1\n'.replace('" ,', '",') + ' "b.png", "dark" , p2\n'.replace('" ,', '",'),
         "Unnamed: 0,file,class,group\n0,a.png,left,p1\n1,b.png,dark,p2\n",
         ",file,class,group\n0,a.png,left,p1\n1,b.png,dark,p2\n",
-        gzip.compress(PLAIN.encode()),
+        gzip.compress(PLAIN.encode(), mtime=0),
         "file,class,\u200bGroup\u00a0\na.png,left,p1\nb.png,dark,p2\u200b\n",
     ],
 )
@@ -144,7 +144,7 @@ def test_a_parquet_manifest(tmp_path: Path) -> None:
     [
         ("file,group\nMüller.png,p\n".encode("cp1252"), "m.csv, line 2: not a CSV file in UTF-8 (byte 0xfc); save it"),
         (PLAIN.encode("utf-16-le"), "m.csv, line 1: holds a NUL character"),
-        (gzip.compress(PLAIN.encode())[:-9], "m.csv: damaged gzip data"),
+        (gzip.compress(PLAIN.encode(), mtime=0)[:-9], "m.csv: damaged gzip data"),
         (b"PAR1" + bytes(40), "m.csv: damaged Parquet data"),
     ],
 )
@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, content: bytes, sentence: s
 
 def test_a_gzip_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.images.tables.MOST_BYTES", 2**20)
-    content = gzip.compress(b"file\n" + b"a.png\n" * 2**20)
+    content = gzip.compress(b"file\n" + b"a.png\n" * 2**20, mtime=0)
     assert "m.csv: holds more than 1 MiB of text" in refusal(tmp_path, content)
     assert "m.csv: has 1 MiB, more than the 1 MiB that are read" in refusal(tmp_path, bytes(2**20 + 1))
 
