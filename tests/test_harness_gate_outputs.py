@@ -352,6 +352,15 @@ def test_a_baseline_may_be_a_result_folder_but_is_not_written_into_one(
         gate(result, "--policy", passing, "--baseline", accepted, "--update-baseline")
 
 
+def test_a_damaged_result_replaces_no_baseline(tmp_path: Path, passing: Path) -> None:
+    baseline = written(tmp_path / "accepted", evaluation()) / "evaluation.json"
+    before = baseline.read_bytes()
+    (tmp_path / "damaged.json").write_text("{}")
+    with pytest.raises(InputError, match="not an evaluation"):
+        gate(tmp_path / "damaged.json", "--policy", passing, "--baseline", baseline, "--update-baseline")
+    assert baseline.read_bytes() == before
+
+
 def test_update_baseline_needs_a_file(result: Path, rules_file: Path) -> None:
     with pytest.raises(InputError, match="--update-baseline needs --baseline"):
         gate(result, "--policy", rules_file, "--update-baseline")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,8 +17,9 @@ from harness.gate.verdict import Verdict
 from harness.models.metadata import identity, sameness
 from harness.report import findings
 from harness.report.cells import Cells
-from harness.report.html import write_report
+from harness.report.html import render, write_report
 from harness.report.text_tables import SHORT, drift_table, markdown
+from harness.results.pseudonyms import Names
 from harness.results.schema import CheckpointResult, Evaluation
 from tests import tiny_graphs
 from tests.made_results import LAYER, METHOD, checkpoint, evaluation, summary
@@ -167,12 +169,23 @@ def test_init_writes_the_digests_down() -> None:
     assert (found.requirements.distinct, found.requirements.same_data) == (True, False)
 
 
-def test_indices_on_different_floors_are_marked_in_the_table() -> None:
+def two_pairs(floor: Literal["jitter", "replicate"]) -> Evaluation:
+    """`a -> b` on the jitter floor, and a second pair."""
     result = evaluation([summary(metric) for metric in SHORT])
-    result.pairs.append(result.pairs[0].model_copy(update={"name": "a -> c"}))
-    assert "[0.50]" in drift_table(result)
-    assert "floor]" not in drift_table(result)
-    result.pairs[1] = result.pairs[1].model_copy(update={"floor": "replicate"})
-    assert "[0.50, jitter floor]" in drift_table(result)
-    assert "[0.50, replicate floor]" in drift_table(result)
-    assert "[0.50]" not in drift_table(result)
+    result.pairs.append(result.pairs[0].model_copy(update={"name": "a -> c", "floor": floor}))
+    return result
+
+
+def test_indices_on_different_floors_are_marked_in_the_table() -> None:
+    alike, apart = drift_table(two_pairs("jitter")), drift_table(two_pairs("replicate"))
+    assert "[0.50]" in alike
+    assert "floor]" not in alike
+    assert "[0.50, jitter floor]" in apart
+    assert "[0.50, replicate floor]" in apart
+    assert "[0.50]" not in apart
+
+
+def test_indices_on_different_floors_are_marked_in_the_report(tmp_path: Path) -> None:
+    alike, apart = (render(two_pairs(floor), tmp_path, Names(None)) for floor in ("jitter", "replicate"))
+    assert " floor</small>" not in alike
+    assert (apart.count(", jitter floor</small>"), apart.count(", replicate floor</small>")) == (1, 1)

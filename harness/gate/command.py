@@ -75,13 +75,15 @@ def judge_files(
 def accept(result: Place, baseline: Path | None) -> None:
     """Write a result to the place of the baseline.
 
-    :raises InputError: no baseline, or a folder.
+    :raises InputError: no baseline, a folder, or a result that cannot be judged, which replaces nothing.
     """
     if baseline is None:
         raise InputError("--update-baseline needs --baseline FILE, the file to write")
     if baseline.is_dir():
         raise InputError(f"{baseline}: is a folder; name the file to write, accepted.json for example")
-    _write(baseline, read_result(result))
+    content = read_result(result)
+    Evaluation.parse(content, result_file(result))
+    _write(baseline, content)
 
 
 def write_candidate(result: Place, baseline: Path) -> Path | None:
