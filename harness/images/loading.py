@@ -4,7 +4,8 @@ The rule, version `RULE`:
 
 1. The file is decoded as stored (an EXIF orientation is ignored, a TIFF file that is not upright is refused, an alpha
    channel is dropped, colour becomes grey by ITU-R BT.601 weights).
-2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255. A DICOM file (by its content,
+2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255, those of a TIFF file that packs 10,
+   12 or 14 bits from the range of these. A DICOM file (by its content,
    whatever its name) goes through rescale or Modality LUT, then VOI LUT or window, else the full range of its stored
    bits, each scaled to 0..255; MONOCHROME1 is inverted and padding is black. `harness.images.dicom` has the equations.
 3. The picture is squashed to (H, W), each axis by itself: OpenCV INTER_AREA where it shrinks, INTER_LINEAR
