@@ -1,4 +1,4 @@
-"""No command opens a connection by itself, nor leaves a file outside its results and the caches that SECURITY.md names."""
+"""No command connects by itself, nor leaves a file outside its results and the caches that SECURITY.md names."""
 
 from __future__ import annotations
 
