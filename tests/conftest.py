@@ -16,6 +16,12 @@ with suppress(ImportError):
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
+# Files that take long, the longest first: they begin first, so that none is left to one worker in the end.
+LONG = (
+    "test_harness_ray", "test_export_keras", "test_harness_gate_recipes", "test_training_run", "test_training_cli",
+    "test_harness_resume", "test_browser_report", "test_training_model", "test_training_resume", "test_export_rules",
+    "test_export_registry_graphs", "test_harness_faults", "test_documentation", "test_harness_report",
+)  # fmt: skip
 ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM",
     "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
@@ -43,6 +49,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses, option.maxprocesses = "logical", option.maxprocesses or MOST_WORKERS
     if option.dist == "no" and option.numprocesses:
         option.dist = "loadfile"  # what a module shares is made once
+        option.loadscopereorder = False  # keep the order below
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, where there are workers to share them."""
+    if WORKER:
+        order = {name: place for place, name in enumerate(LONG)}
+        items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.hookimpl(wrapper=True)

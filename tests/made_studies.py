@@ -141,7 +141,7 @@ def made_plan(folder: Path, architectures: int, classes: list[str], jitter: int)
         Pair(f"{name}/transfer -> {name}/finetune", f"{name}/transfer", f"{name}/finetune", "drift", name)
         for name in names
     )
-    return Plan(checkpoints, pairs, Data(folder), Options(METHODS, jitter=jitter, select="all"), PLACES)
+    return Plan(checkpoints, pairs, Data(folder), Options(methods=METHODS, jitter=jitter, select="all"), PLACES)
 
 
 def prediction_table(

@@ -555,7 +555,7 @@ def planned(folder: Path, manifest: Path, work: int) -> Plan:
         for name, nudge in (("before", 0.0), ("after", 0.3))
     ]
     item = ArchitectureConfig(before=graphs[0], after=graphs[1])
-    return make_plan([item], Data(manifest), Options(("layercam",), jitter=0, chance=0, select="all"))
+    return make_plan([item], Data(manifest), Options(methods=("layercam",), jitter=0, chance=0, select="all"))
 
 
 class Timed:

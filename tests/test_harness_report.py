@@ -443,7 +443,7 @@ def test_the_gallery_follows_scores_that_were_computed_again_for_less(tmp_path: 
     manifest = tiny_graphs.write_images(tmp_path / "images")
     pair = ArchitectureConfig(before=graphs[0], after=graphs[1])
     plan = make_plan([pair], Data(manifest), Options(select="all", map_size=(32, 32), chance=1, jitter=1))
-    settings = Settings(tmp_path / "out", progress=False, resamples=50)
+    settings = Settings(tmp_path / "out", progress=False, report=False, resamples=50)
     evaluate_plan(plan, settings)
     before = Gallery(tmp_path / "out", Names(None)).data()
     evaluate_again(tmp_path / "out", settings, methods=("gradcam++",))
