@@ -13,19 +13,23 @@ from export.proof import parity
 from export.proof.images import PATTERNS, greys_of
 from export.sources.keras.run_record import CheckpointRecord
 from export.write import Request, write_export
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warn
 from harness.common.provenance import weights_digest
 from harness.images.loading import RULE, channels_first, channels_last
 
 if TYPE_CHECKING:
     from export.sources.keras.head import Scores
-    from export.sources.keras.network import Network, Tensor
+    from export.sources.keras.network import Network, Pixels, Tensor
 
 ROLES = ("penultimate", "last")
 
 
 def export_checkpoint(
-    record: CheckpointRecord, request: Request, input_size: tuple[int, int] | None = None, output: str | None = None
+    record: CheckpointRecord,
+    request: Request,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    pixels: Pixels | None = None,
 ) -> list[parity.Difference]:
     """Write one checkpoint as a self-describing graph and return how far it is from Keras.
 
@@ -35,6 +39,7 @@ def export_checkpoint(
 
     :param input_size: (H, W) of a model that leaves them free.
     :param output: the output with the class scores, of a model with several.
+    :param pixels: what was done to grey levels before they reached the model in training, if not inside of it.
     :raises InputError: the checkpoint, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from Keras; nothing is written.
     """
@@ -42,11 +47,13 @@ def export_checkpoint(
     model = keras.load_checkpoint(record.path)
     digest = weights_digest((weight.path, weight.numpy()) for weight in model.weights)
     _check_digest(record, digest)
-    network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output)
+    _refuse_second_scaling(record, pixels)
+    network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output, pixels)
+    _warn_of_unscaled(record, network)
     layers = {name: network.find_layer(name) for name in _names(request, record, network)}
     greys = greys_of(list(request.images) or record.test_images(PATTERNS), network.size)
     scores = keras.settled(network, channels_last(greys), request.probability)
-    scores = replace(scores, kind=record.facts.get("score") or scores.kind)
+    scores = replace(scores, kind=_score_kind(record, scores))
     metadata = _metadata(record, request, scores, digest)
     forward = keras.forward_graph(scores, layers)
     return write_export(
@@ -74,6 +81,27 @@ def _check_digest(record: CheckpointRecord, digest: str) -> None:
             f"{record.path}: its weights are not those that run.json records for checkpoint {record.name!r}; "
             "restore the checkpoint, or move it out of the run directory to export it on its own"
         )
+
+
+def _refuse_second_scaling(record: CheckpointRecord, pixels: Pixels | None) -> None:
+    if pixels is not None and record.facts:
+        raise InputError(f"{record.path}: scales pixels itself, as run.json says; leave --scale, --mean and --std out")
+
+
+def _warn_of_unscaled(record: CheckpointRecord, network: Network) -> None:
+    if not record.facts and not network.scales_pixels:
+        warn(
+            f"{record.path}: has no Rescaling or Normalization before its first layer with weights, so it is given "
+            "grey levels 0..255; if it was trained on other values, name them with --scale, --mean and --std"
+        )
+
+
+def _score_kind(record: CheckpointRecord, scores: Scores) -> str:
+    """What the run says, else what the head says; several logits trained each on its own are multi-label."""
+    if record.facts.get("score"):
+        return record.facts["score"]
+    alone = scores.kind == "softmax" and scores.bare and _frontend().trained_on_each_class_alone(record.path)
+    return "multilabel" if alone else scores.kind
 
 
 def _names(request: Request, record: CheckpointRecord, network: Network) -> list[str]:
@@ -130,7 +158,7 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         architecture=facts.get("architecture", scores.network.model.name),
         phase=record.name,
         classes=[str(name) for name in names],
-        preprocessing=facts.get("preprocessing", "inside the graph, as the checkpoint holds it"),
+        preprocessing=facts.get("preprocessing") or _preprocessing(scores.network.pixels),
         image_rule=RULE,
         input_size=list(scores.network.size),
         score_kind=scores.kind,
@@ -139,6 +167,13 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         seed=record.phase.get("seed"),
         git_commit=facts.get("git_commit"),
     )
+
+
+def _preprocessing(pixels: Pixels | None) -> str:
+    inside = "inside the graph, as the checkpoint holds it"
+    if pixels is None:
+        return inside
+    return f"(image * {pixels.scale:g} - {list(pixels.mean)}) / {list(pixels.std)}, then {inside}"
 
 
 def _compare(

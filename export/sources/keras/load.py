@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.sources.keras.framework import keras
+from export.sources.keras.framework import h5py, keras
 from harness.common.errors import InputError, first_line
 
 HALVES = ("float16", "bfloat16")
@@ -49,6 +51,21 @@ def _about_folder(path: Path) -> str:
             f"--output {onnx}`, then run `python -m export onnx {onnx} --layout nhwc`"
         )
     return f"{path}: is a folder; give a .keras file or a run directory"
+
+
+def trained_on_each_class_alone(path: Path) -> bool:
+    """Whether the file says that its model was compiled with binary cross-entropy, of one or several classes."""
+    loss = (_compile_config(path) or {}).get("loss")
+    loss = loss.get("class_name") if isinstance(loss, dict) else loss
+    return isinstance(loss, str) and loss.lower().replace("_", "").startswith("binary")
+
+
+def _compile_config(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json")).get("compile_config")
+    with h5py.File(path) as file:
+        return json.loads(file.attrs.get("training_config", "{}"))
 
 
 def in_float32(path: Path, model: Any) -> Any:
