@@ -45,7 +45,7 @@ def base(name: str = "base") -> Any:
 
 def classifier(end: Callable[[Any], Any], **image: Any) -> Any:
     """Pooled features of `body` (N, 16) with an end on top; `image`: arguments of keras.Input."""
-    taken = keras.Input(**({"shape": (32, 32, 3)} | image))
+    taken = keras.Input(**(image or {"shape": (32, 32, 3)}))
     return keras.Model(taken, end(keras.layers.GlobalAveragePooling2D()(body(taken))))
 
 

@@ -143,16 +143,10 @@ def test_a_layer_called_twice_has_two_maps(export: Callable[..., Exported]) -> N
     twice = conv(conv(layers.Rescaling(1 / 255.0)(image)))
     model = keras.Model(image, scores(3)(layers.GlobalAveragePooling2D()(twice)))
     found = export(model, "conv@1", "conv@2")
-    first, second = (
-        array
-        for array, _ in found.graph.explain(
-            channels_first(found.pictures), np.full(4, 0), ["conv@1", "last"]
-        ).layers.values()
-    )
-    with pytest.raises(AssertionError):
-        np.testing.assert_allclose(first, second)
+    maps = found.graph.explain(channels_first(found.pictures), np.full(4, 0), ["conv@1", "last"]).layers
+    assert not np.allclose(maps["conv@1"][0], maps["last"][0])
     np.testing.assert_allclose(found.logits, found.predicted(), rtol=1e-4)
-    with pytest.raises(InputError, match=r"no spatial layer 'conv'; nearest .*conv@1 .*conv@2"):
+    with pytest.raises(InputError, match=r"no spatial layer 'conv'; nearest .*conv@2 .*conv@1"):
         export(model, "conv")
 
 
@@ -170,7 +164,7 @@ def test_augmentation_and_dropout_are_off_whatever_the_model_was_built_with(
     image = keras.Input((32, 32, 3))
     x = layers.RandomFlip()(image, training=training)
     x = layers.Pipeline([layers.RandomContrast(0.5), layers.RandomBrightness(0.5)])(x)
-    x = layers.GaussianNoise(5.0)(x, training=training)
+    x = layers.GaussianNoise(1.0)(x, training=training)
     x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(base()(x, training=training)), training=training)
     found = export(keras.Model(image, scores(3)(x)))
     np.testing.assert_allclose(found.logits, found.predicted(), rtol=1e-4)
@@ -212,7 +206,7 @@ def test_quantized_weights_are_refused(export: Callable[..., Exported]) -> None:
 def test_a_list_of_one_output(export: Callable[..., Exported]) -> None:
     image = keras.Input((32, 32, 3))
     found = export(keras.Model(image, [scores(3)(layers.GlobalAveragePooling2D()(body(image)))]))
-    np.testing.assert_allclose(found.logits, found.predicted(lambda outputs: outputs[0]), rtol=1e-4)
+    np.testing.assert_allclose(found.logits, found.predicted(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -252,9 +246,7 @@ def test_one_of_several_outputs_is_named(export: Callable[..., Exported], form: 
     features = layers.GlobalAveragePooling2D()(body(image))
     made = {"class": scores(3, "softmax", name="class")(features), "age": layers.Dense(1, name="age")(features)}
     model = keras.Model(image, made if form is dict else list(made.values()))
-    with pytest.raises(
-        InputError, match=r"has the outputs .*class \(3,\).*; choose that with the class scores by --out"
-    ):
+    with pytest.raises(InputError, match=r"has the outputs .*class \(3,\).*; choose that with .* by --output"):
         export(model)
     with pytest.raises(InputError, match=r"no single output 'clas'; it has: .*class \(3,\)"):
         export(model, output="clas")
@@ -295,6 +287,7 @@ def test_channels_first_is_refused(export: Callable[..., Exported]) -> None:
 # Pixels
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_what_was_done_to_pixels_before_the_model_is_put_into_the_graph(export: Callable[..., Exported]) -> None:
     image = keras.Input((32, 32, 3))
     model = keras.Model(image, scores(3)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(image))))
@@ -323,9 +316,15 @@ HEADS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "Softmax": (lambda x: layers.Softmax()(scores(3)(x)), "softmax"),
     "Activation": (lambda x: layers.Activation("sigmoid")(scores(3)(x)), "multilabel"),
     "dropout behind": (lambda x: layers.Dropout(0.3)(scores(3, "softmax")(x)), "softmax"),
-    "linear and cast behind": (lambda x: keras.ops.cast(layers.Activation("linear")(scores(3, "softmax")(x)), "float32"), "softmax"),
-    "reshaped": (lambda x: layers.Flatten()(layers.Conv2D(3, 1, activation="softmax")(layers.Reshape((1, 1, 16))(x))), "softmax"),
-}  # fmt: skip
+    "linear and cast behind": (
+        lambda x: keras.ops.cast(layers.Activation("linear")(scores(3, "softmax")(x)), "float32"),
+        "softmax",
+    ),
+    "convolution": (
+        lambda x: layers.Flatten()(layers.Conv2D(3, 1, activation="softmax")(layers.Reshape((1, 1, 16))(x))),
+        "softmax",
+    ),
+}
 
 
 @pytest.mark.parametrize("end", HEADS)
@@ -354,6 +353,10 @@ def test_probabilities_are_explained_on_request(
     np.testing.assert_allclose(found.probabilities, found.predicted(), atol=SAME)
 
 
+def _mean(head: Any, x: Any) -> Any:
+    return layers.Average()([head(x), head(0.3 * x)])
+
+
 MEANS = {
     "mean of softmax": (3, "softmax", "softmax", "sum to 1"),
     "mean of sigmoid": (3, "sigmoid", "multilabel", r"lie in 0\.\.1"),
@@ -363,7 +366,7 @@ MEANS = {
 @pytest.mark.parametrize("end", MEANS)
 def test_probabilities_that_no_step_ends_in_are_refused_or_explained(export: Callable[..., Exported], end: str) -> None:
     classes, activation, kind, sentence = MEANS[end]
-    model = classifier(lambda x: layers.Average()([scores(classes, activation)(x), scores(classes, activation)(-x)]))
+    model = classifier(lambda x: _mean(scores(classes, activation), 0.2 * x))
     with pytest.raises(InputError, match=f"its outputs .*{sentence}.* on every image, so they are probabilities"):
         export(model)
     found = export(model, probability=True)
