@@ -87,6 +87,15 @@ def normalized_inside() -> Any:
     return keras.Model(taken, scores(3)(keras.layers.GlobalAveragePooling2D()(first(taken))))
 
 
+def transferred(architecture: str, head: Any, size: int = 96, preprocess: Any = None) -> Any:
+    """Keras' guide to transfer learning on a backbone: called as one layer, in inference mode, with a new head."""
+    image = keras.Input((size, size, 3))
+    x = preprocess(image) if preprocess else image
+    whole = getattr(keras.applications, architecture)(include_top=False, weights=None, input_shape=(size, size, 3))
+    x = keras.layers.GlobalAveragePooling2D()(whole(x, training=False))
+    return with_lively_statistics(keras.Model(image, head(keras.layers.Dropout(0.2)(x))))
+
+
 def backbone(architecture: str, size: int = 224, classes: int = 5) -> Any:
     """A classifier on one of the Keras backbones with random weights."""
     keras.utils.clear_session()  # names such as activation_17 count from the start of the process else
@@ -104,6 +113,8 @@ def with_lively_statistics(model: Any) -> Any:
     """BatchNorm statistics as after some training: with the initial ones deep random networks are dead."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            with_lively_statistics(layer)
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.moving_mean.shape
             layer.moving_mean.assign(rng.normal(0, 0.2, shape))

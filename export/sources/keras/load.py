@@ -19,8 +19,6 @@ HALVES = ("float16", "bfloat16")
 
 def load_checkpoint(path: Path) -> Any:
     """A `.keras` or `.h5` file as a model, in Keras' safe mode: a file cannot bring code of its own."""
-    if path.is_dir():
-        raise InputError(_about_folder(path))
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a .keras file or a run directory")
     if path.name.endswith(".weights.h5"):
@@ -41,16 +39,6 @@ def _about_loading(error: Exception) -> str:
         name = unknown[1] or unknown[2]
         return f"needs {name!r}, which is not part of Keras; build it of Keras' layers, or export it to ONNX yourself"
     return f"not a checkpoint that Keras can load safely ({first_line(error)})"
-
-
-def _about_folder(path: Path) -> str:
-    if (path / "saved_model.pb").is_file():
-        onnx = f"{path.name}.onnx"
-        return (
-            f"{path}: is a SavedModel; convert it with `python -m tf2onnx.convert --saved-model {path.name} --opset 18 "
-            f"--output {onnx}`, then run `python -m export onnx {onnx} --layout nhwc`"
-        )
-    return f"{path}: is a folder; give a .keras file or a run directory"
 
 
 def trained_on_each_class_alone(path: Path) -> bool:

@@ -54,6 +54,8 @@ def find_checkpoints(source: Path) -> list[CheckpointRecord]:
 
     Raises InputError where there is none.
     """
+    if (source / "saved_model.pb").is_file():
+        raise InputError(_about_saved_model(source))
     folder = source if source.is_dir() else source.parent
     facts = _facts(folder)
     listed = [_record(folder, name, facts, phase) for name, phase in facts.get("phases", {}).items()]
@@ -63,6 +65,14 @@ def find_checkpoints(source: Path) -> list[CheckpointRecord]:
     if not listed:
         raise InputError(f"{source}: no run.json that lists a checkpoint; give a run directory or a .keras file")
     return listed
+
+
+def _about_saved_model(folder: Path) -> str:
+    file = f"{folder.name}.onnx"
+    return (
+        f"{folder}: is a SavedModel, which does not hold its layers; convert it with `python -m tf2onnx.convert "
+        f"--saved-model {folder} --opset 18 --output {file}`, then run `python -m export onnx {file} --layout nhwc`"
+    )
 
 
 def _record(folder: Path, name: str, facts: dict[str, Any], phase: dict[str, Any]) -> CheckpointRecord:
