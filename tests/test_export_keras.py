@@ -248,7 +248,7 @@ def test_the_last_map_has_that_role_under_its_name_too(checkpoint: Path, tmp_pat
     ("content", "sentence"),
     [
         (None, "no run.json beside it says which layer is 'penultimate'"),
-        ({"phases": {}}, "run.json beside it does not list this checkpoint, and does not say for it which layer is"),
+        ({"phases": {}}, "run.json beside it does not list it, so 'penultimate' is unknown; use --layer auto"),
         ({"phases": {"x": {"checkpoint": "small.keras"}}}, "run.json does not say which layer is 'penultimate'"),
     ],
 )

@@ -121,11 +121,15 @@ def _name(layer: str, record: CheckpointRecord, network: Network) -> str:
         return layer
     if layer in record.facts.get("cam_layers", {}):
         return record.cam_layers[layer]
-    if record.facts or not record.beside:
-        missing = "run.json does not say" if record.facts else "no run.json beside it says"
-    else:
-        missing = "run.json beside it does not list this checkpoint, and does not say for it"
-    raise InputError(f"{record.path}: {missing} which layer is {layer!r}; use --layer auto or its name")
+    if record.facts:
+        raise InputError(f"{record.path}: run.json does not say which layer is {layer!r}; use --layer auto or its name")
+    if record.beside:
+        raise InputError(
+            f"{record.path}: run.json beside it does not list it, so {layer!r} is unknown; use --layer auto or its name"
+        )
+    raise InputError(
+        f"{record.path}: no run.json beside it says which layer is {layer!r}; use --layer auto or its name"
+    )
 
 
 def _roles(record: CheckpointRecord, network: Network, layers: Mapping[str, Tensor]) -> dict[str, str]:
