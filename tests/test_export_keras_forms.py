@@ -173,8 +173,8 @@ def test_augmentation_and_dropout_are_off_whatever_the_model_was_built_with(
 # Precision
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
-def test_half_precision_is_exported_in_float32(export: Callable[..., Exported], policy: str) -> None:
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64"])
+def test_another_precision_is_exported_in_float32(export: Callable[..., Exported], policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     try:
         head = keras.Sequential(
@@ -232,12 +232,20 @@ def test_a_size_that_the_model_cannot_have_is_refused(export: Callable[..., Expo
     with pytest.raises(InputError, match=r"takes \(None, 32, 32, 3\), not the --input-size 40x40; leave the option"):
         export(classifier(scores(3)), input_size=(40, 40))
     image = keras.Input((None, None, 3))
-    x = layers.ZeroPadding2D(2)(image)
+    x = layers.Rescaling(1 / 255.0)(image)
     for _ in range(3):
         x = layers.Conv2D(4, 3, strides=2)(x)
     model = keras.Model(image, scores(3)(layers.GlobalAveragePooling2D()(x)))
     with pytest.raises(InputError, match="does not run on images of 2x2 pixels"):
-        export(model, input_size=(2, 2), pixels=Preprocessing(scale=1 / 255))
+        export(model, input_size=(2, 2))
+
+
+def test_an_input_by_name(export: Callable[..., Exported]) -> None:
+    image = keras.Input((32, 32, 3), name="image")
+    model = keras.Model({"image": image}, scores(3)(layers.GlobalAveragePooling2D()(body(image))))
+    found = export(model)
+    predicted = model.predict({"image": channels_last(found.pictures)}, verbose=0)
+    np.testing.assert_allclose(found.logits, predicted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", [list, dict])
@@ -297,6 +305,17 @@ def test_what_was_done_to_pixels_before_the_model_is_put_into_the_graph(export: 
     prepared = (channels_last(found.pictures) / 255 - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3]
     np.testing.assert_allclose(found.logits, model.predict(prepared.astype(np.float32), verbose=0), rtol=1e-4)
     assert found.graph.metadata.preprocessing.startswith("(image * 0.00392157 - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3]")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_pixels_that_are_scaled_twice_are_pointed_out(export: Callable[..., Exported]) -> None:
+    model = classifier(scores(3))
+    with pytest.warns(
+        EvaluationWarning, match="scales pixels itself, and --scale, --mean and --std are applied before"
+    ):
+        found = export(model, pixels=Preprocessing(scale=0.5))
+    halved = model.predict(channels_last(found.pictures) / 2, verbose=0)
+    np.testing.assert_allclose(found.logits, halved, rtol=1e-4)
 
 
 def test_preprocessing_by_operations_is_kept(export: Callable[..., Exported]) -> None:
@@ -424,11 +443,20 @@ def test_auto_takes_the_last_map_of_the_image_s_proportions(export: Callable[...
     assert [layer.name for layer in found.graph.metadata.layers] == ["patches"]
 
 
+def test_auto_takes_a_map_that_everything_crosses(export: Callable[..., Exported]) -> None:
+    image = keras.Input((32, 32, 3))
+    x = body(image)  # (N, 16, 16, 16)
+    one = layers.Conv2D(4, 16)(layers.Conv2D(4, 3, padding="same", name="branch")(x))  # (N, 1, 1, 4)
+    x = layers.Concatenate()([one, layers.GlobalMaxPooling2D(keepdims=True)(x)])
+    found = export(keras.Model(image, scores(3)(layers.Flatten()(x))))
+    assert [layer.name for layer in found.graph.metadata.layers] == ["inner_last"]
+
+
 def test_a_model_without_a_map_is_refused(export: Callable[..., Exported]) -> None:
     image = keras.Input((32, 32, 3))
     x = layers.Flatten()(image)
     with pytest.raises(InputError, match="no layer on the way to the score has a spatial map"):
-        export(keras.Model(image, scores(3)(layers.BatchNormalization()(x))), pixels=Preprocessing(scale=0.01))
+        export(keras.Model(image, scores(3)(layers.BatchNormalization()(x))))
 
 
 def test_an_unbuilt_chain_is_refused(export: Callable[..., Exported]) -> None:

@@ -49,7 +49,7 @@ def export_checkpoint(
     _check_digest(record, digest)
     _refuse_second_scaling(record, pixels)
     network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output, pixels)
-    _warn_of_unscaled(record, network)
+    _warn_of_pixels(record, network)
     layers = {name: network.find_layer(name) for name in _names(request, record, network)}
     greys = greys_of(list(request.images) or record.test_images(PATTERNS), network.size)
     scores = keras.settled(network, channels_last(greys), request.probability)
@@ -88,11 +88,19 @@ def _refuse_second_scaling(record: CheckpointRecord, pixels: Pixels | None) -> N
         raise InputError(f"{record.path}: scales pixels itself, as run.json says; leave --scale, --mean and --std out")
 
 
-def _warn_of_unscaled(record: CheckpointRecord, network: Network) -> None:
-    if not record.facts and not network.scales_pixels:
+def _warn_of_pixels(record: CheckpointRecord, network: Network) -> None:
+    """Of what cannot be told from the file: in which range of numbers images were given to the model in training."""
+    if record.facts or network.scales_pixels == (network.pixels is None):
+        return
+    if network.pixels is None:
         warn(
             f"{record.path}: has no Rescaling or Normalization before its first layer with weights, so it is given "
             "grey levels 0..255; if it was trained on other values, name them with --scale, --mean and --std"
+        )
+    else:
+        warn(
+            f"{record.path}: scales pixels itself, and --scale, --mean and --std are applied before that; leave them "
+            "out unless both was done in training"
         )
 
 

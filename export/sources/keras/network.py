@@ -6,6 +6,7 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ class Network:
 
     def _output_of_model(self, images: np.ndarray) -> Any:
         image = _as_input(self.model, keras.ops.convert_to_tensor(images), self.pixels)
-        outputs = self.model(image, training=False)
+        outputs = self.model(keras.tree.map_structure(lambda _: image, self.model.input), training=False)
         return _chosen_output(self.source, self.model, outputs, self.output_name)
 
     def find_layer(self, name: str) -> Tensor:
@@ -112,19 +113,33 @@ class Network:
 
     @property
     def scales_pixels(self) -> bool:
-        """Whether something before the first layer with a kernel changes the range of the image."""
+        """Whether the model itself changes the range of the image, before its first layer with a kernel."""
         for call in self.calls:
             if isinstance(call.operation, SCALING) or type(call.operation).__name__ in SCALING_OPERATIONS:
                 return True
             if any(len(weight.shape) > 1 for weight in getattr(call.operation, "weights", ())):
                 break
-        return self.pixels is not None
+        return False
 
-    @property
+    @cached_property
     def last_layer(self) -> str | None:
-        """The map that feeds the head: the last one larger than 1x1 with the image's proportions; None without any."""
+        """The map that feeds the head: the last one larger than 1x1 with the image's proportions; None without any.
+
+        One that everything crosses on its way to the score goes before one of several branches.
+        """
         names = [name for name in self.layers if _is_map(self.shape(name)[:2], self.size)]
-        return names[-1] if names else None
+        crossed = (name for name in reversed(names) if self._is_crossed(self.symbol(self.layers[name])))
+        return next(crossed, names[-1] if names else None)
+
+    def _is_crossed(self, symbol: Any) -> bool:
+        """Whether every way from the image to the output leads through a symbolic tensor."""
+        made = {id(value) for call in self.calls for value in call.outputs}
+        around: set[int] = set()  # what can be reached without it
+        for call in self.calls:
+            read = [value for value in call.inputs if isinstance(value, keras.KerasTensor) and value is not symbol]
+            if not can_be_opened(call.operation) and any(id(v) in around or id(v) not in made for v in read):
+                around |= {id(value) for value in call.outputs}
+        return id(self.symbol(self.output)) not in around
 
 
 def open_network(
