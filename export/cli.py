@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from export.catalogue import COMPRESSIONS
-from harness.common.errors import InputError, run_command_line
+from harness.common.errors import InputError, run_command_line, warnings_shown
 from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def cli() -> None:
 
     Add --debug to any command to see tracebacks.
     """
+    click.get_current_context().with_resource(warnings_shown())
 
 
 def _shared_options(command: Command) -> Command:
@@ -58,12 +59,29 @@ def _file_options(command: Command) -> Command:
     return command
 
 
+def _pixel_options(command: Command) -> Command:
+    """What was done to pixels before they reached the model, bottom up."""
+    for option in (
+        click.option("--std", default="1", show_default=True, help="One number, or three separated by commas."),
+        click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas."),
+        click.option(
+            "--scale",
+            default=1.0,
+            show_default=True,
+            help="The model expects (grey * scale - mean) / std, grey 0..255.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write; a folder for a whole run.")
 @click.option("--phase", help="Export only this phase of a run directory, to the file --out.")
 @click.option("--input-size", metavar="HxW", help="Of a model that leaves them free; 224 is both.")
 @click.option("--output", help="The output with the class scores, of a model that has several.")
+@_pixel_options
 @_shared_options
 def keras(
     source: Path,
@@ -71,6 +89,9 @@ def keras(
     phase: str | None,
     input_size: str | None,
     output: str | None,
+    scale: float,
+    mean: str,
+    std: str,
     layers: tuple[str, ...],
     **asked: Any,
 ) -> None:
@@ -80,23 +101,23 @@ def keras(
     inside the nested model base.
     """
     from export.sources.keras import export_checkpoint, find_checkpoints
+    from export.sources.onnx import Preprocessing
 
+    pixels = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std))
+    given = pixels if pixels != Preprocessing() else None
     records = _of_phase(find_checkpoints(source), source, phase)
     for record in records:
         default = "penultimate" if record.facts.get("cam_layers") else "auto"
         file = out / f"{record.name}.onnx" if len(records) > 1 else out
         request = _request(layers or (default,), file, **asked)
-        _report(file, "Keras", export_checkpoint(record, request, _size(input_size), output))
+        click.echo(f"{record.path}: loading it with Keras", err=True)
+        _report(file, "Keras", export_checkpoint(record, request, _size(input_size), output, given))
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
-@click.option(
-    "--scale", default=1.0, show_default=True, help="The model expects (grey * scale - mean) / std, grey 0..255."
-)
-@click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas.")
-@click.option("--std", default="1", show_default=True, help="One number, or three separated by commas.")
+@_pixel_options
 @_file_options
 @click.option("--grid", metavar="HxW", help="The map that a layer's tokens are, as 14x14; default: found from shapes.")
 @_shared_options

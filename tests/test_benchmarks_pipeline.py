@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
 
@@ -89,10 +88,12 @@ def test_tf_keras_vis_differs_in_grad_cam_plus_plus_by_what_is_said(outcome: Out
 
 
 def _normalised(path: Path, layer: str, greys: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    from export.sources.keras import model as keras_source
+    from export.sources.keras import frontend
 
     images = np.repeat(greys[..., None], 3, axis=-1)
-    arrays = keras_source.explain(keras.models.load_model(path, compile=False), [layer], images, classes)
+    network = frontend.open_network(path, frontend.load_checkpoint(path))
+    scores = frontend.settled(network, images, on_purpose=False)
+    arrays = frontend.explain(scores, {layer: network.find_layer(layer)}, images, classes)
     maps = []
     for A, G in zip(arrays[f"activations:{layer}"], arrays[f"gradients:{layer}"], strict=True):  # (C, h, w)
         total = np.zeros(A.shape[1:])

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,15 @@ pytest.importorskip("tensorflow", reason="the Keras front end needs the extra `t
 
 from export import passes
 from export.sources.keras import CheckpointRecord, export_checkpoint, find_checkpoints
+from export.sources.onnx import Preprocessing
 from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.images.loading import RULE
+from harness.models.metadata import Graph, common_layers
 from harness.models.session import Model
 from tests import keras_models
 
+ROOT = Path(__file__).parent.parent
 LAYERS = ["pool", "added", "joined", "map"]
 BACKBONES = {
     "DenseNet201": ("conv5_block31_concat", "relu"),
@@ -147,10 +155,16 @@ def test_changed_weights_are_noticed(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "sentence"), [(None, "no such checkpoint"), (b"PK\x03\x04 no", "not a checkpoint that Keras can load")]
+    ("name", "content", "sentence"),
+    [
+        ("x.keras", None, "no such checkpoint"),
+        ("x.keras", b"PK\x03\x04 no", "not a checkpoint that Keras can load"),
+        ("x.weights.h5", b"", "holds weights without their model; save the whole model"),
+        ("x.h5", b"no", "not a checkpoint that Keras can load"),
+    ],
 )
-def test_unusable_checkpoint_is_refused(tmp_path: Path, content: bytes | None, sentence: str) -> None:
-    path = tmp_path / "x.keras"
+def test_unusable_checkpoint_is_refused(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=sentence):
@@ -163,7 +177,21 @@ def test_a_checkpoint_cannot_bring_code(tmp_path: Path) -> None:
     image = keras.Input((32, 32, 3))
     hidden = keras.layers.Lambda(lambda x: x * 2)(image)
     keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(hidden))).save(tmp_path / "x.keras")
-    with pytest.raises(InputError, match="not a checkpoint that Keras can load safely"):
+    with pytest.raises(InputError, match="holds a Lambda layer, whose code Keras does not run from a file"):
+        export_checkpoint(CheckpointRecord(tmp_path / "x.keras", "x"), Request(["auto"], tmp_path / "x.onnx"))
+
+
+def test_a_layer_that_is_not_part_of_keras_is_named(tmp_path: Path) -> None:
+    import keras
+
+    class Doubled(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return 2 * x
+
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Doubled()(image))
+    keras.Model(image, keras.layers.Dense(2)(x)).save(tmp_path / "x.keras")
+    with pytest.raises(InputError, match="needs 'Doubled', which is not part of Keras"):
         export_checkpoint(CheckpointRecord(tmp_path / "x.keras", "x"), Request(["auto"], tmp_path / "x.onnx"))
 
 
@@ -175,6 +203,114 @@ def test_run_directory_lists_its_checkpoints(tmp_path: Path) -> None:
     assert find_checkpoints(tmp_path / "other.keras")[0].classes == []
     with pytest.raises(InputError, match=r"no run\.json that lists a checkpoint"):
         find_checkpoints(tmp_path.parent)
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path) -> Path:
+    """A run directory with one phase that kept a checkpoint on its way, and a checkpoint that it does not list."""
+    for name in ("finetune", "finetune.epoch002", "elsewhere"):
+        shutil.copy(checkpoint, tmp_path / f"{name}.keras")
+    along = [{"epoch": 2, "checkpoint": "finetune.epoch002.keras"}]
+    phase = {"phase": "finetune", "checkpoint": "finetune.keras", "along": along, "seed": 7}
+    facts = {"classes": ["a", "b", "c"], "phases": {"finetune": phase}}
+    roles = {"cam_layers": {"penultimate": "joined", "last": "map"}}
+    (tmp_path / "run.json").write_text(json.dumps(facts | roles))
+    return tmp_path
+
+
+def graph_of(checkpoint: Path, *layers: str) -> Graph:
+    out = checkpoint.with_suffix(".onnx")
+    export_checkpoint(find_checkpoints(checkpoint)[0], Request(layers, out, classes=["a", "b", "c"]))
+    return Graph.read(out)
+
+
+def test_a_checkpoint_kept_on_the_way_has_the_facts_of_its_phase(run: Path) -> None:
+    (record,) = find_checkpoints(run / "finetune.epoch002.keras")
+    assert (record.name, record.phase["seed"], record.classes) == ("finetune.epoch002", 7, ["a", "b", "c"])
+    assert [record.name for record in find_checkpoints(run)] == ["finetune"]
+    assert graph_of(run / "finetune.epoch002.keras", "penultimate").metadata.layers[0].name == "joined"
+
+
+@pytest.mark.parametrize("other", ["finetune.epoch002.keras", "elsewhere.keras"])
+def test_a_layer_is_found_by_name_and_by_role_however_each_checkpoint_was_exported(run: Path, other: str) -> None:
+    graphs = [graph_of(run / "finetune.keras", "penultimate", "last"), graph_of(run / other, "joined")]
+    assert common_layers(graphs, ["joined"]) == common_layers(graphs, ["penultimate"]) == ["penultimate"]
+
+
+def test_the_last_map_has_that_role_under_its_name_too(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "a.keras")
+    shutil.copy(checkpoint, tmp_path / "b.keras")
+    graphs = [graph_of(tmp_path / "a.keras", "auto"), graph_of(tmp_path / "b.keras", "map")]
+    assert common_layers(graphs, ["map"]) == common_layers(graphs, []) == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "no run.json beside it says which layer is 'penultimate'"),
+        ({"phases": {}}, "run.json beside it does not list it, so 'penultimate' is unknown; use --layer auto"),
+        ({"phases": {"x": {"checkpoint": "small.keras"}}}, "run.json does not say which layer is 'penultimate'"),
+    ],
+)
+def test_a_role_that_is_not_known_is_refused(
+    checkpoint: Path, tmp_path: Path, content: dict[str, Any] | None, sentence: str
+) -> None:
+    shutil.copy(checkpoint, tmp_path)
+    if content is not None:
+        (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=sentence):
+        graph_of(tmp_path / "small.keras", "penultimate")
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"phases": [1]}', '{"phases": {"a": {"checkpoint": 1}}}', '{"phases": 1}'])
+def test_a_run_json_of_another_program_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: not the record of a training; move it away"):
+        find_checkpoints(tmp_path / "x.keras")
+
+
+def test_pixels_are_not_scaled_twice(run: Path) -> None:
+    (record,) = find_checkpoints(run / "finetune.keras")
+    with pytest.raises(InputError, match=r"scales pixels itself, as run\.json says; leave --scale"):
+        export_checkpoint(record, Request(["map"], run / "x.onnx"), pixels=Preprocessing(scale=1 / 255))
+
+
+def test_a_saved_model_is_told_the_way(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(InputError, match=r"is a SavedModel.*python -m tf2onnx\.convert .*python -m export onnx .*nhwc"):
+        find_checkpoints(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_way_of_a_saved_model_can_be_gone(small: Any, tmp_path: Path) -> None:
+    small.export(tmp_path / "saved", verbose=False)
+    with pytest.raises(InputError) as refused:
+        find_checkpoints(tmp_path / "saved")
+    for command in re.findall(r"`python (.*?)`", str(refused.value)):
+        more = ["--out", "graph.onnx"] if "export" in command.split() else []
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, *command.split(), *more], cwd=tmp_path, env=environment, check=True)
+    assert Graph.read(tmp_path / "graph.onnx").metadata.input_size == (32, 32)
+
+
+def test_a_real_run_writes_nothing_of_tensorflow_to_stderr(checkpoint: Path, tmp_path: Path) -> None:
+    """TensorFlow's first lines and those of CUDA, on machines without a GPU, came before ours; any log level."""
+    silent = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("TF_CPP_MIN_LOG_LEVEL", "CUDA_VISIBLE_DEVICES")
+    }
+    command = [sys.executable, "-m", "export", "keras", str(checkpoint), "--out", str(tmp_path / "x.onnx")]
+    done = subprocess.run(command, cwd=ROOT, env=silent, capture_output=True, text=True, check=True)
+    assert done.stderr == f"{checkpoint}: loading it with Keras\n"
+    done = subprocess.run([*command, "--layer", "mop"], cwd=ROOT, env=silent, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r".*: loading it with Keras\nerror: .*: no spatial layer 'mop'; nearest .*\n", done.stderr)
+
+
+def test_another_backend_of_the_environment_is_left_out_of_account(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export", "keras", str(checkpoint), "--out", str(tmp_path / "x.onnx")]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, check=True)
 
 
 @pytest.mark.slow

@@ -13,19 +13,23 @@ from export.proof import parity
 from export.proof.images import PATTERNS, greys_of
 from export.sources.keras.run_record import CheckpointRecord
 from export.write import Request, write_export
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warn
 from harness.common.provenance import weights_digest
 from harness.images.loading import RULE, channels_first, channels_last
 
 if TYPE_CHECKING:
     from export.sources.keras.head import Scores
-    from export.sources.keras.network import Network, Tensor
+    from export.sources.keras.network import Network, Pixels, Tensor
 
 ROLES = ("penultimate", "last")
 
 
 def export_checkpoint(
-    record: CheckpointRecord, request: Request, input_size: tuple[int, int] | None = None, output: str | None = None
+    record: CheckpointRecord,
+    request: Request,
+    input_size: tuple[int, int] | None = None,
+    output: str | None = None,
+    pixels: Pixels | None = None,
 ) -> list[parity.Difference]:
     """Write one checkpoint as a self-describing graph and return how far it is from Keras.
 
@@ -35,6 +39,7 @@ def export_checkpoint(
 
     :param input_size: (H, W) of a model that leaves them free.
     :param output: the output with the class scores, of a model with several.
+    :param pixels: what was done to grey levels before they reached the model in training, if not inside of it.
     :raises InputError: the checkpoint, a layer or an image cannot be used.
     :raises CannotEvaluateError: the graph differs from Keras; nothing is written.
     """
@@ -42,11 +47,13 @@ def export_checkpoint(
     model = keras.load_checkpoint(record.path)
     digest = weights_digest((weight.path, weight.numpy()) for weight in model.weights)
     _check_digest(record, digest)
-    network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output)
+    _refuse_second_scaling(record, pixels)
+    network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output, pixels)
+    _warn_of_pixels(record, network)
     layers = {name: network.find_layer(name) for name in _names(request, record, network)}
     greys = greys_of(list(request.images) or record.test_images(PATTERNS), network.size)
     scores = keras.settled(network, channels_last(greys), request.probability)
-    scores = replace(scores, kind=record.facts.get("score") or scores.kind)
+    scores = replace(scores, kind=_score_kind(record, scores))
     metadata = _metadata(record, request, scores, digest)
     forward = keras.forward_graph(scores, layers)
     return write_export(
@@ -76,6 +83,35 @@ def _check_digest(record: CheckpointRecord, digest: str) -> None:
         )
 
 
+def _refuse_second_scaling(record: CheckpointRecord, pixels: Pixels | None) -> None:
+    if pixels is not None and record.facts:
+        raise InputError(f"{record.path}: scales pixels itself, as run.json says; leave --scale, --mean and --std out")
+
+
+def _warn_of_pixels(record: CheckpointRecord, network: Network) -> None:
+    """Of what cannot be told from the file: in which range of numbers images were given to the model in training."""
+    if record.facts or network.scales_pixels == (network.pixels is None):
+        return
+    if network.pixels is None:
+        warn(
+            f"{record.path}: has no Rescaling or Normalization before its first layer with weights, so it is given "
+            "grey levels 0..255; if it was trained on other values, name them with --scale, --mean and --std"
+        )
+    else:
+        warn(
+            f"{record.path}: scales pixels itself, and --scale, --mean and --std are applied before that; leave them "
+            "out unless both was done in training"
+        )
+
+
+def _score_kind(record: CheckpointRecord, scores: Scores) -> str:
+    """What the run says, else what the head says; several logits trained each on its own are multi-label."""
+    if record.facts.get("score"):
+        return record.facts["score"]
+    alone = scores.kind == "softmax" and scores.bare and _frontend().trained_on_each_class_alone(record.path)
+    return "multilabel" if alone else scores.kind
+
+
 def _names(request: Request, record: CheckpointRecord, network: Network) -> list[str]:
     """The layers asked for, roles and `auto` replaced by the names of what they stand for."""
     return [_name(layer, record, network) for layer in request.layers]
@@ -93,11 +129,15 @@ def _name(layer: str, record: CheckpointRecord, network: Network) -> str:
         return layer
     if layer in record.facts.get("cam_layers", {}):
         return record.cam_layers[layer]
-    if record.facts or not record.beside:
-        missing = "run.json does not say" if record.facts else "no run.json beside it says"
-    else:
-        missing = "run.json beside it does not list this checkpoint, and does not say for it"
-    raise InputError(f"{record.path}: {missing} which layer is {layer!r}; use --layer auto or its name")
+    if record.facts:
+        raise InputError(f"{record.path}: run.json does not say which layer is {layer!r}; use --layer auto or its name")
+    if record.beside:
+        raise InputError(
+            f"{record.path}: run.json beside it does not list it, so {layer!r} is unknown; use --layer auto or its name"
+        )
+    raise InputError(
+        f"{record.path}: no run.json beside it says which layer is {layer!r}; use --layer auto or its name"
+    )
 
 
 def _roles(record: CheckpointRecord, network: Network, layers: Mapping[str, Tensor]) -> dict[str, str]:
@@ -130,7 +170,7 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         architecture=facts.get("architecture", scores.network.model.name),
         phase=record.name,
         classes=[str(name) for name in names],
-        preprocessing=facts.get("preprocessing", "inside the graph, as the checkpoint holds it"),
+        preprocessing=facts.get("preprocessing") or _preprocessing(scores.network.pixels),
         image_rule=RULE,
         input_size=list(scores.network.size),
         score_kind=scores.kind,
@@ -139,6 +179,13 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         seed=record.phase.get("seed"),
         git_commit=facts.get("git_commit"),
     )
+
+
+def _preprocessing(pixels: Pixels | None) -> str:
+    inside = "inside the graph, as the checkpoint holds it"
+    if pixels is None:
+        return inside
+    return f"(image * {pixels.scale:g} - {list(pixels.mean)}) / {list(pixels.std)}, then {inside}"
 
 
 def _compare(

@@ -1,4 +1,4 @@
-"""TensorFlow, Keras and tf2onnx, loaded with the TensorFlow backend. The only file that imports them.
+"""TensorFlow, Keras, its h5py and tf2onnx, loaded with the TensorFlow backend. The only file that imports them.
 
 A `.keras` file does not depend on the backend that it was trained under, so one that the environment names is left out
 of account.
@@ -16,6 +16,7 @@ if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
 with quiet_start():
+    import h5py
     import keras
     import tensorflow as tf
     import tf2onnx
@@ -30,4 +31,4 @@ if keras.backend.backend() != "tensorflow":
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["keras", "tf", "tf2onnx"]
+__all__ = ["h5py", "keras", "tf", "tf2onnx"]

@@ -80,6 +80,7 @@ class Scores:
     logits: Tensor
     kind: str  # softmax, multilabel or binary (K = 1)
     total: float | None = None
+    bare: bool = False  # whether the network itself ends in logits
 
     @property
     def columns(self) -> int:
@@ -113,7 +114,7 @@ def settled(network: Network, images: np.ndarray, on_purpose: bool) -> Scores:
     if head.function == "linear":
         found = _probabilities(network, said, images)
         if found is None:
-            return Scores(network, head.logits, "binary" if single else "softmax")
+            return Scores(network, head.logits, "binary" if single else "softmax", bare=True)
         if not on_purpose:
             raise InputError(
                 f"{network.source}: its outputs {found} on every image, so they are probabilities, not logits; "

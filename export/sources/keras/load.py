@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.sources.keras.framework import keras
+from export.sources.keras.framework import h5py, keras
 from harness.common.errors import InputError, first_line
 
-HALVES = ("float16", "bfloat16")
+OTHER_FLOATS = ("float16", "bfloat16", "float64")
 
 
 def load_checkpoint(path: Path) -> Any:
     """A `.keras` or `.h5` file as a model, in Keras' safe mode: a file cannot bring code of its own."""
-    if path.is_dir():
-        raise InputError(_about_folder(path))
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; give a .keras file or a run directory")
     if path.name.endswith(".weights.h5"):
@@ -32,36 +32,38 @@ def load_checkpoint(path: Path) -> Any:
 def _about_loading(error: Exception) -> str:
     if "Lambda" in str(error):
         return "holds a Lambda layer, whose code Keras does not run from a file; replace it by layers or keras.ops"
-    unknown = re.search(
-        r"Could not locate (?:class|function) '([^']+)'|Unknown (?:layer|object)[^']*'([^']+)'", str(error)
-    )
+    unknown = re.search(r"(?:Could not locate class|Could not locate function|Unknown layer:) '(\w+)'", str(error))
     if unknown:
-        name = unknown[1] or unknown[2]
-        return f"needs {name!r}, which is not part of Keras; build it of Keras' layers, or export it to ONNX yourself"
+        return f"needs {unknown[1]!r}, which is not part of Keras; build it of Keras' layers, or write it as ONNX"
     return f"not a checkpoint that Keras can load safely ({first_line(error)})"
 
 
-def _about_folder(path: Path) -> str:
-    if (path / "saved_model.pb").is_file():
-        onnx = f"{path.name}.onnx"
-        return (
-            f"{path}: is a SavedModel; convert it with `python -m tf2onnx.convert --saved-model {path.name} --opset 18 "
-            f"--output {onnx}`, then run `python -m export onnx {onnx} --layout nhwc`"
-        )
-    return f"{path}: is a folder; give a .keras file or a run directory"
+def trained_on_each_class_alone(path: Path) -> bool:
+    """Whether the file says that its model was compiled with binary cross-entropy, of one or several classes."""
+    loss = (_compile_config(path) or {}).get("loss")
+    loss = loss.get("class_name") if isinstance(loss, dict) else loss
+    return isinstance(loss, str) and loss.lower().replace("_", "").startswith("binary")
+
+
+def _compile_config(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json")).get("compile_config")
+    with h5py.File(path) as file:
+        return json.loads(file.attrs.get("training_config", "{}"))
 
 
 def in_float32(path: Path, model: Any) -> Any:
-    """The same model with every layer computing in float32: half precision is a choice for training.
+    """The same model with every layer computing in float32: another precision is a choice for training.
 
     :raises InputError: its weights are quantized.
     """
     config = model.get_config()
     if any(str(value.get("class_name", "")).startswith("Quantized") for value in _records(config)):
         raise InputError(f"{path}: holds quantized weights; export the model as it was before, then `export compress`")
-    if any(_is_half(value) for value in _records(config)):
+    if any(_is_other_float(value) for value in _records(config)):
         weights = model.get_weights()
-        model = type(model).from_config(_without_halves(config))
+        model = type(model).from_config(_without_other_floats(config))
         model.set_weights(weights)
     return model
 
@@ -81,16 +83,16 @@ def _records(config: Any) -> Iterator[dict[str, Any]]:
         yield from _records(value)
 
 
-def _is_half(record: dict[str, Any]) -> bool:
+def _is_other_float(record: dict[str, Any]) -> bool:
     if record.get("class_name") == "DTypePolicy":
-        return str(record["config"]["name"]).removeprefix("mixed_") in HALVES
-    return str(record.get("dtype")).removeprefix("mixed_") in HALVES
+        return str(record["config"]["name"]).removeprefix("mixed_") in OTHER_FLOATS
+    return str(record.get("dtype")).removeprefix("mixed_") in OTHER_FLOATS
 
 
-def _without_halves(config: Any) -> Any:
+def _without_other_floats(config: Any) -> Any:
     if isinstance(config, dict):
-        changed = {key: _without_halves(value) for key, value in config.items()}
+        changed = {key: _without_other_floats(value) for key, value in config.items()}
         if config.get("class_name") == "DTypePolicy":
             return changed | {"config": changed["config"] | {"name": "float32"}}
-        return changed | ({"dtype": "float32"} if _is_half(config) else {})
-    return type(config)(map(_without_halves, config)) if isinstance(config, (list, tuple)) else config
+        return changed | ({"dtype": "float32"} if _is_other_float(config) else {})
+    return type(config)(map(_without_other_floats, config)) if isinstance(config, (list, tuple)) else config

@@ -6,8 +6,9 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +19,23 @@ from harness.common.errors import InputError, first_line
 
 Size = tuple[int, int]  # (H, W)
 COLOURS = 3  # equal channels of the image that every exported graph takes
+SCALING = (
+    keras.layers.Rescaling, keras.layers.Normalization, keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization, keras.layers.GroupNormalization, keras.layers.UnitNormalization,
+)  # fmt: skip
+SCALING_OPERATIONS = ("Add", "Subtract", "Multiply", "Divide", "TrueDivide")
 PROPORTIONS = 1.0  # places by which rounded strides may miss the image's proportions
+
+
+class Pixels(Protocol):
+    """What happened to pixels before they reached the model: (image * scale - mean) / std, of one or three channels."""
+
+    @property
+    def scale(self) -> float: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class Network:
 
     `layers`: name -> tensor (N, h, w, C) that can be a CAM layer, first to last.
     `output_name`: what the user called the output, None where there is only one.
+    `pixels`: what the model expects to be done before it, None where it takes grey levels.
     """
 
     source: Path
@@ -44,6 +62,7 @@ class Network:
     output: Tensor
     layers: Mapping[str, Tensor]
     output_name: str | None = None
+    pixels: Pixels | None = None
 
     def symbol(self, tensor: Tensor) -> Any:
         """The symbolic tensor: shape and data type."""
@@ -63,7 +82,7 @@ class Network:
 
     def run(self, images: Any, tensors: Sequence[Tensor]) -> list[Any]:
         """The values of tensors for images (N, H, W, 3) of grey levels, in inference mode."""
-        return _Run(self.model, tensors)(images, training=False)
+        return _Run(self, tensors)(images, training=False)
 
     def output_of_model(self, images: np.ndarray) -> np.ndarray:
         """(N, K) values of the output by a plain call of the model on images (N, H, W, 3), for comparison."""
@@ -74,7 +93,8 @@ class Network:
         return np.concatenate(rows).reshape(len(images), -1)
 
     def _output_of_model(self, images: np.ndarray) -> Any:
-        outputs = self.model(_as_input(self.model, keras.ops.convert_to_tensor(images)), training=False)
+        image = _as_input(self.model, keras.ops.convert_to_tensor(images), self.pixels)
+        outputs = self.model(keras.tree.map_structure(lambda _: image, self.model.input), training=False)
         return _chosen_output(self.source, self.model, outputs, self.output_name)
 
     def find_layer(self, name: str) -> Tensor:
@@ -92,13 +112,39 @@ class Network:
         raise InputError(f"{self.source}: {what}; nearest (h, w, C): {shapes or 'none'}")
 
     @property
+    def scales_pixels(self) -> bool:
+        """Whether the model itself changes the range of the image, before its first layer with a kernel."""
+        for call in self.calls:
+            if isinstance(call.operation, SCALING) or type(call.operation).__name__ in SCALING_OPERATIONS:
+                return True
+            if any(len(weight.shape) > 1 for weight in getattr(call.operation, "weights", ())):
+                break
+        return False
+
+    @cached_property
     def last_layer(self) -> str | None:
-        """The map that feeds the head: the last one larger than 1x1 with the image's proportions; None without any."""
+        """The map that feeds the head: the last one larger than 1x1 with the image's proportions; None without any.
+
+        One that everything crosses on its way to the score goes before one of several branches.
+        """
         names = [name for name in self.layers if _is_map(self.shape(name)[:2], self.size)]
-        return names[-1] if names else None
+        crossed = (name for name in reversed(names) if self._is_crossed(self.symbol(self.layers[name])))
+        return next(crossed, names[-1] if names else None)
+
+    def _is_crossed(self, symbol: Any) -> bool:
+        """Whether every way from the image to the output leads through a symbolic tensor."""
+        made = {id(value) for call in self.calls for value in call.outputs}
+        around: set[int] = set()  # what can be reached without it
+        for call in self.calls:
+            read = [value for value in call.inputs if isinstance(value, keras.KerasTensor) and value is not symbol]
+            if not can_be_opened(call.operation) and any(id(v) in around or id(v) not in made for v in read):
+                around |= {id(value) for value in call.outputs}
+        return id(self.symbol(self.output)) not in around
 
 
-def open_network(source: Path, model: Any, input_size: Size | None = None, output: str | None = None) -> Network:
+def open_network(
+    source: Path, model: Any, input_size: Size | None = None, output: str | None = None, pixels: Pixels | None = None
+) -> Network:
     """The network behind one output of a model.
 
     :param input_size: (H, W) of a model that leaves them free.
@@ -107,7 +153,7 @@ def open_network(source: Path, model: Any, input_size: Size | None = None, outpu
     """
     size = _input_size(source, model, input_size)
     try:
-        calls, outputs = calls_of(model, _as_input(model, keras.Input((*size, COLOURS))))
+        calls, outputs = calls_of(model, _as_input(model, keras.Input((*size, COLOURS)), pixels))
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{source}: does not run on images of {size[0]}x{size[1]} pixels ({first_line(error)})"
@@ -119,15 +165,15 @@ def open_network(source: Path, model: Any, input_size: Size | None = None, outpu
     made = found.maker(chosen)
     if made is None:
         raise InputError(f"{source}: its output is its input; expected a classifier")
-    return Network(source, model, size, calls, made, _layers(source, calls, chosen), output)
+    return Network(source, model, size, calls, made, _layers(source, calls, chosen), output, pixels)
 
 
 class _Run(keras.layers.Layer):
     """The model, called so that Keras runs all of it in inference mode, with the tensors asked for as outputs."""
 
-    def __init__(self, model: Any, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, network: Network, tensors: Sequence[Tensor]) -> None:
         super().__init__(name="network", dtype="float32")
-        self.model, self.tensors, self.built = model, tuple(tensors), True
+        self.model, self.pixels, self.tensors, self.built = network.model, network.pixels, tuple(tensors), True
 
     def call(self, image: Any, training: bool | None = None) -> list[Any]:  # noqa: ARG002 (Keras hands it on)
         found: dict[Tensor, Any] = {}
@@ -137,13 +183,16 @@ class _Run(keras.layers.Layer):
             this = next(number)
             found.update({tensor: call.outputs[tensor.place] for tensor in self.tensors if tensor.call == this})
 
-        walk(self.model, _as_input(self.model, image), seen)
+        walk(self.model, _as_input(self.model, image, self.pixels), seen)
         return [found[tensor] for tensor in self.tensors]
 
 
-def _as_input(model: Any, image: Any) -> Any:
+def _as_input(model: Any, image: Any, pixels: Pixels | None) -> Any:
     """What a model takes, of an image (N, H, W, 3) with equal channels: one channel, whole numbers where it says so."""
     wanted = model.inputs[0]
+    if pixels is not None:
+        mean, std = np.array(pixels.mean, np.float32), np.array(pixels.std, np.float32)
+        image = (image * np.float32(pixels.scale) - mean) / std
     image = image[..., : wanted.shape[-1]]
     return image if keras.backend.is_float_dtype(wanted.dtype) else keras.ops.cast(image, wanted.dtype)
 

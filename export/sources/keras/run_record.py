@@ -50,22 +50,42 @@ class CheckpointRecord:
 
 
 def find_checkpoints(source: Path) -> list[CheckpointRecord]:
-    """The checkpoints behind a path: itself, or all that a run directory lists.
+    """The checkpoints behind a path: itself, or the last of every phase that a run directory lists.
 
     Raises InputError where there is none.
     """
+    if (source / "saved_model.pb").is_file():
+        raise InputError(_about_saved_model(source))
     folder = source if source.is_dir() else source.parent
     facts = _facts(folder)
-    listed = [
-        CheckpointRecord(folder / phase["checkpoint"], name, facts, phase)
-        for name, phase in facts.get("phases", {}).items()
-    ]
+    listed = [_record(folder, name, facts, phase) for name, phase in facts.get("phases", {}).items()]
     if not source.is_dir():
-        known = [record for record in listed if record.path.name == source.name]
+        known = [record for record in (*listed, *_along(folder, facts)) if record.path.name == source.name]
         return known or [CheckpointRecord(source, source.stem, beside=facts)]
     if not listed:
         raise InputError(f"{source}: no run.json that lists a checkpoint; give a run directory or a .keras file")
     return listed
+
+
+def _about_saved_model(folder: Path) -> str:
+    file = f"{folder.name}.onnx"
+    return (
+        f"{folder}: is a SavedModel, which does not hold its layers; convert it with `python -m tf2onnx.convert "
+        f"--saved-model {folder} --opset 18 --output {file}`, then run `python -m export onnx {file} --layout nhwc`"
+    )
+
+
+def _record(folder: Path, name: str, facts: dict[str, Any], phase: dict[str, Any]) -> CheckpointRecord:
+    return CheckpointRecord(folder / phase["checkpoint"], name, facts, phase)
+
+
+def _along(folder: Path, facts: dict[str, Any]) -> list[CheckpointRecord]:
+    """The checkpoints that phases kept on the way (`checkpoint_every`), each with the facts of its phase."""
+    return [
+        _record(folder, f"{name}.epoch{entry['epoch']:03d}", facts, phase | entry)
+        for name, phase in facts.get("phases", {}).items()
+        for entry in phase.get("along", [])
+    ]
 
 
 def _facts(folder: Path) -> dict[str, Any]:
