@@ -86,6 +86,7 @@ def keras(source: Path, out: Path, phase: str | None, layers: tuple[str, ...], *
 @click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas.")
 @click.option("--std", default="1", show_default=True, help="One number, or three separated by commas.")
 @_file_options
+@click.option("--logits", is_flag=True, help="The outputs are logits, though they look like probabilities.")
 @click.option("--grid", metavar="HxW", help="The map that a layer's tokens are, as 14x14; default: found from shapes.")
 @_shared_options
 def onnx(
@@ -97,6 +98,7 @@ def onnx(
     layout: str,
     output: str | None,
     input_size: str | None,
+    logits: bool,
     grid: str | None,
     layers: tuple[str, ...],
     **asked: Any,
@@ -105,7 +107,7 @@ def onnx(
     from export.sources.onnx import Choices, Preprocessing, export_onnx
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
-    choices = Choices(output, _size(input_size), layout)
+    choices = Choices(output, logits, _size(input_size), layout)
     request = _request(layers or ("auto",), out, **asked)
     _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid), choices))
 
@@ -120,7 +122,7 @@ def layers(model: Path, layout: str, output: str | None, input_size: str | None,
 
     from export.sources.onnx import Choices, Preprocessing, list_layers
 
-    choices = Choices(output, _size(input_size), layout)
+    choices = Choices(output, size=_size(input_size), layout=layout)
     rows = list_layers(model, Preprocessing(layout=layout), _grid(grid), choices)
     click.echo(tabulate(rows, ("tensor", "C x h x w", "map", "PyTorch module")))
 

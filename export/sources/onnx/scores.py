@@ -50,6 +50,14 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Belief:
+    """What the user says of an output: that probabilities are to be explained, or that it holds logits."""
+
+    probabilities: bool = False
+    logits: bool = False
+
+
+@dataclass(frozen=True)
 class Probabilities:
     """Scores that are probabilities: `total` is what they sum to on each image, None where each stands alone."""
 
@@ -65,7 +73,7 @@ def probabilities_in(values: np.ndarray, varying: bool = True) -> Probabilities 
     :param varying: whether numbers that are the same on every image show nothing.
     """
     values = values[np.isfinite(values).all(axis=1)].astype(np.float64)
-    if not len(values) or (varying and np.ptp(values, axis=0).max() == 0):
+    if not len(values) or (varying and np.ptp(values, axis=0).max() <= ROUNDING):
         return None
     sums = values.sum(axis=1)
     total = float(np.median(sums))
@@ -75,18 +83,18 @@ def probabilities_in(values: np.ndarray, varying: bool = True) -> Probabilities 
 
 
 def settled(
-    path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool
+    path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, belief: Belief
 ) -> tuple[Head, np.ndarray]:
     """The head after a look at the numbers, and the file's own logits (N, K).
 
-    :param on_purpose: whether probabilities are to be explained; then their logarithms, or log-odds, become the logits
-        of an output whose end was not recognised.
+    The logarithms of probabilities, or their log-odds, become the logits of an output whose end was not recognised.
+
     :raises InputError: such an output holds probabilities, and is not said to.
     :raises CannotEvaluateError: an output whose end was recognised says something else than its logits.
     """
     values = source.outputs([head.source_tensor, head.output], images)
-    if head.form == "logit" and probabilities_in(values[head.output], varying=False) is not None:
-        head = _judged(path, graph, head, source, images, on_purpose)
+    if head.form == "logit" and not belief.logits and probabilities_in(values[head.output], varying=False) is not None:
+        head = _judged(path, graph, head, source, images, belief.probabilities)
     logits = head.logits_of(values[head.source_tensor])
     _require_same_probabilities(path, head, logits, values[head.output])
     return head, logits
@@ -101,7 +109,7 @@ def _judged(path: Path, graph: ir.Graph, head: Head, source: Source, images: np.
     if not on_purpose:
         raise InputError(
             f"{path}: its outputs {found} on every image, so they are probabilities, not logits; export it without "
-            "its last step, or say so with --probability"
+            "its last step, or say so with --probability (with --logits, where they are logits all the same)"
         )
     return from_probabilities(graph, head, found.total)
 
