@@ -44,6 +44,8 @@ SMOOTH = {
     "Sub", "Sum", "Swish", "Tanh",
 }  # fmt: skip
 WIDE_STEP = 0.02
+LONG = 1e6
+OFFSET = 1e-3  # inputs smaller than this share of the output are no measure of the step
 
 Arrays = dict[str, np.ndarray]
 
@@ -140,8 +142,10 @@ class Node:
         return self._by_differences(directions)
 
     def _by_linearity(self, name: str, direction: np.ndarray) -> Arrays:
-        moved, still = (self.compute({**self.values, name: array}) for array in (direction, np.zeros_like(direction)))
-        return {output: moved[output] - still[output] for output in moved}
+        long = LONG * max(1.0, _size(self.values[name])) / (_size(direction) or 1.0)  # beside which no bias counts
+        ends = (direction * long, np.zeros_like(direction))
+        moved, still = (self.compute({**self.values, name: array}) for array in ends)
+        return {output: (moved[output] - still[output]).astype(np.float64) / long for output in moved}
 
     def _by_differences(self, directions: Mapping[str, np.ndarray]) -> Arrays:
         longest = max(_size(direction) for direction in directions.values())
@@ -150,6 +154,9 @@ class Node:
         sizes = [_size(self.values[name]) / _size(d) for name, d in directions.items() if _size(d)]
         scale = min(filter(None, sizes), default=1.0)
         if not self.compute.single:
+            made = max((_size(array) for array in self.compute(self.values).values() if _is_real(array)), default=0.0)
+            if max(_size(self.values[name]) for name in directions) < OFFSET * made:  # f(x) = 0.5 at an x near 0
+                scale = max(scale, made / longest)
             return self._central(directions, (SMOOTH_STEP if self.node.op_type in SMOOTH else STEP) * scale)
         near, far = (self._central(directions, factor * WIDE_STEP * scale) for factor in (1, 2))
         return {name: (4 * near[name] - far[name]) / 3 for name in near}
