@@ -119,6 +119,7 @@ def keras(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
 @_pixel_options
 @_file_options
+@click.option("--logits", is_flag=True, help="The outputs are logits, though they look like probabilities.")
 @click.option("--grid", metavar="HxW", help="The map that a layer's tokens are, as 14x14; default: found from shapes.")
 @_shared_options
 def onnx(
@@ -130,6 +131,7 @@ def onnx(
     layout: str,
     output: str | None,
     input_size: str | None,
+    logits: bool,
     grid: str | None,
     layers: tuple[str, ...],
     **asked: Any,
@@ -138,7 +140,7 @@ def onnx(
     from export.sources.onnx import Choices, Preprocessing, export_onnx
 
     preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
-    choices = Choices(output, _size(input_size), layout)
+    choices = Choices(output, logits, _size(input_size), layout)
     request = _request(layers or ("auto",), out, **asked)
     _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid), choices))
 
@@ -153,7 +155,7 @@ def layers(model: Path, layout: str, output: str | None, input_size: str | None,
 
     from export.sources.onnx import Choices, Preprocessing, list_layers
 
-    choices = Choices(output, _size(input_size), layout)
+    choices = Choices(output, size=_size(input_size), layout=layout)
     rows = list_layers(model, Preprocessing(layout=layout), _grid(grid), choices)
     click.echo(tabulate(rows, ("tensor", "C x h x w", "map", "PyTorch module")))
 

@@ -86,6 +86,9 @@ LINEAR = [
     Case("MatMul", [values(2, 3), values(3, 4, seed=1)], active=(0, 1)),
     Case("MatMul", [values(2, 3, 4), values(4, 5, seed=1)], active=(0, 1)),
     Case("MatMul", [values(2, 1, 3, 4), values(5, 4, 2, seed=1)], active=(0, 1)),
+    Case("MatMul", [values(2, 3, 4), values(4, seed=1)], active=(0, 1), label="with a vector"),
+    Case("MatMul", [values(4), values(2, 4, 3, seed=1)], active=(0, 1), label="of a vector"),
+    Case("MatMul", [values(4), values(4, seed=1)], active=(0, 1), label="of vectors"),
     *(
         Case(
             "Gemm",

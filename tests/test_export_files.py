@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.reference
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
@@ -442,6 +443,18 @@ def test_a_branch_with_a_known_condition_is_taken(by_shape: bool, tmp_path: Path
     n.add("MatMul", flat, n.weight(CHANNELS, CLASSES), out="scores")
     path = n.save(tmp_path / "m.onnx")
     agrees(path, exported(path))
+
+
+def test_scales_of_groups_become_scales_of_channels(tmp_path: Path) -> None:
+    """GroupNormalization of opset 18, which ONNX Runtime does not compute: ONNX's reference is the witness."""
+    n = Network(opset=18)
+    normed = n.add("GroupNormalization", n.features(), n.weight(2), n.weight(2), num_groups=2)
+    n.head(normed)
+    path = n.save(tmp_path / "m.onnx")
+    model = exported(path, choices=Choices(logits=True))  # normalised, so that they hardly leave 0..1
+    found = model.explain(pictures(), np.full(5, -1), ["features"]).logits
+    (said,) = onnx.reference.ReferenceEvaluator(onnx.load(path)).run(None, {"pixels": pictures() / np.float32(255)})
+    np.testing.assert_allclose(found, said, rtol=1e-4, atol=1e-5)
 
 
 def test_the_model_is_not_overwritten(tmp_path: Path) -> None:

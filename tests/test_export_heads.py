@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.proof.scores import Probabilities, probabilities_in
 from export.sources.onnx import Preprocessing, export_onnx
+from export.sources.onnx import Choices, Preprocessing, export_onnx
+from export.sources.onnx.scores import Probabilities, probabilities_in
 from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.models.session import Model
@@ -234,6 +236,12 @@ def test_how_numbers_are_judged(values: list, found: Probabilities | None) -> No
     got = probabilities_in(np.array(values))
     assert (got is None) == (found is None)
     assert got is None or found is None or got.total == pytest.approx(found.total)
+
+
+def test_what_looks_like_probabilities_is_logits_where_the_user_says_so(tmp_path: Path) -> None:
+    path, out = classifier(tmp_path / "m.onnx", MEANS), tmp_path / "x.onnx"
+    export_onnx(path, Request(["features"], out), PLAIN, None, Choices(logits=True))
+    assert Model.open(out).metadata.score_kind == "softmax"
 
 
 def test_a_misread_ending_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,19 @@ class Forward:
         return self.model.opset_imports[""]
 
 
+def check_scores(scores: ir.Value) -> None:
+    """Raise InputError where a tensor is not (N, K)."""
+    sizes = dimensions(scores)
+    if len(sizes) != 2 or sizes[1] is None:
+        raise InputError(f"the model's output has shape {sizes}; expected one row of class scores per image")
+
+
 def check_forward(forward: Forward) -> None:
     """Raise InputError where the graph is not (image) -> logits (N, K) with CAM layers (N, C, h, w)."""
     names = [value.name for value in forward.graph.inputs]
     if len(names) != 1:
         raise InputError(f"the converted graph asks for the inputs {names} instead of one image")
-    sizes = dimensions(forward.logits)
-    if len(sizes) != 2 or sizes[1] is None:
-        raise InputError(f"the model's output has shape {sizes}; expected one row of class scores per image")
+    check_scores(forward.logits)
     for layer, value in forward.layers.items():
         if len(dimensions(value)) != 4:
             raise InputError(f"CAM layer {layer!r} has shape {dimensions(value)}; expected (N, C, h, w)")

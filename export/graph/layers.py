@@ -98,15 +98,21 @@ def _behind_weights(path: Sequence[ir.Node]) -> list[ir.Node]:
 
 
 def _comparing(path: Sequence[ir.Node]) -> set[ir.Node]:
-    """Products of two activations, (N, heads, L, L) or (N, heads, L, d), and what keeps their shape."""
+    """Products of two activations that are no maps, and what keeps their shape."""
     varying = {value for node in path for value in node.outputs}
     found: set[ir.Node] = set()
     for node in path:
-        pairs = node.op_type in PRODUCTS and sum(value in varying for value in node.inputs) > 1
+        pairs = node.op_type in PRODUCTS and sum(v in varying for v in node.inputs) > 1 and _of_tokens(node.outputs[0])
         keeps = node.op_type in ELEMENTWISE and any(v is not None and v.producer() in found for v in node.inputs)
         if pairs or keeps:
             found.add(node)
     return found
+
+
+def _of_tokens(value: ir.Value) -> bool:
+    """Whether a tensor has a number for each pair of tokens, (N, L, L), or several heads, (N, heads, L, d)."""
+    sizes = dimensions(value) if value.shape is not None else ()
+    return len(sizes) == 4 or (len(sizes) == 3 and sizes[1] == sizes[2])
 
 
 def modules(value: ir.Value) -> list[str]:

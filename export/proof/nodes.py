@@ -5,7 +5,7 @@ known to depart from the specification, ONNX Runtime computes them in float32. W
 d(h) = (f(x + h t) - f(x - h t)) / 2 h:
 
     f'(x) t = f(t)                                              of operators that only move numbers
-    f'(x) t = d(h), h = 3e-10 |x| / |t|                          in float64
+    f'(x) t = d(h), h = 3e-10 |x| / |t|, 1e-5 if smooth         in float64
     f'(x) t = sum_i f(x, x_i = t_i) - f(x, x_i = 0)             in float32, linear in each input
     f'(x) t = (4 d(h) - d(2 h)) / 3, h = 0.02 |x| / |t|         in float32, smooth
 """
@@ -35,7 +35,17 @@ LAYOUT = {  # linear in all inputs together, and zero at zero
     "Squeeze", "Tile", "Transpose", "Unsqueeze",
 }  # fmt: skip
 STEP = 3e-10  # rounding in float64 is then 3e-7, and 1 in 3e9 units of a rectifier is within reach of its kink
+SMOOTH_STEP = 1e-5  # where no kink is and no domain ends, rounding is 1e-11
+SMOOTH = {
+    "Add", "Attention", "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Cos", "Einsum", "Elu", "Erf",
+    "Exp", "Gelu", "Gemm", "GlobalAveragePool", "GroupNormalization", "InstanceNormalization", "LRN",
+    "LayerNormalization", "LogSoftmax", "MatMul", "MeanVarianceNormalization", "Mish", "Mul", "RMSNormalization",
+    "ReduceLogSumExp", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Resize", "Sigmoid", "Sin", "Softmax", "Softplus",
+    "Sub", "Sum", "Swish", "Tanh",
+}  # fmt: skip
 WIDE_STEP = 0.02
+LONG = 1e6
+OFFSET = 1e-3  # inputs smaller than this share of the output are no measure of the step
 
 Arrays = dict[str, np.ndarray]
 
@@ -132,8 +142,10 @@ class Node:
         return self._by_differences(directions)
 
     def _by_linearity(self, name: str, direction: np.ndarray) -> Arrays:
-        moved, still = (self.compute({**self.values, name: array}) for array in (direction, np.zeros_like(direction)))
-        return {output: moved[output] - still[output] for output in moved}
+        long = LONG * max(1.0, _size(self.values[name])) / (_size(direction) or 1.0)  # beside which no bias counts
+        ends = (direction * long, np.zeros_like(direction))
+        moved, still = (self.compute({**self.values, name: array}) for array in ends)
+        return {output: (moved[output] - still[output]).astype(np.float64) / long for output in moved}
 
     def _by_differences(self, directions: Mapping[str, np.ndarray]) -> Arrays:
         longest = max(_size(direction) for direction in directions.values())
@@ -142,7 +154,10 @@ class Node:
         sizes = [_size(self.values[name]) / _size(d) for name, d in directions.items() if _size(d)]
         scale = min(filter(None, sizes), default=1.0)
         if not self.compute.single:
-            return self._central(directions, STEP * scale)
+            made = max((_size(array) for array in self.compute(self.values).values() if _is_real(array)), default=0.0)
+            if max(_size(self.values[name]) for name in directions) < OFFSET * made:  # f(x) = 0.5 at an x near 0
+                scale = max(scale, made / longest)
+            return self._central(directions, (SMOOTH_STEP if self.node.op_type in SMOOTH else STEP) * scale)
         near, far = (self._central(directions, factor * WIDE_STEP * scale) for factor in (1, 2))
         return {name: (4 * near[name] - far[name]) / 3 for name in near}
 

@@ -44,7 +44,7 @@ def probabilities_in(values: np.ndarray, varying: bool = True) -> Probabilities 
     :param varying: whether numbers that are the same on every image show nothing.
     """
     values = values[np.isfinite(values).all(axis=1)].astype(np.float64)
-    if not len(values) or (varying and np.ptp(values, axis=0).max() == 0):
+    if not len(values) or (varying and np.ptp(values, axis=0).max() <= ROUNDING):
         return None
     sums = values.sum(axis=1)
     total = float(np.median(sums))

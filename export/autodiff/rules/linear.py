@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from export.autodiff.engine import Step, define, describe, unbroadcast
-from harness.common.errors import InputError
+from export.autodiff.engine import Step, define, unbroadcast
 
 
 def _swapped(s: Step, matrix: ir.Value) -> ir.Value:
@@ -17,14 +16,42 @@ def _swapped(s: Step, matrix: ir.Value) -> ir.Value:
 
 def _matmul_left(s: Step) -> ir.Value:
     """Y = A B: A' = G B^T, summed over batch axes along which A was broadcast."""
-    _refuse_vectors(s)
+    if _has_vector(s):
+        return _vector_left(s)
     return unbroadcast(s, s.op.MatMul(s.g, _swapped(s, s.b)), s.a)
 
 
 def _matmul_right(s: Step) -> ir.Value:
     """Y = A B: B' = A^T G, summed over batch axes along which B was broadcast."""
-    _refuse_vectors(s)
+    if _has_vector(s):
+        return _vector_right(s)
     return unbroadcast(s, s.op.MatMul(_swapped(s, s.a), s.g), s.b)
+
+
+def _has_vector(s: Step) -> bool:
+    return min(len(s.shape(s.a)), len(s.shape(s.b))) < 2
+
+
+def _vector_left(s: Step) -> ir.Value:
+    """a (k), B (..., k, m): a' = sum of B g over all but k. A (..., n, k), b (k): A' = g b^T."""
+    if len(s.shape(s.a)) > 1:
+        return s.op.Mul(s.op.Unsqueeze(s.g, s.op.integers(-1)), s.b)
+    column = s.g if len(s.shape(s.b)) == 1 else s.op.Unsqueeze(s.g, s.op.integers(-2))  # (..., 1, m)
+    return _summed_but(s, s.op.Mul(s.b, column), len(s.shape(s.b)), kept=-2)
+
+
+def _vector_right(s: Step) -> ir.Value:
+    """A (..., n, k), b (k): b' = sum of A g over all but k. a (k), B (..., k, m): B' = a g^T."""
+    if len(s.shape(s.b)) > 1:
+        return s.op.Mul(s.op.Unsqueeze(s.a, s.op.integers(-1)), s.op.Unsqueeze(s.g, s.op.integers(-2)))
+    column = s.g if len(s.shape(s.a)) == 1 else s.op.Unsqueeze(s.g, s.op.integers(-1))  # (..., n, 1)
+    return _summed_but(s, s.op.Mul(s.a, column), len(s.shape(s.a)), kept=-1)
+
+
+def _summed_but(s: Step, terms: ir.Value, rank: int, kept: int) -> ir.Value:
+    """The sum over all axes but one, of a vector the vector itself."""
+    axes = [axis for axis in range(rank) if axis != rank + kept]
+    return s.op.ReduceSum(terms, s.op.integers(*axes), keepdims=0) if rank > 1 else terms
 
 
 def _gemm_left(s: Step) -> ir.Value:
@@ -52,11 +79,6 @@ def _gemm_bias(s: Step) -> ir.Value:
 
 def _scaled(s: Step, value: ir.Value, factor: float) -> ir.Value:
     return value if factor == 1.0 else s.op.Mul(value, s.number(factor))
-
-
-def _refuse_vectors(s: Step) -> None:
-    if min(len(s.shape(s.a)), len(s.shape(s.b))) < 2:
-        raise InputError(f"{describe(s.node)}: products with a vector cannot be differentiated; use matrices")
 
 
 define("MatMul", _matmul_left, _matmul_right)

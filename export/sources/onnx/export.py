@@ -19,7 +19,7 @@ from export.sources.onnx.prepare import prepare, with_layers
 from export.sources.onnx.preprocessing import Preprocessing
 from export.sources.onnx.proof import prove
 from export.sources.onnx.read import Choices, load
-from export.sources.onnx.scores import Source, settled
+from export.sources.onnx.scores import Belief, Source, settled
 from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import InputError
 from harness.common.provenance import weights_digest
@@ -53,7 +53,8 @@ def export_onnx(
     _, _, height, width = dimensions(model.graph.inputs[0])
     greys = greys_of(request.images, (height or 0, width or 0))
     images = channels_first(greys)
-    head, expected = settled(path, model.graph, head, source, images, request.probability)
+    belief = Belief(request.probability, choices is not None and choices.logits)
+    head, expected = settled(path, model.graph, head, source, images, belief)
     metadata = _metadata(path, request, head, digest, preprocessing, greys)
     prepared = with_layers(model, head, request.layers, grid)
 

@@ -6,6 +6,7 @@
     FusedConv           Conv, a summand, an activation
     FusedGemm           Gemm, an activation
     FusedMatMul         alpha A B, each transposed on request
+    GroupNormalization  of opset 18, by InstanceNormalization of the groups
     (Skip)LayerNormalization, (Skip)SimplifiedLayerNormalization   of the sum of their inputs
 
 The others of that domain are named in one sentence.
@@ -27,6 +28,7 @@ from export.proof.sessions import open_session, run
 from harness.common.errors import InputError, first_line
 
 FOREIGN = "com.microsoft"
+PER_CHANNEL = 21  # the opset from which GroupNormalization scales channels; before, it scaled groups
 
 
 @dataclass
@@ -65,8 +67,10 @@ class _Spelling:
 
 
 def name_domain_of_fused(proto: onnx.ModelProto) -> None:
-    """Some of them ONNX Runtime writes into ONNX's own domain, which knows nothing of them."""
-    misplaced = [node for node in proto.graph.node if node.op_type in _MISPLACED]
+    """Some of them stand in ONNX's own domain, which knows nothing of them; or no longer, as GroupNormalization-18."""
+    opset = next((entry.version for entry in proto.opset_import if not entry.domain), 0)
+    names = _MISPLACED | ({"GroupNormalization"} if opset < PER_CHANNEL else set())
+    misplaced = [node for node in proto.graph.node if node.op_type in names]
     for node in misplaced:
         node.domain = FOREIGN
     if misplaced and all(entry.domain != FOREIGN for entry in proto.opset_import):
@@ -226,11 +230,20 @@ def _by_root_mean_square(s: _Spelling, x: str, scale: str) -> str:
     return s.add("Mul", s.add("Div", x, root), scale)
 
 
+def _group_normalization(s: _Spelling) -> None:
+    """Of opset 18: every group normalised, scaled and shifted as if it were a channel."""
+    groups = s.add("Reshape", s.input(0), s.number([0, s.attribute("num_groups", 1), -1], np.int64))
+    epsilon = s.attribute("epsilon", 1e-5)
+    normed = s.add("InstanceNormalization", groups, s.input(1), s.input(2), epsilon=epsilon)
+    s.end(s.add("Reshape", normed, s.add("Shape", s.input(0))))
+
+
 _SPELLINGS: dict[str, Callable[[_Spelling], None]] = {
     "Gelu": _gelu,
     "BiasGelu": _bias_gelu,
     "FastGelu": _fast_gelu,
     "QuickGelu": _quick_gelu,
+    "GroupNormalization": _group_normalization,
     "FusedConv": _fused_conv,
     "FusedGemm": _fused_gemm,
     "FusedMatMul": _fused_matmul,

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from export import passes
 from export.autodiff.emit import Emitter, dimensions
 from export.graph.arrangements import Grid
-from export.graph.forward import Forward, check_forward
+from export.graph.forward import Forward, check_forward, check_scores
 from export.graph.head import Head, find_head
 from export.graph.layers import choose
 from export.sources.onnx.preprocessing import CHANNELS, Preprocessing
@@ -40,6 +40,7 @@ def prepare(path: Path, model: ir.Model, preprocessing: Preprocessing) -> Head:
     passes.fix_shapes(model.graph)
     head = find_head(model.graph)
     passes.infer_shapes(model)
+    check_scores(head.logits)
     return head
 
 

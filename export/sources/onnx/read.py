@@ -33,9 +33,13 @@ OURS = ("image", "target")  # the inputs of an exported graph
 
 @dataclass(frozen=True)
 class Choices:
-    """What a file leaves open: which output holds the class scores, and the height and width of a free input."""
+    """What a file leaves open: which output holds the class scores, and the height and width of a free input.
+
+    logits: scores are logits, whatever their numbers look like
+    """
 
     output: str | None = None
+    logits: bool = False
     size: tuple[int, int] | None = None
     layout: str = "auto"
 

@@ -47,19 +47,27 @@ class Source:
         return {name: np.stack([row[name].reshape(batch, -1)[0] for row in rows]).astype(np.float32) for name in names}
 
 
+@dataclass(frozen=True)
+class Belief:
+    """What the user says of an output: that probabilities are to be explained, or that it holds logits."""
+
+    probabilities: bool = False
+    logits: bool = False
+
+
 def settled(
-    path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, on_purpose: bool
+    path: Path, graph: ir.Graph, head: Head, source: Source, images: np.ndarray, belief: Belief
 ) -> tuple[Head, np.ndarray]:
     """The head after a look at the numbers, and the file's own logits (N, K).
 
-    :param on_purpose: whether probabilities are to be explained; then their logarithms, or log-odds, become the logits
-        of an output whose end was not recognised.
+    The logarithms of probabilities, or their log-odds, become the logits of an output whose end was not recognised.
+
     :raises InputError: such an output holds probabilities, and is not said to.
     :raises CannotEvaluateError: an output whose end was recognised says something else than its logits.
     """
     values = source.outputs([head.source_tensor, head.output], images)
-    if head.form == "logit" and probabilities_in(values[head.output], varying=False) is not None:
-        head = _judged(path, graph, head, source, images, on_purpose)
+    if head.form == "logit" and not belief.logits and probabilities_in(values[head.output], varying=False) is not None:
+        head = _judged(path, graph, head, source, images, belief.probabilities)
     logits = head.logits_of(values[head.source_tensor])
     _require_same_probabilities(path, head, logits, values[head.output])
     return head, logits
@@ -74,7 +82,7 @@ def _judged(path: Path, graph: ir.Graph, head: Head, source: Source, images: np.
     if not on_purpose:
         raise InputError(
             f"{path}: its outputs {found} on every image, so they are probabilities, not logits; export it without "
-            "its last step, or say so with --probability"
+            "its last step, or say so with --probability (with --logits, where they are logits all the same)"
         )
     return from_probabilities(graph, head, found.total)
 
