@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from harness.common import storage
 from harness.common.errors import InputError
+from harness.common.formatting import one_line
 from harness.images.loading import read_grey, squash
 from harness.images.notices import ignore
 from harness.report.heatmaps import STRONGEST
@@ -101,19 +102,19 @@ class Gallery:
         """What the page draws from; JSON."""
         cases = list(dict.fromkeys((group.pair, record) for group in self.groups for record in group.records))
         numbers = {case: number for number, case in enumerate(cases)}
-        shown = {record: self.names.image(self._sample(record).name) for _, record in cases}
+        images = {self._image(record): record for _, record in cases}
         maps = self._maps([record for _, record in cases])
         return {
-            "layers": list(self.plan.layers),
-            "methods": list(self.plan.options.methods),
+            "layers": list(map(one_line, self.plan.layers)),
+            "methods": list(map(one_line, self.plan.options.methods)),
             "metric": HEADLINE,
             "strongest": STRONGEST,
             "gone": GONE,
             "colours": {name: _colours(name) for name in ("inferno", "PuOr")},
-            "images": {shown[record]: self._radiograph(record) for record in shown},
+            "images": {image: self._radiograph(record) for image, record in images.items()},
             "groups": [
                 {
-                    "pair": group.pair.name,
+                    "pair": one_line(group.pair.name),
                     "kind": group.kind,
                     "place": self.places.index(group.place),
                     "cases": [numbers[group.pair, record] for record in group.records],
@@ -163,9 +164,10 @@ class Gallery:
         sample = self._sample(record)
         before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
         return {
-            "image": self.names.image(sample.name),
-            "patient": self.names.patient(sample.group),
-            "class": self.plan.classes[int(self.collected.records.classes[record])],
+            "radiograph": self._image(record),
+            "image": one_line(self.names.image(sample.name)),
+            "patient": one_line(self.names.patient(sample.group)),
+            "class": one_line(self.plan.classes[int(self.collected.records.classes[record])]),
             "said": [self._said(key, record) for key in (pair.before, pair.after)],
             "values": [self._value(pair, place, record) for place in self.places],
             "maps": [
@@ -180,9 +182,8 @@ class Gallery:
         metadata = self.plan.by_key[key].graph.metadata
         shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
         says = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
-        return (
-            ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says)) or "none of the classes"
-        )
+        said = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says))
+        return one_line(said) or "none of the classes"
 
     def _value(self, pair: Pair, place: Spot, record: int) -> str:
         """The headline metric of a case, or why it has none."""
@@ -199,6 +200,10 @@ class Gallery:
             return webp(read_grey(self._sample(record).path, max_pixels=math.inf, notice=ignore))
         except InputError:
             return None
+
+    def _image(self, record: int) -> str:
+        """What a page calls the radiograph of a record: names as they are shown need not differ."""
+        return str(self.collected.records.images[record])
 
     def _sample(self, record: int) -> Any:
         return self.samples[int(self.collected.records.images[record])]

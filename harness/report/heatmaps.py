@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.common.formatting import one_line
 from kernels.resize import upsample
 
 STRONGEST = 0.65  # opacity of a heat map at its maximum
@@ -97,7 +98,7 @@ def _compose(title: str, strips: Sequence[tuple[str, Sequence[Panel]]], across: 
 
 
 def _write(axes: Axes, across: float, down: float, text: str, size: int) -> None:
-    axes.text(across, down, text, fontsize=size, ha="center", va="bottom", parse_math=False)
+    axes.text(across, down, one_line(text), fontsize=size, ha="center", va="bottom", parse_math=False)
 
 
 def _paint(axes: Axes, picture: np.ndarray, across: float, down: float) -> None:

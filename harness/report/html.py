@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.common.errors import InputError
-from harness.common.formatting import count, number, percent, signed, span
+from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Place, write_whole
 from harness.report import findings, html_tables, plots
 from harness.report.cells import Cells, with_span
@@ -248,6 +248,11 @@ def gradient(name: str) -> str:
     return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
 
 
+def _seen(value: Any) -> Any:
+    """What a template writes: texts by `one_line`; markup is made of such texts already."""
+    return one_line(value) if type(value) is str else value
+
+
 def environment() -> Environment:
     """Templates escape whatever they are given; a name that is missing is an error."""
     made = Environment(
@@ -256,6 +261,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_seen,
     )
     made.filters |= {
         "number": number, "signed": signed, "span": span, "with_span": with_span, "percent": percent, "count": count,

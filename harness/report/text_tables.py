@@ -76,6 +76,7 @@ def _lines(lines: Sequence[str], style: str) -> str:
 
 
 def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
+    rows, headers = [[one_line(cell) for cell in row] for row in rows], [one_line(cell) for cell in headers]
     if style == MARKDOWN:
         rows, headers = [[inert(cell) for cell in row] for row in rows], [inert(cell) for cell in headers]
     return tabulate(rows, headers, tablefmt=style, disable_numparse=True)
@@ -83,7 +84,7 @@ def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> s
 
 def _checkpoint_rows(result: Evaluation) -> list[list[str]]:
     names = ("accuracy", "auc", "ece")
-    return [[one_line(item.key), *(_quality(item, name) for name in names)] for item in result.checkpoints]
+    return [[item.key, *(_quality(item, name) for name in names)] for item in result.checkpoints]
 
 
 def _quality(checkpoint: CheckpointResult, name: str) -> str:
@@ -100,7 +101,7 @@ def _pair_line(pair: PairResult) -> str:
     change = pair.change.get("accuracy")
     accuracy = f", accuracy {signed(change)}" if change else ""
     name = pair.name if pair.name.startswith(pair.architecture) else f"{pair.architecture}: {pair.name}"
-    return f"{one_line(name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
+    return f"{name}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
 
 
 def _short(result: Evaluation) -> tuple[str, ...]:
@@ -157,7 +158,7 @@ def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
             (item.layer, item.method): item for item in pair.metrics if item.scope == ALL and item.metric == metric
         }
         yield [
-            one_line(pair.name),
+            pair.name,
             str(pair.selected),
             *(
                 _cell(cells[layer, method], pair.floor if several else None)

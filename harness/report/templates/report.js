@@ -165,7 +165,7 @@
 
   const drawPanel = (figure, item) => {
     const panel = figure.dataset.panel;
-    const [height, width, source] = data.images[item.image] || [SQUARE, SQUARE, ""];
+    const [height, width, source] = data.images[item.radiograph] || [SQUARE, SQUARE, ""];
     const image = one("img", figure), canvas = one("canvas", figure);
     const maps = item.maps[index()];
     if (source) image.src = source; else image.removeAttribute("src");
@@ -208,7 +208,7 @@
   const thumbnail = (number, place) => {
     const item = data.cases[number];
     const button = document.createElement("button");
-    const source = data.images[item.image];
+    const source = data.images[item.radiograph];
     button.type = "button";
     button.setAttribute("aria-label", `Case ${place + 1}, image ${item.image}, ${item.class}`);
     if (source) {
