@@ -1,4 +1,4 @@
-"""Characters that are not seen: none of what people are shown holds one, so that no name mirrors the numbers behind it."""
+"""Characters that are not seen: nothing that people are shown holds one, so no name mirrors the numbers behind it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_is_not_seen_is_a_blank(code: int) -> None:
     assert one_line(f"a{chr(code)}1") == "a 1"
 
 
-@pytest.mark.parametrize("name", ["Pneumonia 0.84", "Lungenödem", "肺炎", "التهاب", "❤ µ − → ²", ""])
+@pytest.mark.parametrize("name", ["Pneumonia 0.84", "Lungenödem", "肺炎", "التهاب", "❤ µ → ²", ""])
 def test_what_is_seen_stays(name: str) -> None:
     assert one_line(name) == name
 
