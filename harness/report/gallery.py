@@ -24,6 +24,7 @@ from harness.common.errors import InputError
 from harness.common.formatting import one_line
 from harness.images.loading import read_grey, squash
 from harness.images.notices import ignore
+from harness.report import change
 from harness.report.cases import Ranking
 from harness.report.heatmaps import STRONGEST
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
@@ -94,7 +95,8 @@ class Gallery:
             "metric": HEADLINE,
             "strongest": STRONGEST,
             "gone": GONE,
-            "colours": {name: _colours(name) for name in ("inferno", "PuOr")},
+            "colours": _colours("inferno"),
+            "change": change.rule(),
             "images": {image: self._radiograph(record) for image, record in images.items()},
             "groups": [
                 {
