@@ -121,7 +121,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     for place, comparison in enumerate(tasks(plan)):
         for number, block in enumerate(blocks, place * len(blocks)):
             parts.write("scores", number, _scores(comparison.name, names, block, rng))
-    _evaluation(plan, images).write(folder)
+    made_evaluation(plan, images).write(folder)
     return folder
 
 
@@ -141,7 +141,7 @@ def made_plan(folder: Path, architectures: int, classes: list[str], jitter: int)
         Pair(f"{name}/transfer -> {name}/finetune", f"{name}/transfer", f"{name}/finetune", "drift", name)
         for name in names
     )
-    return Plan(checkpoints, pairs, Data(folder), Options(METHODS, jitter=jitter, select="all"), PLACES)
+    return Plan(checkpoints, pairs, Data(folder), Options(methods=METHODS, jitter=jitter, select="all"), PLACES)
 
 
 def prediction_table(
@@ -207,7 +207,7 @@ def score_table(
     return pa.table({name: columns[name] for name in part_files.SCHEMAS["scores"].names}, part_files.SCHEMAS["scores"])
 
 
-def _evaluation(plan: Plan, images: int) -> Evaluation:
+def made_evaluation(plan: Plan, images: int) -> Evaluation:
     pairs = [_pair(pair, plan.classes, images) for pair in plan.drifts]
     checkpoints = [
         made_results.checkpoint(item.key, 0.8).model_copy(

@@ -22,7 +22,8 @@ from harness.report import change
 from kernels.resize import upsample
 
 STRONGEST = 0.65  # opacity of a heat map at its maximum
-PICTURE = 2.0  # inches: side of a picture on a sheet, and
+PICTURE = 2.0  # inches: side of a picture on a sheet,
+LARGE = 3.6  # of a picture that is one of few, and
 LINE = 0.2  # height of a line of text
 BAR = 1.2  # length of a colour scale
 Panel = tuple[str, np.ndarray]  # caption and RGB picture (H, W, 3)
@@ -75,7 +76,7 @@ def panels(case: Case) -> list[Panel]:
 
 def grid(title: str, rows: Sequence[Sequence[Panel]], path: Path) -> None:
     """Write captioned pictures as a PNG."""
-    _compose(title, [("", row) for row in rows], 1, path)
+    _compose(title, [("", row) for row in rows], 1, path, side=LARGE)
 
 
 def contact_sheet(cases: Sequence[Case], title: str, path: Path) -> None:
@@ -84,11 +85,12 @@ def contact_sheet(cases: Sequence[Case], title: str, path: Path) -> None:
 
 
 def _compose(
-    title: str, strips: Sequence[tuple[str, Sequence[Panel]]], across: int, path: Path, scales: Sequence[Scale] = ()
-) -> None:
+    title: str, strips: Sequence[tuple[str, Sequence[Panel]]], across: int, path: Path, scales: Sequence[Scale] = (),
+    side: float = PICTURE,
+) -> None:  # fmt: skip
     """Strips (caption, pictures), `across` to a row, on one axes in inches: an axes per picture takes far longer."""
-    wide = PICTURE * max(len(row) for _, row in strips)
-    tall = PICTURE + LINE * (2.5 if any(caption for caption, _ in strips) else 1.5)
+    wide = side * max(len(row) for _, row in strips)
+    tall = side + LINE * (2.5 if any(caption for caption, _ in strips) else 1.5)
     head = LINE * (3.5 if scales else 1.5)
     width, height = across * wide + (across - 1) * LINE, head + tall * -(-len(strips) // across)
     figure = Figure(figsize=(width, height), dpi=100)
@@ -97,11 +99,11 @@ def _compose(
     for number, scale in enumerate(scales):
         _draw_scale(axes, 0.6 + 5.4 * number, 2.7 * LINE, scale)
     for place, (caption, row) in enumerate(strips):
-        left, top = place % across * (wide + LINE), head + tall * (place // across + 1) - PICTURE
+        left, top = place % across * (wide + LINE), head + tall * (place // across + 1) - side
         _write(axes, left + wide / 2, top - LINE, caption, 9)
-        for start, (name, picture) in zip(left + PICTURE * np.arange(len(row)), row, strict=True):
-            _write(axes, start + PICTURE / 2, top, name, 8)
-            _paint(axes, picture, start + PICTURE / 2, top + PICTURE / 2)
+        for start, (name, picture) in zip(left + side * np.arange(len(row)), row, strict=True):
+            _write(axes, start + side / 2, top, name, 8)
+            _paint(axes, picture, start + side / 2, top + side / 2, side)
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     _save(figure, path)
@@ -120,9 +122,9 @@ def _draw_scale(axes: Axes, left: float, down: float, scale: Scale) -> None:
     axes.text(right + 0.06, middle, high, fontsize=8, ha="left", va="center")
 
 
-def _paint(axes: Axes, picture: np.ndarray, across: float, down: float) -> None:
+def _paint(axes: Axes, picture: np.ndarray, across: float, down: float, side: float) -> None:
     """A picture (H, W, 3) around its middle, in its own proportions."""
-    height, width = 0.48 * PICTURE * np.array(picture.shape[:2]) / max(picture.shape[:2])
+    height, width = 0.48 * side * np.array(picture.shape[:2]) / max(picture.shape[:2])
     corners = (across - width, across + width, down + height, down - height)
     axes.imshow(picture, extent=corners, aspect="auto", interpolation="nearest", vmin=0, vmax=1)
 
