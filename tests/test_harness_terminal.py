@@ -30,8 +30,8 @@ def test_one_pair_has_a_table_per_layer_and_method() -> None:
     blocks = text.split("\n\n")
     assert [block.splitlines()[0] for block in blocks[2:4]] == ["penultimate, layercam", "penultimate, gradcam++"]
     assert blocks[2].splitlines()[3:5] == [
-        "centroid_shift  0.500  0.480 .. 0.520  0.200   0.800  0.50 (0.45 .. 0.55)  100",
-        "iou_top20       0.500  0.480 .. 0.520  0.200   0.800  0.50 (0.45 .. 0.55)  100",
+        "centroid_shift  0.500  0.480 .. 0.520  0.200   0.800  0.50 (0.45 .. 0.55)",
+        "iou_top20       0.500  0.480 .. 0.520  0.200   0.800  0.50 (0.45 .. 0.55)",
     ]
 
 

@@ -41,7 +41,7 @@ _ONE_PAIR = [
     "n",
     "undefined",
 ]
-_ONLY_WIDE = ("layer", "method", "stable is", "undefined")
+_ONLY_WIDE = ("layer", "method", "stable is", "n", "undefined")  # n: those compared without the undefined
 _QUALITY_NAMES = ("accuracy", "auc", "ece")
 _QUALITIES = ["checkpoint", "accuracy", "macro AUC", "calibration error"]
 
