@@ -31,9 +31,9 @@ Scale = tuple[str, np.ndarray, str]  # words for its two ends, and colours (n, 3
 _SCALES: tuple[Scale, ...] = (
     ("map: 0", matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3], "its largest value"),
     (
-        f"after - before: lost {change.FULL:g} or more",
+        f"after - before: \N{GREATER-THAN OR EQUAL TO} {change.FULL:g} lost",
         change.scale(),
-        f"gained {change.FULL:g} or more, as a share of the largest value.   "
+        f"\N{GREATER-THAN OR EQUAL TO} {change.FULL:g} gained.   "
         f"Lines: top {change.TOP} % before (dashed) and after (solid)",
     ),
 )
@@ -102,7 +102,7 @@ def _compose(
         left, top = place % across * (wide + LINE), head + tall * (place // across + 1) - side
         _write(axes, left + wide / 2, top - LINE, caption, 9)
         for start, (name, picture) in zip(left + side * np.arange(len(row)), row, strict=True):
-            _write(axes, start + side / 2, top, name, 8)
+            _write(axes, start + side / 2, top, name, min(11, round(4 * side)))
             _paint(axes, picture, start + side / 2, top + side / 2, side)
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
