@@ -24,9 +24,9 @@ from harness.results.schema import ComparisonResult, Consistency, Evaluation, Pa
 from harness.results.vocabulary import COLUMNS, STABILITY
 from tests import made_results, tiny_graphs
 
-HOSTILE_CLASSES = ["<script>alert(1)</script>", "a\"b'c & d", "</script><img src=x onerror=alert(2)>"]
-HOSTILE_IMAGES = ['"><img src=x onerror=alert(3)>.png', "it's <b>bold<b>.png", "{{ 7 * 7 }}.png"]
-HOSTILE_PATIENT = "O'Hara <script>alert(4)</script>"
+HOSTILE_CLASSES = ["<script>alert(1)</script>", "a\"b'c\u202e & d", "</script><img src=x onerror=alert(2)>"]
+HOSTILE_IMAGES = ['"><img src=x onerror=alert(3)>.png', "it's \u202e<b>bold<b>.png", "{{ 7 * 7 }}.png"]
+HOSTILE_PATIENT = "O'Hara \u200f<script>alert(4)</script>"
 PLACES = ("penultimate", "last")
 METHODS = ("gradcam", "gradcam++", "layercam", "hirescam", "xgradcam")
 
@@ -84,7 +84,7 @@ def training(folder: Path) -> Path:
 
 def hostile(folder: Path) -> Path:
     """Classes, files, patients, an architecture and an unreadable image, all named so that careless pages break."""
-    changed = {"classes": HOSTILE_CLASSES, "architecture": "<svg onload=alert(5)>"}
+    changed = {"classes": HOSTILE_CLASSES, "architecture": "<svg onload=\u2066alert(5)>"}
     graphs = [
         tiny_graphs.write_graph(folder / f"{name}.onnx", 0, nudge=nudge, balanced=True, **changed)
         for name, nudge in (("<i>before", 0.0), ("after</i>", 0.3))
@@ -121,7 +121,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     for place, comparison in enumerate(tasks(plan)):
         for number, block in enumerate(blocks, place * len(blocks)):
             parts.write("scores", number, _scores(comparison.name, names, block, rng))
-    _evaluation(plan, images).write(folder)
+    made_evaluation(plan, images).write(folder)
     return folder
 
 
@@ -207,7 +207,7 @@ def score_table(
     return pa.table({name: columns[name] for name in part_files.SCHEMAS["scores"].names}, part_files.SCHEMAS["scores"])
 
 
-def _evaluation(plan: Plan, images: int) -> Evaluation:
+def made_evaluation(plan: Plan, images: int) -> Evaluation:
     pairs = [_pair(pair, plan.classes, images) for pair in plan.drifts]
     checkpoints = [
         made_results.checkpoint(item.key, 0.8).model_copy(

@@ -74,6 +74,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         cv2.imwrite(str(folder / f"{name}.png"), cv2.resize(coarse, size).astype(np.uint8))
     colour = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "colour.png"), colour)
+    (folder / "broken.jpg").write_bytes(b"no picture")
     tiny_graphs.write_graph(folder / "plain.onnx")
     tiny_graphs.write_graph(folder / "fused.onnx", methods=["layercam", "gradcam"])
     return {path.stem: path for path in folder.iterdir()}
@@ -143,6 +144,59 @@ def test_what_is_no_such_model_is_said(page: object, files: dict[str, Path], nam
     page.set_input_files("#model", files[name])
     page.wait_for_selector("#status.error")
     assert sentence in page.text_content("#status")
+
+
+def shown(page: object) -> tuple[int, bool]:
+    """Rows of the table of classes, and whether the picture holds a pixel."""
+    painted = "(() => { const c = document.getElementById('picture'); return c.getContext('2d').getImageData(0, 0,"
+    painted += " c.width, c.height).data.some((v) => v > 0); })()"
+    return page.locator("#classes tr").count(), page.evaluate(painted)
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "sentence"),
+    [
+        ("#image", "broken", "could not be decoded"),
+        ("#image", None, "Choose a radiograph."),
+        ("#model", "plain", "holds no map"),
+        ("#model", "large", "not an ONNX file"),
+        ("#model", None, "Choose a model."),
+    ],
+)
+def test_nothing_of_the_last_file_stays(
+    page: object, files: dict[str, Path], field: str, name: str | None, sentence: str
+) -> None:
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", files["large"])
+    explained(page)
+    assert shown(page) == (3, True)
+    page.set_input_files(field, files[name] if name else [])
+    page.wait_for_function("words => document.querySelector('#status').textContent.includes(words)", arg=sentence)
+    assert shown(page) == (0, False)
+    page.fill("#opacity", "30")
+    page.dispatch_event("#opacity", "input")
+    assert shown(page) == (0, False)
+    page.set_input_files("#model", files["fused"])  # and goes on from there
+    page.set_input_files("#image", files["small"])
+    explained(page)
+    assert shown(page) == (3, True)
+
+
+def test_a_result_that_is_overtaken_is_not_shown(page: object, files: dict[str, Path]) -> None:
+    """A run that ends after the picture has changed for one that cannot be read shows nothing."""
+    page.set_input_files("#model", files["fused"])
+    page.wait_for_function("selfExplaining.session !== null")
+    page.evaluate(
+        """() => { const run = selfExplaining.session.run.bind(selfExplaining.session);
+        selfExplaining.session.run = async (...given) => { const found = await run(...given);
+        await new Promise((done) => setTimeout(done, 800)); window.ended = true; return found; }; }"""
+    )
+    page.set_input_files("#image", files["large"])
+    page.set_input_files("#image", files["broken"])
+    page.wait_for_function("window.ended === true")
+    page.wait_for_timeout(100)
+    assert shown(page) == (0, False)
+    assert "could not be decoded" in page.text_content("#status")
 
 
 @pytest.mark.parametrize("width", [375, 1440])

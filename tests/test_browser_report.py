@@ -13,7 +13,7 @@ import pytest
 
 from harness.api.write import render_again
 from harness.evaluation import demonstration
-from harness.report import heatmaps
+from harness.report import change, heatmaps
 from harness.report import html as report_html
 from harness.results.options import Options
 from harness.results.pseudonyms import Names
@@ -261,7 +261,8 @@ def test_gallery_by_keyboard(opened: Any) -> None:
     assert page.locator("#strength-shown").inner_text() == "60 %"
     assert pixels(page, "before") != before
     page.keyboard.press("Home")
-    assert set(pixels(page, "after")[3::4]) == {0}  # no opacity: the radiograph alone
+    for panel in ("after", "difference"):
+        assert set(pixels(page, panel)[3::4]) == {0}  # no opacity: the radiograph alone
 
 
 def test_everything_is_reached_by_tab(opened: Any) -> None:
@@ -294,21 +295,49 @@ def test_panels_draw_what_the_python_rule_says(opened: Any) -> None:
     share = rng.random((4, 5)).astype(np.float32)
     rgba = page.evaluate(
         """values => { const data = JSON.parse(document.querySelector("#gallery-data").textContent);
-        return [...evidenceDrift.painted(Float32Array.from(values), evidenceDrift.decode(data.colours.inferno),
-        data.strongest, false)]; }""",
+        return [...evidenceDrift.painted(Float32Array.from(values), evidenceDrift.decode(data.colours),
+        data.strongest)]; }""",
         share.ravel().tolist(),
     )
-    rgba = np.array(rgba).reshape(4, 5, 4) / 255
     grey = np.full((4, 5), 128.0, np.float32)
-    blended = rgba[..., 3:] * rgba[..., :3] + (1 - rgba[..., 3:]) * heatmaps.as_rgb(grey)
-    assert np.abs(blended - heatmaps.overlay(grey, share)).max() < 1 / 128
+    assert np.abs(over(grey, rgba) - heatmaps.overlay(grey, share)).max() < 1 / 128
 
 
-def test_heat_maps_share_one_scale_and_differences_are_signed(opened: Any) -> None:
+def over(grey: np.ndarray, rgba: list[int]) -> np.ndarray:
+    """What is seen where pixels of a canvas lie over a radiograph: RGB (H, W, 3) in 0..1."""
+    pixels = np.array(rgba).reshape(*grey.shape, 4) / 255
+    return pixels[..., 3:] * pixels[..., :3] + (1 - pixels[..., 3:]) * heatmaps.as_rgb(grey)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (320, 250), (40, 60)])
+def test_differences_are_drawn_as_the_python_rule_says(opened: Any, size: tuple[int, int]) -> None:
+    """Colours, the two lines and their dashes: every pixel of the page's picture is that of `harness.report.change`."""
+    page, rng = opened("demonstration"), np.random.default_rng(0)
+    before, after = (heatmaps.relative(rng.random((5, 6)).astype(np.float32) ** 3, size) for _ in range(2))
+    grey = rng.uniform(0, 255, size).astype(np.float32)
+    drawn = page.evaluate(
+        """([before, after, height, width, strength]) => {
+        const { change } = JSON.parse(document.querySelector("#gallery-data").textContent);
+        return [...evidenceDrift.changed(Float32Array.from(before), Float32Array.from(after), height, width, change,
+        strength)]; }""",
+        [before.ravel().tolist(), after.ravel().tolist(), *size, 1],
+    )
+    expected = change.paint(heatmaps.as_rgb(grey), before, after)
+    assert np.abs(over(grey, drawn) - expected).max() < 1 / 128
+    assert (
+        np.array(drawn)
+        .reshape(*size, 4)[change.outline(change.top(after), dashed=False)]
+        .tolist()
+        .count([*change.LINE_AFTER, 255])
+    )
+
+
+def test_heat_maps_share_one_scale_and_differences_dim_the_picture(opened: Any) -> None:
     page = opened("demonstration")
     strongest = [max(pixels(page, panel)[3::4]) for panel in ("before", "after")]
     assert strongest[0] == strongest[1] == round(255 * heatmaps.STRONGEST)  # each by its own maximum
-    assert max(pixels(page, "difference")[3::4]) <= strongest[0]
+    assert max(pixels(page, "difference")[3::4]) == 255  # the lines
+    assert min(pixels(page, "difference")[3::4]) == round(255 * (1 - change.DIM))  # a dimmed picture below no change
     assert set(pixels(page, "radiograph")[3::4]) == {0}
 
 

@@ -28,7 +28,7 @@ from harness.common import formatting
 from harness.common.errors import InputError
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import read_grey
-from harness.report import cells, findings, gallery, glossary, html_tables, plots
+from harness.report import cases, cells, contact_sheet, findings, gallery, glossary, html_tables, plots
 from harness.report import html as report_html
 from harness.report import mlflow as mlflow_log
 from harness.report.cells import Cells
@@ -36,8 +36,10 @@ from harness.report.gallery import Gallery
 from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.pseudonyms import Names, names_of
+from harness.results.reader import NOT_COMPARED, Reader
 from harness.results.schema import Estimate, Evaluation, IndexResult
 from harness.results.vocabulary import BUILT_IN
+from kernels.reasons import Reason
 from tests import made_results, made_studies, tiny_graphs
 
 ROOT = Path(__file__).parent.parent
@@ -538,7 +540,9 @@ def test_hostile_names_stay_text(hostile: Path) -> None:
         assert not [1 for tag, attributes in tags if tag == "img" and attributes.get("src") == "x"]
         assert not [1 for tag, _ in tags if tag == "i"]
         assert "49" not in {case["image"] for case in data_of(page)["cases"]}
-        assert {case["class"] for case in data_of(page)["cases"]} <= set(made_studies.HOSTILE_CLASSES)
+        assert {case["class"] for case in data_of(page)["cases"]} <= set(
+            map(formatting.one_line, made_studies.HOSTILE_CLASSES)
+        )
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
@@ -601,6 +605,33 @@ def test_the_key_outlives_a_second_evaluation(tmp_path: Path) -> None:
 # The gallery
 
 
+def test_vanished_evidence_is_the_most_drifted() -> None:
+    nan = float("nan")
+    values = np.array([0.4, 0.0, 0.0, nan, 0.1, nan, 0.4])
+    codes = np.array([0, Reason.VANISHED, 0, Reason.EMPTY_UNION, 0, NOT_COMPARED, 0], np.uint8)
+    ranking = cases.Ranking(values, codes)
+    assert ranking.most_drifted == [1, 2, 4, 0, 6]
+    assert ranking.least_drifted == [0, 6, 4, 2]
+    assert ranking.vanished == [1]
+    assert [ranking.text(record) for record in (0, 1, 3)] == ["0.40", "0.00, vanished", "undefined: empty_union"]
+
+
+def test_sheet_and_gallery_show_the_same_most_drifted_cases(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, drawn = Gallery(study, Names(None)), list[str]()
+    stored, samples = found.stored, found.samples
+    reader = Reader(stored.plan, found.collected, stored.select, found.store)
+    monkeypatch.setattr(
+        "harness.report.heatmaps.contact_sheet", lambda cases, *_: drawn.extend(case.caption for case in cases)
+    )
+    contact_sheet.draw_sheet(reader, study / "unused.png", Names(None))
+    ranking = found.rankings[stored.plan.drifts[0].name, found.places[0]]
+    records = next(group.records for group in found.groups if group.kind == "most")
+    expected = [
+        f"{samples[found.collected.records.images[record]].name}   IoU {ranking.text(record)}" for record in records
+    ]
+    assert drawn[: len(expected)] == expected
+
+
 def test_cases_are_the_lowest_and_the_highest_of_the_headline_metric(study: Path) -> None:
     found = Gallery(study, Names(None))
     pair = found.plan.drifts[0]
@@ -608,20 +639,21 @@ def test_cases_are_the_lowest_and_the_highest_of_the_headline_metric(study: Path
         study, "scores", pair=pair.name, layer=found.places[0][0], method=found.places[0][1], reference="observed",
         metric="iou_top20",
     )  # fmt: skip
-    literal = sorted((row["value"], row["record"]) for row in rows if row["reason"] == "defined")
+    rows = [row for row in rows if row["reason"] in ("defined", "vanished")]
+    literal = sorted(rows, key=lambda row: (row["reason"] != "vanished", row["value"], row["record"]))
     groups = {group.kind: group for group in found.groups if group.pair == pair}
-    values = found.scored[pair.name, found.places[0]].values
+    values = found.rankings[pair.name, found.places[0]].values
     limit = gallery.CASES["most"] // 2
-    assert [values[record] for record in groups["most"].records] == [value for value, _ in literal[:limit]]
+    assert groups["most"].records == [row["record"] for row in literal[:limit]]
     least = [values[record] for record in groups["least"].records]
-    assert least == [value for value, _ in literal[::-1][: gallery.CASES["least"] // 2]]
+    assert least == [row["value"] for row in literal[::-1][: gallery.CASES["least"] // 2]]
     assert not set(groups["most"].records) & set(groups["least"].records)
 
 
 def test_vanished_cases_come_from_the_first_place_that_has_any(study: Path) -> None:
     found = Gallery(study, Names(None))
     for pair in found.plan.drifts:
-        gone = {place: found.scored[pair.name, place].vanished() for place in found.places}
+        gone = {place: found.rankings[pair.name, place].vanished for place in found.places}
         first = next((place for place in found.places if gone[place]), None)
         groups = [group for group in found.groups if group.pair == pair and group.kind == "vanished"]
         assert [group.place for group in groups] == ([first] if first else [])
@@ -682,11 +714,12 @@ def test_an_image_that_is_gone_leaves_its_maps(tmp_path: Path) -> None:
     tiny_graphs.evaluate(tmp_path / "out", *arguments, "--jitter", 0, "--chance", 0)
     first = data_of((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert all(first["images"].values())
-    gone, broken = list(Gallery(tmp_path / "out", Names(None)).data()["images"])[:2]
+    shown = {case["image"]: case["radiograph"] for case in Gallery(tmp_path / "out", Names(None)).data()["cases"]}
+    gone, broken = list(shown)[:2]
     (tmp_path / "images" / gone).unlink()
     (tmp_path / "images" / broken).write_bytes(b"no picture")
     data = data_of(render_again(tmp_path / "out", show_names=True).read_text(encoding="utf-8"))
-    assert {name for name, picture in data["images"].items() if picture is None} == {gone, broken}
+    assert {name for name, picture in data["images"].items() if picture is None} == {shown[gone], shown[broken]}
     case = next(case for case in data["cases"] if case["image"] == gone)
     assert len(case["maps"][0][0]) == 3
     assert "shown alone" in data["gone"]
@@ -705,7 +738,8 @@ def test_a_map_without_evidence_or_value_says_so() -> None:
     ("asked", "uri"),
     [("mlflow", "sqlite:///mlflow.db"), ("mlflow:http://host:5000/x", "http://host:5000/x")],
 )
-def test_where_to_log(asked: str, uri: str) -> None:
+def test_where_to_log(asked: str, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_log, "_require_answer", lambda _: None)
     assert mlflow_log.destination(asked) == uri
 
 

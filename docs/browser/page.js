@@ -4,7 +4,8 @@ import { readMetadata } from "./onnx-metadata.js";
 
 const RULE = "grey-squash/1";
 const element = (id) => document.getElementById(id);
-const state = { session: null, about: null, picture: null, result: null };
+const state = { session: null, about: null, picture: null, result: null, run: 0 };
+const changes = {}; // per input: how often it has changed
 window.selfExplaining = state; // for tests, and for the curious
 
 ort.env.wasm.numThreads = 1; // more need a page that is isolated from other origins
@@ -14,42 +15,67 @@ function say(text, isError = false) {
   element("status").classList.toggle("error", isError);
 }
 
-/** Run a step and show what goes wrong. */
+/**
+ * Do the work that a changed input asks for, and show what goes wrong. What was shown before is taken away first: it
+ * would stand under the name of another file. Work is out of date once the same input has changed again.
+ */
 function guarded(work) {
   return async (event) => {
+    const input = event.target.id, change = (changes[input] ?? 0) + 1, isLast = () => change === changes[input];
+    changes[input] = change;
+    clear();
     try {
-      await work(event);
+      await work(event, isLast);
     } catch (error) {
-      say(String(error.message ?? error), true);
+      if (isLast()) say(String(error.message ?? error), true);
     }
   };
 }
 
-async function loadModel(event) {
+/** Empty the picture and the table; a result that is still being computed will not be shown. */
+function clear() {
+  Object.assign(state, { result: null, run: state.run + 1 });
+  const canvas = element("picture");
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  element("classes").replaceChildren();
+}
+
+/** Empty a choice that belongs to a model. */
+function empty(id) {
+  element(id).replaceChildren();
+  element(id).disabled = true;
+}
+
+async function loadModel(event, isLast) {
   const [file] = event.target.files;
-  if (!file) return;
+  Object.assign(state, { session: null, about: null });
+  ["map", "target"].forEach(empty);
+  if (!file) return say("Choose a model.");
   say("Loading the model …");
-  Object.assign(state, { session: null, result: null });
   const bytes = new Uint8Array(await file.arrayBuffer());
   const about = readMetadata(bytes, "evidence_drift.");
   if (about.format !== 1) throw new Error("This is not an exported graph of format 1; make one with `python -m export`.");
   if (about.image_rule !== RULE) throw new Error(`Exported under image rule ${about.image_rule}; this page knows ${RULE}.`);
   const maps = about.layers.flatMap((layer) => Object.entries(layer.maps).map(([method, output]) => ({ output, label: `${method}, ${layer.role ?? layer.name}` })));
   if (!maps.length) throw new Error("This graph holds no map; export it with --fuse layercam.");
-  Object.assign(state, { session: await ort.InferenceSession.create(bytes), about });
+  const session = await ort.InferenceSession.create(bytes);
+  if (!isLast()) return;
+  Object.assign(state, { session, about });
   fill("map", maps.map(({ output, label }) => [output, label]));
   fill("target", [["-1", "the predicted one"], ...about.classes.map((name, k) => [String(k), name])]);
   await explain();
 }
 
-async function loadImage(event) {
+async function loadImage(event, isLast) {
   const [file] = event.target.files;
-  if (!file) return;
+  state.picture = null;
+  if (!file) return say("Choose a radiograph.");
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "none" });
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d");
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  if (!isLast()) return;
   state.picture = { plane: grey(data), height: bitmap.height, width: bitmap.width };
   await explain();
 }
@@ -62,13 +88,14 @@ async function explain() {
   const plane = squash(picture.plane, picture.height, picture.width, height, width);
   const image = new Float32Array(3 * plane.length);
   for (let channel = 0; channel < 3; channel++) image.set(plane, channel * plane.length);
-  const output = element("map").value;
+  const output = element("map").value, run = ++state.run;
   const started = performance.now();
   const found = await session.run({
     image: new ort.Tensor("float32", image, [1, 3, height, width]),
     target: new ort.Tensor("int64", BigInt64Array.of(BigInt(element("target").value)), [1]),
   }, ["logits", output]);
   const milliseconds = performance.now() - started;
+  if (run !== state.run) return;
   state.result = { plane, logits: [...found.logits.data], map: [...found[output].data], shape: found[output].dims.slice(1) };
   show();
   say(`Explained in ${milliseconds.toFixed(0)} ms.`);

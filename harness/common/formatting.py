@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 DASH = "\N{EN DASH}"  # where there is no number
 MINUS = "\N{MINUS SIGN}"
+# Unicode's Default_Ignorable_Code_Point beyond what `str.isprintable` refuses, and the blank pattern of Braille
+_WITHOUT_SHAPE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def number(value: float | None, places: int = 3) -> str:
@@ -58,5 +64,12 @@ def digits(value: float | None, places: int = 3) -> str:
 
 
 def one_line(name: str) -> str:
-    """A name without line breaks or control characters, which would tear a table."""
-    return "".join(letter if letter.isprintable() else " " for letter in name)
+    """A text in which every character that is not seen is a blank; for all that people are shown.
+
+    Line breaks and controls would tear a table. Controls of the direction of writing (U+202A to U+202E, U+2066 to
+    U+2069, U+200E, U+200F) would mirror the numbers behind them: 0.84 as 48.0. What else has no shape of its own (zero
+    width, fillers, variation selectors, halves of surrogate pairs) would make two names look like one.
+    """
+    if not name.isprintable():
+        name = "".join(letter if letter.isprintable() else " " for letter in name)
+    return _WITHOUT_SHAPE.sub(" ", name)

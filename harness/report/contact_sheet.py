@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.images.dataset import Sample
 from harness.images.loading import load_grey
 from harness.images.notices import ignore
 from harness.report import heatmaps
-from harness.results.plan import Pair, Plan
+from harness.report.cases import Ranking
+from harness.results.plan import Pair
 from harness.results.pseudonyms import Names
 from harness.results.reader import Reader, tasks
 from harness.results.vocabulary import HEADLINE
@@ -19,32 +21,46 @@ CASES = 10
 
 
 def draw_sheet(reader: Reader, path: Path, names: Names) -> None:
-    """Draw the images of the first pair whose IoU is lowest by the first method at the first layer.
+    """Draw the most drifted images of the first pair by the first method at the first layer.
 
     Where no image has an IoU there is none.
 
     :raises InputError: an image is not there any more.
     """
-    plan, collected = reader.plan, reader.collected
+    plan = reader.plan
     layer, method = plan.layers[0], plan.options.methods[0]
     pair = next(pair for pair in plan.drifts if reader.selections[pair.name].any())
-    worst = _worst(plan, reader, pair)
-    records = np.array([record for record, _ in worst], np.int64)
-    before, after = (reader.maps(plan.place(key), layer, method, records).raw for key in (pair.before, pair.after))
-    cases = []
-    for place, (record, value) in enumerate(worst):
-        sample = collected.samples[collected.records.images[record]]
-        grey = load_grey(sample.path, plan.options.map_size, max_pixels=math.inf, notice=ignore)
-        caption = f"{names.image(sample.name)}   IoU {value:.2f}"
-        cases.append(heatmaps.Case(caption, grey, before[place], after[place]))
+    ranking = _ranking(reader, pair)
+    records = ranking.most_drifted[:CASES]
+    sides = (_maps(reader, key, layer, method, records) for key in (pair.before, pair.after))
+    cases = [
+        heatmaps.Case(f"{_name(reader, record, names)}   IoU {ranking.text(record)}", _grey(reader, record), *maps)
+        for record, *maps in zip(records, *sides, strict=True)
+    ]
     if cases:
-        what = f"the {len(cases)} images with the lowest top-20 % IoU ({method}, layer {layer})"
+        what = f"the {len(cases)} most drifted images by top-20 % IoU ({method}, layer {layer})"
         heatmaps.contact_sheet(cases, f"{pair.architecture}, {pair.name}: {what}", path)
 
 
-def _worst(plan: Plan, reader: Reader, pair: Pair) -> list[tuple[int, float]]:
-    """(record, IoU), lowest first."""
-    number = next(n for n, item in enumerate(tasks(plan)) if item.pair == pair)
-    values = reader.scores(number, "observed", [HEADLINE]).values[:, 0]
-    order = sorted((value, record) for record, value in enumerate(values) if value == value)
-    return [(record, float(value)) for value, record in order[:CASES]]
+def _ranking(reader: Reader, pair: Pair) -> Ranking:
+    """The records of a pair under the first layer and method."""
+    number = next(n for n, item in enumerate(tasks(reader.plan)) if item.pair == pair)
+    scores = reader.scores(number, "observed", [HEADLINE])
+    return Ranking(scores.values[:, 0], scores.codes[:, 0])
+
+
+def _maps(reader: Reader, key: str, layer: str, method: str, records: list[int]) -> np.ndarray:
+    return reader.maps(reader.plan.place(key), layer, method, np.array(records, np.int64)).raw
+
+
+def _sample(reader: Reader, record: int) -> Sample:
+    return reader.collected.samples[reader.collected.records.images[record]]
+
+
+def _name(reader: Reader, record: int, names: Names) -> str:
+    return names.image(_sample(reader, record).name)
+
+
+def _grey(reader: Reader, record: int) -> np.ndarray:
+    size = reader.plan.options.map_size
+    return load_grey(_sample(reader, record).path, size, max_pixels=math.inf, notice=ignore)

@@ -22,7 +22,7 @@ def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:
     """The probabilities, and of each map its concentration and where its maximum lies, at `size`."""
     said = [[one_line(name), digits(float(p))] for name, p in zip(found.classes, found.probabilities, strict=True)]
     headers = ["layer", "method", *NUMBERS, "peak (down, right)", "undefined"]
-    rows = [[a_map.layer, a_map.method, *_numbers(a_map, size)] for a_map in found.maps]
+    rows = [[one_line(a_map.layer), one_line(a_map.method), *_numbers(a_map, size)] for a_map in found.maps]
     return "\n\n".join(
         [
             tabulate(said, ["class", "probability"], disable_numparse=True),

@@ -21,15 +21,18 @@ import pyarrow.compute as pc
 
 from harness.common import storage
 from harness.common.errors import InputError
+from harness.common.formatting import one_line
 from harness.images.loading import read_grey, squash
 from harness.images.notices import ignore
+from harness.report import change
+from harness.report.cases import Ranking
 from harness.report.heatmaps import STRONGEST
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
 from harness.results.pseudonyms import Names
 from harness.results.reader import Collected, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
-from kernels.reasons import BY_CODE, Reason
+from kernels.reasons import Reason
 
 SIDE = 320  # longest side of a radiograph, pixels
 QUALITY = 82  # of WebP
@@ -50,23 +53,6 @@ class Group:
     records: list[int]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The headline metric of one pair at one place: values (R,), NaN where undefined; codes (R,) say why."""
-
-    values: np.ndarray
-    codes: np.ndarray
-
-    def ranked(self, worst_first: bool) -> list[int]:
-        """Records with a value, vanished ones left out."""
-        known = np.flatnonzero(np.isfinite(self.values) & (self.codes == Reason.DEFINED))
-        order = known[np.argsort(self.values[known], kind="stable")]
-        return list(map(int, order if worst_first else order[::-1]))
-
-    def vanished(self) -> list[int]:
-        return list(map(int, np.flatnonzero(self.codes == Reason.VANISHED)))
-
-
 class Gallery:
     """Reads the cases of a result folder."""
 
@@ -83,10 +69,10 @@ class Gallery:
         return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
 
     @cached_property
-    def scored(self) -> dict[tuple[str, Spot], Scored]:
-        """(pair, place) -> the headline metric of every record."""
+    def rankings(self) -> dict[tuple[str, Spot], Ranking]:
+        """(pair, place) -> every record by the headline metric."""
         return {
-            (item.name, (item.layer, item.method)): self._scored(number)
+            (item.name, (item.layer, item.method)): self._ranking(number)
             for number, item in enumerate(tasks(self.plan))
             if item.pair in self.plan.drifts
         }
@@ -101,19 +87,20 @@ class Gallery:
         """What the page draws from; JSON."""
         cases = list(dict.fromkeys((group.pair, record) for group in self.groups for record in group.records))
         numbers = {case: number for number, case in enumerate(cases)}
-        shown = {record: self.names.image(self._sample(record).name) for _, record in cases}
+        images = {self._image(record): record for _, record in cases}
         maps = self._maps([record for _, record in cases])
         return {
-            "layers": list(self.plan.layers),
-            "methods": list(self.plan.options.methods),
+            "layers": list(map(one_line, self.plan.layers)),
+            "methods": list(map(one_line, self.plan.options.methods)),
             "metric": HEADLINE,
             "strongest": STRONGEST,
             "gone": GONE,
-            "colours": {name: _colours(name) for name in ("inferno", "PuOr")},
-            "images": {shown[record]: self._radiograph(record) for record in shown},
+            "colours": _colours("inferno"),
+            "change": change.rule(),
+            "images": {image: self._radiograph(record) for image, record in images.items()},
             "groups": [
                 {
-                    "pair": group.pair.name,
+                    "pair": one_line(group.pair.name),
                     "kind": group.kind,
                     "place": self.places.index(group.place),
                     "cases": [numbers[group.pair, record] for record in group.records],
@@ -124,18 +111,18 @@ class Gallery:
         }
 
     def _groups(self, pair: Pair, share: float) -> Iterable[Group]:
-        first = self.scored[pair.name, self.places[0]]
+        first = self.rankings[pair.name, self.places[0]]
         limit = {kind: round(share * count) for kind, count in CASES.items()}
-        most = first.ranked(worst_first=True)[: limit["most"]]
-        least = [record for record in first.ranked(worst_first=False) if record not in most][: limit["least"]]
+        most = first.most_drifted[: limit["most"]]
+        least = [record for record in first.least_drifted if record not in most][: limit["least"]]
         found = [Group(pair, "most", self.places[0], most), Group(pair, "least", self.places[0], least)]
         for place in self.places:  # the first place at which any evidence vanished
-            if gone := self.scored[pair.name, place].vanished():
+            if gone := self.rankings[pair.name, place].vanished:
                 found.append(Group(pair, "vanished", place, gone[: limit["vanished"]]))
                 break
         return [group for group in found if group.records]
 
-    def _scored(self, number: int) -> Scored:
+    def _ranking(self, number: int) -> Ranking:
         parts = parts_of(number, len(self.samples))
         columns = ["record", "value", "reason"]
         rows = self.store.read("scores", parts, columns, reference="observed", metric=HEADLINE)
@@ -144,7 +131,7 @@ class Gallery:
         records = rows["record"].to_numpy()
         values[records] = rows["value"].to_numpy()
         codes[records] = reason_codes(rows["reason"])
-        return Scored(values, codes)
+        return Ranking(values, codes)
 
     def _maps(self, records: Sequence[int]) -> dict[tuple[str, int], dict[Spot, StoredMap]]:
         """(checkpoint, record) -> its maps. Each part is read once, for all layers and methods."""
@@ -163,11 +150,12 @@ class Gallery:
         sample = self._sample(record)
         before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
         return {
-            "image": self.names.image(sample.name),
-            "patient": self.names.patient(sample.group),
-            "class": self.plan.classes[int(self.collected.records.classes[record])],
+            "radiograph": self._image(record),
+            "image": one_line(self.names.image(sample.name)),
+            "patient": one_line(self.names.patient(sample.group)),
+            "class": one_line(self.plan.classes[int(self.collected.records.classes[record])]),
             "said": [self._said(key, record) for key in (pair.before, pair.after)],
-            "values": [self._value(pair, place, record) for place in self.places],
+            "values": [self.rankings[pair.name, place].text(record) for place in self.places],
             "maps": [
                 [side[place].data() if place in side else StoredMap.nothing() for side in (before, after)]
                 for place in self.places
@@ -180,18 +168,8 @@ class Gallery:
         metadata = self.plan.by_key[key].graph.metadata
         shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
         says = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
-        return (
-            ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says)) or "none of the classes"
-        )
-
-    def _value(self, pair: Pair, place: Spot, record: int) -> str:
-        """The headline metric of a case, or why it has none."""
-        scored = self.scored[pair.name, place]
-        reason = BY_CODE[int(scored.codes[record])]
-        if reason == Reason.VANISHED:
-            return "0.00, vanished"
-        value = scored.values[record]
-        return f"undefined: {reason.label}" if reason != Reason.DEFINED else f"{value:.2f}"
+        said = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says))
+        return one_line(said) or "none of the classes"
 
     def _radiograph(self, record: int) -> list[Any] | None:
         """[height, width, data URI], or None where the file is gone."""
@@ -199,6 +177,10 @@ class Gallery:
             return webp(read_grey(self._sample(record).path, max_pixels=math.inf, notice=ignore))
         except InputError:
             return None
+
+    def _image(self, record: int) -> str:
+        """What a page calls the radiograph of a record: names as they are shown need not differ."""
+        return str(self.collected.records.images[record])
 
     def _sample(self, record: int) -> Any:
         return self.samples[int(self.collected.records.images[record])]

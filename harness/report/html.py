@@ -21,9 +21,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.common.errors import InputError
-from harness.common.formatting import count, number, percent, signed, span
+from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Place, write_whole
-from harness.report import findings, html_tables, plots
+from harness.report import change, findings, html_tables, plots
 from harness.report.cells import Cells, with_span
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
@@ -81,7 +81,11 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
             unreadable=unreadable(result, names),
             gallery=_gallery(folder, names),
             gone=GONE,
-            gradients={name: gradient(name) for name in ("inferno", "PuOr")},
+            gradients={
+                "map": gradient(matplotlib.colormaps["inferno"](np.arange(256))[:, :3]),
+                "change": gradient(change.scale()),
+            },
+            full=change.FULL,
             stamp=stamp(result),
             pseudonymous=names.key is not None,
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -242,10 +246,15 @@ def _gallery(folder: Place, names: Names) -> dict[str, Any] | None:
     return gallery.data()
 
 
-def gradient(name: str) -> str:
-    """A colour bar as a CSS gradient."""
-    colours = np.round(255 * matplotlib.colormaps[name](np.linspace(0, 1, 17))[:, :3]).astype(int)
+def gradient(table: np.ndarray) -> str:
+    """Colours (256, 3) in 0..1 as a CSS gradient; its 17 stops meet the middle."""
+    colours = np.round(255 * table[np.linspace(0, 255, 17).round().astype(int)]).astype(int)
     return "linear-gradient(to right, " + ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours) + ")"
+
+
+def _seen(value: Any) -> Any:
+    """What a template writes: texts by `one_line`; markup is made of such texts already."""
+    return one_line(value) if type(value) is str else value
 
 
 def environment() -> Environment:
@@ -256,6 +265,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_seen,
     )
     made.filters |= {
         "number": number, "signed": signed, "span": span, "with_span": with_span, "percent": percent, "count": count,

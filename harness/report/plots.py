@@ -16,6 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.common.formatting import one_line
 from harness.results.schema import Ranking
 
 WIDTH, DPI = 330, 72  # pixels, and points: at 72 to the inch they are the same
@@ -167,7 +168,7 @@ def _svg(figure: Figure) -> str:
     text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
-    return _own_ids(text)
+    return _own_ids(one_line(text))
 
 
 def _own_ids(text: str) -> str:

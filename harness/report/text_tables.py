@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from tabulate import tabulate
 
@@ -21,6 +22,10 @@ from harness.results.schema import (
 from harness.results.vocabulary import HEADLINE
 
 MARKDOWN = "github"
+PLAIN = "simple"
+WIDTH = 80  # columns of a terminal
+_GAP = 2  # columns between two of a plain table
+_NARROWEST = 6  # column of a table that is made to fit
 SHORT = ("centroid_shift", "iou_top20", "pearson", "gini_change")
 _STABLE = {"low": "low", "high": "high", "zero": "near 0"}
 _ONE_PAIR = [
@@ -36,11 +41,17 @@ _ONE_PAIR = [
     "n",
     "undefined",
 ]
+_ONLY_WIDE = ("layer", "method", "stable is", "n", "undefined")  # n: those compared without the undefined
+_QUALITY_NAMES = ("accuracy", "auc", "ece")
+_QUALITIES = ["checkpoint", "accuracy", "macro AUC", "calibration error"]
 
 
 def drift_table(result: Evaluation, wide: bool = False) -> str:
-    """What was compared, how well the checkpoints classify, and how far their evidence moved."""
-    return "\n\n".join(_sections(result, wide, "simple"))
+    """What was compared, how well the checkpoints classify, and how far their evidence moved.
+
+    :param wide: every metric and column, however long the lines; else the short tables within WIDTH columns
+    """
+    return "\n\n".join(_sections(result, True, PLAIN) if wide else _narrow(result))
 
 
 def markdown(result: Evaluation) -> str:
@@ -52,7 +63,7 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     same = same_model_lines(result)
     if same:
         yield _lines(same, style)
-    yield _set(_checkpoint_rows(result), ["checkpoint", "accuracy", "macro AUC", "calibration error"], style)
+    yield _set(_checkpoint_rows(result), _QUALITIES, style)
     yield _lines(_heading(result), style)
     if len(result.pairs) == 1:
         pair = result.pairs[0]
@@ -68,6 +79,86 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     yield from _study(result, style)
 
 
+def _narrow(result: Evaluation) -> Iterator[str]:
+    """The short tables within WIDTH columns."""
+    same = same_model_lines(result)
+    if same:
+        yield _lines(same, PLAIN)
+    yield _narrow_checkpoints(result)
+    yield _filled(_heading(result))
+    yield from _by_path(result) if len(result.pairs) == 1 else _by_metric(result)
+    yield _filled(_explanation(result).splitlines())
+    yield from _study(result, PLAIN, WIDTH)
+
+
+def _filled(lines: Sequence[str]) -> str:
+    """Lines of text, broken where they are longer than WIDTH."""
+    return "\n".join(fill(one_line(line), WIDTH, subsequent_indent="  ") for line in lines)
+
+
+def _narrow_checkpoints(result: Evaluation) -> str:
+    """How well the checkpoints classify: a row each, or a column each where that is narrower, or without intervals."""
+    rows, headers = _checkpoint_rows(result), _QUALITIES
+    turned = [list(column) for column in zip(*rows, strict=True)]
+    turned_rows = [[name, *values] for name, values in zip(headers[1:], turned[1:], strict=True)]
+    for table, heads in ((rows, headers), (turned_rows, ["", *turned[0]])):
+        if _total(_natural_widths(table, heads)) <= WIDTH:
+            return _set(table, heads, PLAIN, WIDTH)
+    means = [[item.key, *(_quality_mean(item, name) for name in _QUALITY_NAMES)] for item in result.checkpoints]
+    return _set(means, headers, PLAIN, WIDTH)
+
+
+def _quality_mean(checkpoint: CheckpointResult, name: str) -> str:
+    return digits(checkpoint.quality[name].mean) if name in checkpoint.quality else "no labels"
+
+
+def _by_path(result: Evaluation) -> Iterator[str]:
+    """One pair: a table per layer and method, and what is undefined below it."""
+    shown = _short(result)
+    headers = [name for name in _ONE_PAIR if name not in _ONLY_WIDE]
+    for layer in result.layers:
+        for method in result.methods:
+            items = [
+                item
+                for item in result.pairs[0].metrics
+                if (item.layer, item.method) == (layer, method) and _shown(item, shown)
+            ]
+            rows = [
+                [cell for name, cell in zip(_ONE_PAIR, _row(item), strict=True) if name in headers] for item in items
+            ]
+            missing = [f"undefined, {item.metric}: {undefined(item)}" for item in items if undefined(item) != "0"]
+            table = _set(rows, headers, PLAIN, WIDTH)
+            yield "\n".join([_filled([f"{layer}, {method}"]), table, *filter(None, [_filled(missing)])])
+
+
+def _by_metric(result: Evaluation) -> Iterator[str]:
+    """Several pairs: means and indices, as many columns beside each other as fit."""
+    for metric in _short(result):
+        yield f"{metric}: mean [index]; intervals with --wide"
+        matrix = list(_matrix(result, metric, intervals=False))
+        yield from (_set(rows, headers, PLAIN, WIDTH) for rows, headers in _blocks(matrix, _columns(result)))
+
+
+def _blocks(matrix: Sequence[Sequence[str]], columns: Sequence[str]) -> Iterator[tuple[list[list[str]], list[str]]]:
+    """(rows, headers) of a table cut into some that fit, each with the pair and its number of images."""
+    left = [[row[0], row[1]] for row in matrix]
+    longest = max(len(row[0]) for row in matrix)
+    room = WIDTH - min(longest, WIDTH // 3) - max(len(row[1]) for row in matrix) - _GAP
+    start = 0
+    while start < len(columns):
+        stop, used = start, 0
+        while stop < len(columns) and (stop == start or used + _width_of(matrix, columns, stop) <= room):
+            used += _width_of(matrix, columns, stop)
+            stop += 1
+        rows = [[*head, *row[2 + start : 2 + stop]] for head, row in zip(left, matrix, strict=True)]
+        yield rows, ["pair", "n", *columns[start:stop]]
+        start = stop
+
+
+def _width_of(matrix: Sequence[Sequence[str]], columns: Sequence[str], number: int) -> int:
+    return _GAP + max(len(columns[number]), *(len(row[2 + number]) for row in matrix))
+
+
 def _lines(lines: Sequence[str], style: str) -> str:
     """Lines of text, as a list in Markdown."""
     if style == MARKDOWN:
@@ -75,15 +166,35 @@ def _lines(lines: Sequence[str], style: str) -> str:
     return "\n".join(one_line(line) for line in lines)
 
 
-def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str) -> str:
+def _set(rows: Sequence[Sequence[str]], headers: Sequence[str], style: str, width: int | None = None) -> str:
+    """A table; cells are broken into lines where it would be wider than `width`."""
+    rows, headers = [[one_line(cell) for cell in row] for row in rows], [one_line(cell) for cell in headers]
     if style == MARKDOWN:
         rows, headers = [[inert(cell) for cell in row] for row in rows], [inert(cell) for cell in headers]
-    return tabulate(rows, headers, tablefmt=style, disable_numparse=True)
+    if width is None:
+        return tabulate(rows, headers, style, disable_numparse=True)
+    widths = _fitted(_natural_widths(rows, headers), width)
+    lined = [headers, ["-" * each for each in widths], *rows]  # as rows: headers of their own would be padded
+    return tabulate(lined, tablefmt="plain", disable_numparse=True, maxcolwidths=widths)
+
+
+def _natural_widths(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> list[int]:
+    return [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _fitted(widths: list[int], width: int) -> list[int]:
+    """Widths of columns, the widest made narrower until all fit."""
+    while _total(widths) > width and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
 
 
 def _checkpoint_rows(result: Evaluation) -> list[list[str]]:
-    names = ("accuracy", "auc", "ece")
-    return [[one_line(item.key), *(_quality(item, name) for name in names)] for item in result.checkpoints]
+    return [[item.key, *(_quality(item, name) for name in _QUALITY_NAMES)] for item in result.checkpoints]
 
 
 def _quality(checkpoint: CheckpointResult, name: str) -> str:
@@ -100,7 +211,7 @@ def _pair_line(pair: PairResult) -> str:
     change = pair.change.get("accuracy")
     accuracy = f", accuracy {signed(change)}" if change else ""
     name = pair.name if pair.name.startswith(pair.architecture) else f"{pair.architecture}: {pair.name}"
-    return f"{one_line(name)}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
+    return f"{name}: {pair.selected} compared, agreement {with_interval(pair.agreement)}{accuracy}"
 
 
 def _short(result: Evaluation) -> tuple[str, ...]:
@@ -149,7 +260,7 @@ def _columns(result: Evaluation) -> list[str]:
     return [f"{layer} {method}" for layer in result.layers for method in result.methods]
 
 
-def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
+def _matrix(result: Evaluation, metric: str, intervals: bool = True) -> Iterator[list[str]]:
     """A row per pair; where pairs have different floors, each index says which is its own."""
     several = len({pair.floor for pair in result.pairs}) > 1
     for pair in result.pairs:
@@ -157,18 +268,18 @@ def _matrix(result: Evaluation, metric: str) -> Iterator[list[str]]:
             (item.layer, item.method): item for item in pair.metrics if item.scope == ALL and item.metric == metric
         }
         yield [
-            one_line(pair.name),
+            pair.name,
             str(pair.selected),
             *(
-                _cell(cells[layer, method], pair.floor if several else None)
+                _cell(cells[layer, method], pair.floor if several else None, intervals)
                 for layer in result.layers
                 for method in result.methods
             ),
         ]
 
 
-def _cell(item: MetricSummary, floor: str | None) -> str:
-    shown = with_interval(item.estimate) if item.estimate.low is not None else digits(item.estimate.mean)
+def _cell(item: MetricSummary, floor: str | None, interval: bool) -> str:
+    shown = with_interval(item.estimate) if interval and item.estimate.low is not None else digits(item.estimate.mean)
     mark = f", {floor} floor" if floor else ""
     return f"{shown} [{digits(item.index.value, 2)}{mark}]" if item.index else shown
 
@@ -181,11 +292,12 @@ def _explanation(result: Evaluation) -> str:
     )
 
 
-def _study(result: Evaluation, style: str) -> Iterator[str]:
+def _study(result: Evaluation, style: str, width: int | None = None) -> Iterator[str]:
+    lines = (lambda texts: _lines(texts, style)) if width is None else _filled
     if result.study is None:
         return
     if not result.study.selected:
-        yield "no image is selected by every pair, so architectures are not compared"
+        yield lines(["no image is selected by every pair, so architectures are not compared"])
         return
     found = [item for item in result.study.comparisons if (item.scope, item.metric) == (ALL, HEADLINE)]
     rows = [
@@ -194,11 +306,13 @@ def _study(result: Evaluation, style: str) -> Iterator[str]:
         for ranking in item.rankings
     ]
     if rows:
-        yield f"most to least stable by {HEADLINE}, on the {result.study.selected} images that every pair selects"
-        yield _set(rows, ["layer", "method", "order", "probability", "n"], style)
+        yield lines(
+            [f"most to least stable by {HEADLINE}, on the {result.study.selected} images that every pair selects"]
+        )
+        yield _set(rows, ["layer", "method", "order", "probability", "n"], style, width)
     reversals = list(_reversals(found))
     if reversals:
-        yield _lines(reversals, style)
+        yield lines(reversals)
 
 
 def _probability(ranking: Ranking) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.common.formatting import digits
+from harness.common.formatting import digits, one_line
 from harness.results.schema import ALL, Estimate, Evaluation, MetricSummary, PairResult
 
 PAPER = {"centroid_shift": "displacement", "iou_top20": "IoU", "pearson": "correlation", "gini_change": "Gini change"}
@@ -66,7 +66,10 @@ def _paper_rows(result: Evaluation) -> Iterator[list[str]]:
         for layer in result.layers:
             for method in result.methods:
                 found = [cells.get((layer, method, metric)) for metric in PAPER]
-                yield [pair.name, layer, method, *("--" if item is None else _cell(item.estimate) for item in found)]
+                yield [
+                    *map(one_line, (pair.name, layer, method)),
+                    *("--" if item is None else _cell(item.estimate) for item in found),
+                ]
 
 
 def _cell(estimate: Estimate) -> str:

@@ -118,18 +118,64 @@
     return peak > 0 ? large.map((value) => value / peak) : large;
   };
 
-  // RGBA of values in -1..1 (signed) or 0..1: as opaque as they are large
-  const painted = (values, colours, strength, signed) => {
+  // RGBA of values in 0..1: as opaque as they are large
+  const painted = (values, colours, strength) => {
     const pixels = new Uint8ClampedArray(4 * values.length);
     values.forEach((value, i) => {
-      const place = 3 * Math.min(255, Math.floor(256 * (signed ? 0.5 + 0.5 * value : value)));
-      pixels.set(colours.subarray(place, place + 3), 4 * i);
-      pixels[4 * i + 3] = 255 * strength * Math.abs(value);
+      const position = 3 * Math.min(255, Math.floor(256 * value));
+      pixels.set(colours.subarray(position, position + 3), 4 * i);
+      pixels[4 * i + 3] = 255 * strength * value;
     });
     return pixels;
   };
 
-  globalThis.evidenceDrift = { upsample, relative, painted, decode };
+  // Differences: as harness/report/change.py
+
+  const topMask = (values, percent) => {
+    const n = values.length, threshold = values.slice().sort()[n - Math.floor((percent * n + 99) / 100)];
+    return Uint8Array.from(values, (value) => value >= threshold && value > 0);
+  };
+
+  const outline = (mask, height, width, rule, dashed) => { // indices of the pixels of the line
+    const thick = Math.max(1, Math.floor(Math.min(height, width) / rule.perWidth));
+    const isOutside = (r, c) => r < 0 || c < 0 || r >= height || c >= width || !mask[r * width + c];
+    const pixels = [];
+    for (let r = 0; r < height; r += 1) {
+      for (let c = 0; c < width; c += 1) {
+        if (!mask[r * width + c]) continue;
+        let flat = false, steep = false;
+        for (let d = 1; d <= thick; d += 1) {
+          flat = flat || isOutside(r - d, c) || isOutside(r + d, c);
+          steep = steep || isOutside(r, c - d) || isOutside(r, c + d);
+        }
+        const along = flat ? c : r;
+        if ((flat || steep) && (!dashed || along % (rule.period * thick) < rule.dash * thick)) pixels.push(r * width + c);
+      }
+    }
+    return pixels;
+  };
+
+  // RGBA that dims the picture below it and colours what was lost and gained; strength 1 is Python's
+  const changed = (before, after, height, width, rule, strength) => {
+    const pixels = new Uint8ClampedArray(4 * before.length);
+    const dim = 1 - (1 - rule.dim) * Math.min(1, strength);
+    before.forEach((start, i) => {
+      const change = after[i] - start;
+      const opacity = Math.min(1, strength * rule.opacity * Math.min(1, Math.abs(change) / rule.full));
+      const cover = 1 - (1 - opacity) * dim;
+      pixels.set((change < 0 ? rule.lost : rule.gained).map((level) => cover > 0 ? level * opacity / cover : 0), 4 * i);
+      pixels[4 * i + 3] = 255 * cover;
+    });
+    if (!(strength > 0)) return pixels;
+    const line = (values, dashed, colour) => {
+      for (const i of outline(topMask(values, rule.top), height, width, rule, dashed)) pixels.set([...colour, 255], 4 * i);
+    };
+    line(before, true, rule.lineBefore);
+    line(after, false, rule.lineAfter);
+    return pixels;
+  };
+
+  globalThis.evidenceDrift = { upsample, relative, painted, changed, decode };
 
   // Gallery
 
@@ -138,7 +184,7 @@
 
   const SQUARE = 320; // pixels of a panel without a radiograph
   const KINDS = { most: "most drifted", least: "least drifted", vanished: "vanished" };
-  const colours = { inferno: decode(data.colours.inferno), PuOr: decode(data.colours.PuOr) };
+  const colours = decode(data.colours);
   const gallery = one(".gallery");
   const strip = one(".strip");
   const state = { pair: one("#gallery-pair").value, kind: "", layer: 0, method: 0, place: 0, strength: data.strongest };
@@ -155,28 +201,24 @@
     return [];
   };
 
-  const valuesOf = (maps, panel, height, width) => {
+  const pixelsOf = (maps, panel, height, width) => { // null where there is nothing to draw
     if (panel === "radiograph") return null;
     const [before, after] = maps.map((map) => relative(map, height, width));
-    if (panel === "before") return before;
-    if (panel === "after") return after;
-    return noteOf(maps, panel).length ? null : after.map((value, i) => value - before[i]);
+    if (panel !== "difference") return painted(panel === "before" ? before : after, colours, state.strength);
+    if (noteOf(maps, panel).length) return null;
+    return changed(before, after, height, width, data.change, state.strength / data.strongest);
   };
 
   const drawPanel = (figure, item) => {
     const panel = figure.dataset.panel;
-    const [height, width, source] = data.images[item.image] || [SQUARE, SQUARE, ""];
+    const [height, width, source] = data.images[item.radiograph] || [SQUARE, SQUARE, ""];
     const image = one("img", figure), canvas = one("canvas", figure);
     const maps = item.maps[index()];
     if (source) image.src = source; else image.removeAttribute("src");
     image.width = canvas.width = width;
     image.height = canvas.height = height;
-    const values = valuesOf(maps, panel, height, width);
-    if (values) {
-      const signed = panel === "difference";
-      const pixels = painted(values, signed ? colours.PuOr : colours.inferno, state.strength, signed);
-      canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
-    }
+    const pixels = pixelsOf(maps, panel, height, width);
+    if (pixels) canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
     const missing = panel === "radiograph" && !source ? data.gone : "";
     const note = noteOf(maps, panel);
     one(".blank-note", figure).textContent = missing || (note.length === 1 ? note[0] : "");
@@ -208,7 +250,7 @@
   const thumbnail = (number, place) => {
     const item = data.cases[number];
     const button = document.createElement("button");
-    const source = data.images[item.image];
+    const source = data.images[item.radiograph];
     button.type = "button";
     button.setAttribute("aria-label", `Case ${place + 1}, image ${item.image}, ${item.class}`);
     if (source) {
