@@ -12,9 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.proof.scores import Probabilities, probabilities_in
-from export.sources.onnx import Preprocessing, export_onnx
 from export.sources.onnx import Choices, Preprocessing, export_onnx
-from export.sources.onnx.scores import Probabilities, probabilities_in
 from export.write import Request
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.models.session import Model
