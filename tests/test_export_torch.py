@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.demonstration import FOLDER
 
 from export.sources.onnx import Preprocessing, export_onnx
 from export.write import Request
+from harness.evaluation.demonstration import FOLDER
 from harness.models.session import Model
 
 pytestmark = [
