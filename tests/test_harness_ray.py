@@ -199,11 +199,11 @@ def test_what_counts_as_a_lost_worker(name: str, monkeypatch: pytest.MonkeyPatch
         raise getattr(ray.exceptions, name)(*(["killed"] if name.startswith(("Out", "Node")) else []))
 
     engine = object.__new__(ray_engine.Cluster)
-    turn = ray_engine._Assignment("worker", 3, "item")
-    engine._busy, engine._workers, engine._falls = {"answer": turn}, ["worker"], 0
+    turn = ray_engine._Assignment("worker", "begun", 3, "item")
+    engine._busy, engine._workers, engine._failed_starts = {"answer": turn}, ["worker"], 0
     monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs, []))
     monkeypatch.setattr(ray, "get", lost)
-    monkeypatch.setattr(engine, "_hired", lambda: "another")
+    monkeypatch.setattr(engine, "_new_worker", lambda: "another")
     monkeypatch.setattr(engine, "_get_ready", lambda _: None)
     assert engine._next() == (turn, None)
     assert engine._workers == ["another"]
@@ -537,8 +537,8 @@ def test_a_worker_may_take_long_to_get_ready_but_not_to_find_a_place(monkeypatch
         monkeypatch.setattr(ray_engine, "WORKER_TIMEOUT", 1.0)
         engine.begin(Naps(3.0))
         (first,) = engine._workers  # it holds the only CPU
-        engine._workers = [engine._hired()]
-        with pytest.raises(CannotEvaluateError, match=r"no worker a place for 1 s.*--resume"):
+        engine._workers = [engine._new_worker()]
+        with pytest.raises(CannotEvaluateError, match=r"started no worker in 1 s.*--resume"):
             engine.begin(Naps())
         ray.kill(first)
     finally:

@@ -220,7 +220,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(place: Path, many: 
 
 ONCE = """
 import numpy as np
-from kernels.sets import consistency
+from kernels.pairwise import consistency
 maps = np.random.default_rng(0).gamma(1, size=(20, 40, 40)).astype(np.float32)
 print(repr(consistency(maps, np.ones(20), 1000).value))
 """
