@@ -115,6 +115,7 @@ def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -
     assert Evaluation.read(tmp_path / "one") == one
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is compared")
 def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: Path) -> None:
     result = evaluated(replace(inputs, after=inputs.before), tmp_path)
     found = {name: item for (method, name), item in metrics_of(result).items() if method == "layercam"}
@@ -129,6 +130,7 @@ def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: P
     assert result.pairs[0].change["accuracy"].mean == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing is compared")
 def test_true_positives_are_those_that_both_classify_correctly(inputs: Inputs, tmp_path: Path) -> None:
     same = replace(inputs, after=inputs.before)
     result = evaluated(same, tmp_path, OPTIONS.changed(select="true-positive"))

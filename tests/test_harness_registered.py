@@ -19,9 +19,9 @@ import pytest
 from harness import cli as command_lines
 from harness.cli import cli
 from harness.common.errors import InputError
-from harness.evaluation import run as evaluation_run
 from harness.evaluation.explain import Batching, Request
 from harness.evaluation.jobs import Explaining, Scoring
+from harness.evaluation.score import Scorer
 from harness.gate.command import judge_files
 from harness.gate.judge import judge
 from harness.gate.policy import Rule, parse_policy
@@ -29,7 +29,7 @@ from harness.report import heatmaps
 from harness.report.text_tables import drift_table, markdown
 from harness.results.part_files import Store
 from harness.results.plan import Options, read_stored, restore
-from harness.results.reader import read_collected
+from harness.results.reader import Reader, read_collected
 from harness.results.schema import Evaluation, schema
 from harness.results.vocabulary import BUILT_IN, Vocabulary, current
 from kernels.cam import cam
@@ -406,8 +406,8 @@ def test_a_worker_without_them_refuses(made: Made) -> None:
     register(*NAMES)
     stored, samples = restore(read_stored(made.out), made.out)
     collected = read_collected(Store(made.out), stored.plan, samples, 2)
-    comparer = evaluation_run.Comparer(stored.plan, collected, stored.select, Store(made.out), 1)
-    scoring = Scoring(comparer)
+    scorer = Scorer(Reader(stored.plan, collected, stored.select, Store(made.out)), 1)
+    scoring = Scoring(scorer)
     wanted = Request(stored.plan.layers, stored.plan.options, "all", stored.plan.vocabulary)
     explaining = Explaining(stored.plan.checkpoints[0], Store(made.out), wanted, "cpu", Batching())
     scoring.prepare()

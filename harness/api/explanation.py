@@ -39,4 +39,5 @@ def explain(
         if isinstance(image, np.ndarray)
         else load_grey(image, size, max_pixels=max_pixels)
     )
-    return explain_image(opened, grey, target, layers, methods)
+    name = "the image" if isinstance(image, np.ndarray) else str(image)
+    return explain_image(opened, grey, target, layers, methods, name)

@@ -83,9 +83,13 @@ def read_study(path: Place) -> Plan:
     """
     config = _read_config(path)
     here = path.parent
+    try:
+        options = config.options
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     root = here / config.root if config.root else None
     data = Data(here / config.data, root, config.split, _known_columns(config.columns, path))
-    return make_plan([_anchored(item, here) for item in config.architecture], data, config.options)
+    return make_plan([_anchored(item, here) for item in config.architecture], data, options)
 
 
 def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: Options) -> Plan:

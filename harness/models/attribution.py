@@ -12,7 +12,7 @@ from harness.common.validation import user_functions
 from harness.images.loading import channels_first
 from harness.models.session import Explanation, Model
 from kernels.cam import cams
-from kernels.catalogue import METHODS
+from kernels.catalogue import METHODS, cam_method
 from kernels.reasons import BY_CODE, Reason
 
 Maps = tuple[np.ndarray, np.ndarray]  # raw maps (N, h, w) float32, and reason codes (N,) uint8
@@ -63,11 +63,17 @@ def reduce(
 
 
 def explain_image(
-    model: Model, grey: np.ndarray, target: str | None, layers: Sequence[str], methods: Sequence[str] = ()
+    model: Model,
+    grey: np.ndarray,
+    target: str | None,
+    layers: Sequence[str],
+    methods: Sequence[str] = (),
+    name: str = "the image",
 ) -> ExplainedImage:
     """All methods at some layers (all, if none is named) for class `target` (the predicted one, if None).
 
     :param grey: (H, W) grey levels 0..255, of the model's size.
+    :param name: what to call the image in a message about a method of the user's own.
     :raises InputError: a class, a layer or a method that is not there.
     """
     metadata = model.metadata
@@ -79,17 +85,17 @@ def explain_image(
     probabilities = metadata.probabilities(found.logits)[0]
     maps = [
         Map(layer, method, raw[0], BY_CODE[int(codes[0])])
-        for (layer, method), (raw, codes) in reduce(found, _known(methods)).items()
+        for (layer, method), (raw, codes) in reduce(found, _known(methods), named=lambda _: name).items()
     ]
     explained = int(probabilities.argmax()) if target is None else number
     return ExplainedImage(grey, metadata.classes, found.logits[0], probabilities, explained, maps)
 
 
 def _known(methods: Sequence[str]) -> list[str]:
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise InputError(f"no CAM method {unknown[0]!r}; there are: {', '.join(METHODS)}")
-    return list(methods or METHODS)
+    try:
+        return [cam_method(name).name for name in methods or METHODS]
+    except ValueError as error:  # an unknown name, or an installed package whose methods cannot be loaded
+        raise InputError(str(error)) from error
 
 
 def _judged(method: str, maps: np.ndarray) -> Maps:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.common.errors import InputError
 from harness.common.validation import complaint
+from kernels.catalogue import cam_method
 
 Selection = Literal["true-positive", "agree", "all"]
 MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
@@ -47,21 +48,30 @@ class Options(BaseModel):
 
     @field_validator("methods")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from kernels.catalogue import cam_method
-
+    def _at_least_one(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if not names:
             raise ValueError("name at least one CAM method")
-        return tuple(cam_method(name).name for name in names)
+        return names
 
     @classmethod
     def of(cls, **given: Any) -> Options:
-        """Options from keyword arguments. Raises InputError that names the wrong one."""
+        """Options that a user gives. Raises InputError that names the wrong one, an unknown CAM method too."""
+        options = cls.stored(**given)
+        try:
+            for name in options.methods:
+                cam_method(name)
+        except ValueError as error:
+            raise InputError(f"methods: {error}") from error
+        return options
+
+    @classmethod
+    def stored(cls, **given: Any) -> Options:
+        """Options of a result, whose CAM methods this process need not have."""
         try:
             return cls.model_validate(given)
         except ValidationError as error:
             raise InputError(complaint(error, cls, {})) from error
 
     def changed(self, **given: Any) -> Options:
-        """The same with some options replaced and checked."""
-        return Options.of(**{**self.model_dump(), **given})
+        """The same with some options replaced; CAM methods are those of a result."""
+        return Options.stored(**{**self.model_dump(), **given})

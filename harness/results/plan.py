@@ -203,7 +203,7 @@ def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample
     data = content["data"]
     where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
-    made = Options.of(**{**options, "layers": ()})
+    made = Options.stored(**{**options, "layers": ()})
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
