@@ -85,7 +85,7 @@ def _few_resamples() -> Iterator[None]:
     """No contact sheet and no page, which take longer than the rest of a tiny evaluation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heatmaps, "contact_sheet", lambda *_: None)
-        patch.setattr(evaluation_run, "write_report", lambda *_: None)
+        patch.setattr("harness.api.write.write_report", lambda *_: None)
         patch.setattr(evaluation_run, "Execution", partial(evaluation_run.Execution, resamples=200))
         yield
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.api.write import render_again
 from harness.gate.derive_policy import propose
 from harness.gate.judge import judge
 from harness.gate.policy import Policy, parse_policy
 from harness.gate.verdict import Verdict
 from harness.models.metadata import identity, sameness
 from harness.report import findings
-from harness.report.html import write_report
 from harness.report.summaries import Summaries
 from harness.report.text_tables import SHORT, drift_table, markdown
 from harness.results.schema import CheckpointResult, Evaluation
@@ -81,7 +81,7 @@ def test_the_report_says_so_first() -> None:
     line = f"WARNING: a -> b: before and after are {FILE}: nothing was compared"
     assert drift_table(result).splitlines()[0] == line
     assert markdown(result).splitlines()[2].startswith("- WARNING: a ->")
-    found = findings.verdicts(result, Summaries(result))
+    found = findings.findings(result, Summaries(result))
     assert found[0].level is findings.SAME
     assert found[0].sentence.startswith(f"Before and after are {FILE}: nothing was compared.")
     assert findings.overall(found) == "Nothing was compared: before and after are the same model."
@@ -104,7 +104,7 @@ def test_the_exported_file_under_two_names(tmp_path: Path, capsys: pytest.Captur
         printed = capsys.readouterr()
         assert "both checkpoints are one file (sha256" in printed.err
         assert printed.out.startswith("WARNING: ")
-        assert '<h1 id="verdict-title">Nothing was compared' in write_report(out, show_names=False).read_text()
+        assert '<h1 id="verdict-title">Nothing was compared' in render_again(out).read_text()
         assert judge(Evaluation.read(out), policy()).cases[0].title == "distinct models"
 
 
