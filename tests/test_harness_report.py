@@ -28,11 +28,11 @@ from harness.common import formatting
 from harness.common.errors import InputError
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import read_grey
-from harness.report import cases, cells, contact_sheet, findings, gallery, glossary, html_tables, plots
+from harness.report import cases, contact_sheet, findings, gallery, glossary, html_tables, plots, summaries
 from harness.report import html as report_html
 from harness.report import mlflow as mlflow_log
-from harness.report.cells import Cells
 from harness.report.gallery import Gallery
+from harness.report.summaries import Summaries
 from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.pseudonyms import Names, names_of
@@ -87,7 +87,7 @@ def data_of(page: str) -> Any:
         (formatting.signed(-0.04, 1), "+0.0"),
         (formatting.span(-0.2, 0.1, 2), "-0.20 to 0.10"),
         (formatting.span(None, 0.1), ""),
-        (cells.with_span(Estimate(mean=0.5, low=None, high=None)), "0.500"),
+        (summaries.with_span(Estimate(mean=0.5, low=None, high=None)), "0.500"),
         (formatting.percent(0.001), "< 1 %"),
         (formatting.percent(0.999), "> 99 %"),
         (formatting.percent(0.9996, 1), "> 99.9 %"),
@@ -128,7 +128,7 @@ def test_the_word_follows_index_and_interval(found: IndexResult | None, level: s
 
 def verdict(metrics: list[Any] | None = None, **changed: Any) -> findings.Finding:
     result = made_results.evaluation(metrics, **changed)
-    return findings.findings(result, Cells(result))[0]
+    return findings.findings(result, Summaries(result))[0]
 
 
 def fact(found: findings.Finding, label: str) -> str:
@@ -158,7 +158,7 @@ def test_the_verdict_says_what_by_how_much_and_against_what() -> None:
 def test_the_change_of_accuracy_is_claimed_only_where_its_interval_says_so(change: Any, sentence: str) -> None:
     result = made_results.evaluation()
     result.pairs[0].change = {"accuracy": change} if change else {}
-    found = findings.findings(result, Cells(result))[0]
+    found = findings.findings(result, Summaries(result))[0]
     assert fact(found, "Accuracy").replace(formatting.MINUS, "-").startswith(sentence)
 
 
@@ -204,20 +204,22 @@ def test_without_an_index_there_is_no_verdict_but_a_reason(reason: str) -> None:
 def test_several_labels_of_an_image_are_not_called_images() -> None:
     result = made_results.evaluation()
     result.checkpoints[0].metadata.score_kind = "multilabel"
-    assert findings.findings(result, Cells(result))[0].sentence.startswith("On 100 pairs of image and label of 80 pat")
+    assert findings.findings(result, Summaries(result))[0].sentence.startswith(
+        "On 100 pairs of image and label of 80 pat"
+    )
 
 
 def test_an_empty_selection_is_no_verdict() -> None:
     result = made_results.evaluation([])
     result.pairs[0].selected = 0
-    found = findings.findings(result, Cells(result))
+    found = findings.findings(result, Summaries(result))
     assert found[0].sentence.startswith("No image was compared")
     assert findings.overall(found) == "Not judged between two checkpoints."
 
 
 def test_images_without_maps_are_no_empty_selection() -> None:
     result = made_results.evaluation([made_results.summary(n=0, mean=None, undefined={"empty_map": 100})])
-    (found,) = findings.findings(result, Cells(result))
+    (found,) = findings.findings(result, Summaries(result))
     assert found.sentence == "None of the 100 compared images has two maps to compare; see what is undefined."
     assert "Not known: no image has a map before and after." in [fact.text for fact in found.facts]
 
@@ -225,7 +227,7 @@ def test_images_without_maps_are_no_empty_selection() -> None:
 def test_evidence_that_vanished_at_any_layer_is_told() -> None:
     last = made_results.summary(layer="last", vanished=40)
     result = made_results.evaluation([made_results.summary(), last], layers=["penultimate", "last"])
-    (found,) = findings.findings(result, Cells(result))
+    (found,) = findings.findings(result, Summaries(result))
     (text,) = [fact.text for fact in found.facts if fact.label == "Vanished"]
     assert text == "Evidence is there on one side only in 40 % of those compared under layercam at last (40 of 100)."
 
@@ -243,7 +245,7 @@ def test_several_pairs_are_counted_by_word_and_the_lowest_is_named() -> None:
     result = made_results.evaluation()
     second = result.pairs[0].model_copy(update={"name": "a -> c", "metrics": [made_results.summary(mean=0.25)]})
     result.pairs.append(second)
-    found = findings.findings(result, Cells(result))
+    found = findings.findings(result, Summaries(result))
     assert findings.overall(found) == "2 pairs of checkpoints: 1 with severe drift, 1 with moderate drift."
     assert findings.lowest(found) == "The lowest stability index is 0.08: a -> c."
 
@@ -264,7 +266,7 @@ def test_a_cell_is_tinted_by_its_index() -> None:
 def test_boxes_stand_at_their_share_of_the_range() -> None:
     item = made_results.summary("pearson", mean=0.5, q05=-1.0, q95=1.0)
     result = made_results.evaluation([item])
-    (box,) = html_tables.boxes(result, Cells(result), result.pairs[0], "pearson")
+    (box,) = html_tables.boxes(result, Summaries(result), result.pairs[0], "pearson")
     assert box.quantiles == (0.0, 70.0, 75.0, 80.0, 100.0)  # of -1, 0.4, 0.5, 0.6, 1 in -1..1
     assert (box.mean, box.chance, box.floor) == (75.0, 60.0, 90.0)
     assert box.band == (74.0, 2.0)
@@ -298,7 +300,7 @@ def test_undefined_counts_are_gathered_by_reason_and_explained() -> None:
         ("empty_map", 7, "7.0 %", ["pearson", "centroid_shift"]),
         ("vanished", 3, "3.0 %", ["iou_top20"]),
     ]
-    assert "the evidence vanished" in html_tables.unreasons(result, rows)["vanished"]
+    assert "the evidence vanished" in html_tables.reason_sentences(result, rows)["vanished"]
 
 
 def test_a_whole_family_of_metrics_is_named_once() -> None:
@@ -624,7 +626,7 @@ def test_sheet_and_gallery_show_the_same_most_drifted_cases(study: Path, monkeyp
         "harness.report.heatmaps.contact_sheet", lambda cases, *_: drawn.extend(case.caption for case in cases)
     )
     contact_sheet.draw_sheet(reader, study / "unused.png", Names(None))
-    ranking = found.rankings[stored.plan.drifts[0].name, found.places[0]]
+    ranking = found.rankings[stored.plan.drifts[0].name, found.paths[0]]
     records = next(group.records for group in found.groups if group.kind == "most")
     expected = [
         f"{samples[found.collected.records.images[record]].name}   IoU {ranking.text(record)}" for record in records
@@ -636,13 +638,13 @@ def test_cases_are_the_lowest_and_the_highest_of_the_headline_metric(study: Path
     found = Gallery(study, Names(None))
     pair = found.plan.drifts[0]
     rows = tiny_graphs.read_rows(
-        study, "scores", pair=pair.name, layer=found.places[0][0], method=found.places[0][1], reference="observed",
+        study, "scores", pair=pair.name, layer=found.paths[0][0], method=found.paths[0][1], reference="observed",
         metric="iou_top20",
     )  # fmt: skip
     rows = [row for row in rows if row["reason"] in ("defined", "vanished")]
     literal = sorted(rows, key=lambda row: (row["reason"] != "vanished", row["value"], row["record"]))
     groups = {group.kind: group for group in found.groups if group.pair == pair}
-    values = found.rankings[pair.name, found.places[0]].values
+    values = found.rankings[pair.name, found.paths[0]].values
     limit = gallery.CASES["most"] // 2
     assert groups["most"].records == [row["record"] for row in literal[:limit]]
     least = [values[record] for record in groups["least"].records]
@@ -650,17 +652,17 @@ def test_cases_are_the_lowest_and_the_highest_of_the_headline_metric(study: Path
     assert not set(groups["most"].records) & set(groups["least"].records)
 
 
-def test_vanished_cases_come_from_the_first_place_that_has_any(study: Path) -> None:
+def test_vanished_cases_come_from_the_first_path_that_has_any(study: Path) -> None:
     found = Gallery(study, Names(None))
     for pair in found.plan.drifts:
-        gone = {place: found.rankings[pair.name, place].vanished for place in found.places}
-        first = next((place for place in found.places if gone[place]), None)
+        gone = {place: found.rankings[pair.name, place].vanished for place in found.paths}
+        first = next((place for place in found.paths if gone[place]), None)
         groups = [group for group in found.groups if group.pair == pair and group.kind == "vanished"]
-        assert [group.place for group in groups] == ([first] if first else [])
+        assert [group.path for group in groups] == ([first] if first else [])
         for group in groups:
-            assert group.records == gone[group.place][: gallery.CASES["vanished"] // 2]
+            assert group.records == gone[group.path][: gallery.CASES["vanished"] // 2]
             reasons = {row["record"]: row["reason"] for row in tiny_graphs.read_rows(
-                study, "scores", pair=pair.name, layer=group.place[0], method=group.place[1], reference="observed",
+                study, "scores", pair=pair.name, layer=group.path[0], method=group.path[1], reference="observed",
                 metric="iou_top20",
             )}  # fmt: skip
             assert {reasons[record] for record in group.records} == {"vanished"}

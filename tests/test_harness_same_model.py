@@ -17,8 +17,8 @@ from harness.gate.policy import Policy, parse_policy
 from harness.gate.verdict import Verdict
 from harness.models.metadata import identity, sameness
 from harness.report import findings
-from harness.report.cells import Cells
 from harness.report.html import render
+from harness.report.summaries import Summaries
 from harness.report.text_tables import SHORT, drift_table, markdown
 from harness.results.pseudonyms import Names
 from harness.results.schema import CheckpointResult, Evaluation
@@ -84,7 +84,7 @@ def test_the_report_says_so_first() -> None:
     line = f"WARNING: a -> b: before and after are {FILE}: nothing was compared"
     assert drift_table(result).splitlines()[0] == line
     assert markdown(result).splitlines()[2].startswith("- WARNING: a ->")
-    found = findings.findings(result, Cells(result))
+    found = findings.findings(result, Summaries(result))
     assert found[0].level is findings.SAME
     assert found[0].sentence.startswith(f"Before and after are {FILE}: nothing was compared.")
     assert findings.overall(found) == "Nothing was compared: before and after are the same model."

@@ -1,4 +1,4 @@
-"""One explained image for people: what the model says, a row of numbers per map, and the maps over the radiograph."""
+"""One explained image for people: the probabilities, a row of numbers per map, and the maps over the radiograph."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NUMBERS = BUILT_IN.concentration
 
 def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:
     """The probabilities, and of each map its concentration and where its maximum lies, at `size`."""
-    said = [[one_line(name), digits(float(p))] for name, p in zip(found.classes, found.probabilities, strict=True)]
+    classes = [[one_line(name), digits(float(p))] for name, p in zip(found.classes, found.probabilities, strict=True)]
     headers = ["layer", "method", *NUMBERS, "peak (down, right)", "undefined"]
     rows = [[one_line(a_map.layer), one_line(a_map.method), *_numbers(a_map, size)] for a_map in found.maps]
     return "\n\n".join(
         [
-            tabulate(said, ["class", "probability"], disable_numparse=True),
+            tabulate(classes, ["class", "probability"], disable_numparse=True),
             f"explained: {one_line(found.classes[found.target])}",
             tabulate(rows, headers, disable_numparse=True),
         ]

@@ -1,4 +1,4 @@
-"""The verdict in words: what drifted, by how much against floor and chance, for whom, and what is not known.
+"""The findings in words: what drifted, by how much against floor and chance, for whom, and what is not known.
 
 The words follow the stability index of the headline metric at the first layer under the first method. They are a
 convention for readers, not a test: a gate has bounds of its own.
@@ -13,8 +13,8 @@ from itertools import combinations
 
 from harness.common.formatting import count, number, percent, points, signed, span
 from harness.models.metadata import sameness
-from harness.report.cells import Cells, with_span
 from harness.report.glossary import reason_sentence
+from harness.report.summaries import Summaries, with_span
 from harness.results.schema import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
 from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import MIN_PATIENTS
@@ -47,7 +47,7 @@ SAME = Level("same", float("nan"), "Nothing compared")  # before and after are o
 
 @dataclass(frozen=True)
 class Fact:
-    """One aspect of a verdict; `term` is the key of its definition."""
+    """One aspect of a finding; `term` is the key of its definition."""
 
     label: str
     term: str
@@ -73,9 +73,9 @@ def level_of(index: IndexResult | None) -> Level:
     return UNCERTAIN if steps >= _MANY_STEPS else LEVELS[_step(index.value)]
 
 
-def findings(result: Evaluation, cells: Cells) -> list[Finding]:
+def findings(result: Evaluation, summaries: Summaries) -> list[Finding]:
     """One finding per pair."""
-    return [_finding(result, cells, pair) for pair in result.pairs]
+    return [_finding(result, summaries, pair) for pair in result.pairs]
 
 
 def overall(found: Sequence[Finding]) -> str:
@@ -113,19 +113,19 @@ def _of_level(level: Level) -> str:
 
 
 def _step(value: float) -> int:
-    """The place of its level; the number counts as it is shown, with two decimals."""
-    return next(place for place, level in enumerate(LEVELS) if round(value, 2) >= level.least)
+    """The index of its level; the number counts as it is shown, with two decimals."""
+    return next(index for index, level in enumerate(LEVELS) if round(value, 2) >= level.least)
 
 
-def _finding(result: Evaluation, cells: Cells, pair: PairResult) -> Finding:
-    item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE)
+def _finding(result: Evaluation, summaries: Summaries, pair: PairResult) -> Finding:
+    item = summaries.get(pair, result.layers[0], result.methods[0], HEADLINE)
     index = item.index if item else None
     facts = [
         _accuracy(result, pair),
-        _worst_class(result, cells, pair),
-        _vanished(result, cells, pair),
-        *_methods(result, cells, pair),
-        *_undefined(result, cells, pair),
+        _worst_class(result, summaries, pair),
+        _vanished(result, summaries, pair),
+        *_methods(result, summaries, pair),
+        *_undefined(result, summaries, pair),
     ]
     same, sentence = _sameness(result, pair), _sentence(result, pair, item)
     if same:
@@ -236,15 +236,15 @@ def _judged(named: Iterable[tuple[str, MetricSummary | None]]) -> list[_Judged]:
     return sorted(found, key=lambda one: one.value)
 
 
-def _by_method(result: Evaluation, cells: Cells, pair: PairResult) -> list[tuple[str, MetricSummary | None]]:
+def _by_method(result: Evaluation, summaries: Summaries, pair: PairResult) -> list[tuple[str, MetricSummary | None]]:
     """The headline at the first layer under each method."""
-    return [(method, cells.get(pair, result.layers[0], method, HEADLINE)) for method in result.methods]
+    return [(method, summaries.get(pair, result.layers[0], method, HEADLINE)) for method in result.methods]
 
 
-def _worst_class(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
+def _worst_class(result: Evaluation, summaries: Summaries, pair: PairResult) -> Fact:
     """The class of the lowest index, and whether its interval lies apart from that of the highest."""
-    place = (pair, result.layers[0], result.methods[0], HEADLINE)
-    known = _judged((name, cells.get(*place, scope=name)) for name in result.classes)
+    headline = (pair, result.layers[0], result.methods[0], HEADLINE)
+    known = _judged((name, summaries.get(*headline, scope=name)) for name in result.classes)
     if len(known) < 2:
         return Fact("For whom", "index", "Not known by class: fewer than two classes have an index with an interval.")
     worst, best = known[0], known[-1]
@@ -257,10 +257,10 @@ def _worst_class(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
     return Fact("For whom", "index", text + (f" {count(unknown, 'class', 'classes')} not judged." if unknown else ""))
 
 
-def _vanished(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
+def _vanished(result: Evaluation, summaries: Summaries, pair: PairResult) -> Fact:
     """Under which methods evidence vanished, the worst first."""
     items = [
-        (cells.get(pair, layer, method, HEADLINE), f"{method} at {layer}" if len(result.layers) > 1 else method)
+        (summaries.get(pair, layer, method, HEADLINE), f"{method} at {layer}" if len(result.layers) > 1 else method)
         for layer in result.layers
         for method in result.methods
     ]
@@ -276,21 +276,21 @@ def _vanished(result: Evaluation, cells: Cells, pair: PairResult) -> Fact:
     return Fact("Vanished", "vanished", f"Evidence is there on one side only in {', '.join(parts)}.")
 
 
-def _methods(result: Evaluation, cells: Cells, pair: PairResult) -> Iterator[Fact]:
+def _methods(result: Evaluation, summaries: Summaries, pair: PairResult) -> Iterator[Fact]:
     """Whether the CAM methods tell the same story at the first layer."""
     if len(result.methods) < 2:
         return
-    known = _judged(_by_method(result, cells, pair))
+    known = _judged(_by_method(result, summaries, pair))
     if len(known) < 2:
         yield Fact("Methods", "index", "Fewer than two methods have an index, so they cannot be compared.")
         return
     lowest, highest = known[0], known[-1]
     levels = list(dict.fromkeys(level_of(one.index).words.lower() for one in known))
-    said = f"All say {levels[0]}" if len(levels) == 1 else f"Their words range from {levels[0]} to {levels[-1]}"
+    spread = f"All say {levels[0]}" if len(levels) == 1 else f"Their words range from {levels[0]} to {levels[-1]}"
     yield Fact(
         "Methods",
         "index",
-        f"{_disagreement(known)} {said}: the index runs from {number(lowest.value, 2)} ({lowest.name}) "
+        f"{_disagreement(known)} {spread}: the index runs from {number(lowest.value, 2)} ({lowest.name}) "
         f"to {number(highest.value, 2)} ({highest.name}).",
     )
 
@@ -304,11 +304,11 @@ def _disagreement(known: Sequence[_Judged]) -> str:
     return f"The methods disagree: intervals lie apart for {'; '.join(apart[:2])}{more}."
 
 
-def _undefined(result: Evaluation, cells: Cells, pair: PairResult) -> Iterator[Fact]:
+def _undefined(result: Evaluation, summaries: Summaries, pair: PairResult) -> Iterator[Fact]:
     """Where more than one in a hundred of the compared images has no value of the headline metric."""
     parts = []
     for method in result.methods:
-        item = cells.get(pair, result.layers[0], method, HEADLINE)
+        item = summaries.get(pair, result.layers[0], method, HEADLINE)
         missing = sum(item.undefined.values()) if item else 0
         if missing > _UNDEFINED_SHARE * pair.selected:
             parts.append(f"{missing} of {pair.selected} under {method}")

@@ -40,7 +40,7 @@ CASES = {"most": 12, "least": 6, "vanished": 12}  # of one pair; each of several
 LARGEST = 255  # of a stored map
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
-Spot = tuple[str, str]  # (layer, method)
+LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Group:
 
     pair: Pair
     kind: str
-    place: Spot
+    path: LayerMethod
     records: list[int]
 
 
@@ -61,16 +61,16 @@ class Gallery:
         self.store = Store(folder, labels_of(self.stored))
         self.names = names
         self.plan = self.stored.plan
-        self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+        self.paths = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
 
     @cached_property
     def collected(self) -> Collected:
-        """What the checkpoints said."""
+        """The predictions of the checkpoints."""
         return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
 
     @cached_property
-    def rankings(self) -> dict[tuple[str, Spot], Ranking]:
-        """(pair, place) -> every record by the headline metric."""
+    def rankings(self) -> dict[tuple[str, LayerMethod], Ranking]:
+        """(pair, path) -> every record by the headline metric."""
         return {
             (item.name, (item.layer, item.method)): self._ranking(number)
             for number, item in enumerate(tasks(self.plan))
@@ -102,7 +102,7 @@ class Gallery:
                 {
                     "pair": one_line(group.pair.name),
                     "kind": group.kind,
-                    "place": self.places.index(group.place),
+                    "path": self.paths.index(group.path),
                     "cases": [numbers[group.pair, record] for record in group.records],
                 }
                 for group in self.groups
@@ -111,14 +111,14 @@ class Gallery:
         }
 
     def _groups(self, pair: Pair, share: float) -> Iterable[Group]:
-        first = self.rankings[pair.name, self.places[0]]
+        first = self.rankings[pair.name, self.paths[0]]
         limit = {kind: round(share * count) for kind, count in CASES.items()}
         most = first.most_drifted[: limit["most"]]
         least = [record for record in first.least_drifted if record not in most][: limit["least"]]
-        found = [Group(pair, "most", self.places[0], most), Group(pair, "least", self.places[0], least)]
-        for place in self.places:  # the first place at which any evidence vanished
-            if gone := self.rankings[pair.name, place].vanished:
-                found.append(Group(pair, "vanished", place, gone[: limit["vanished"]]))
+        found = [Group(pair, "most", self.paths[0], most), Group(pair, "least", self.paths[0], least)]
+        for path in self.paths:  # the first path at which any evidence vanished
+            if gone := self.rankings[pair.name, path].vanished:
+                found.append(Group(pair, "vanished", path, gone[: limit["vanished"]]))
                 break
         return [group for group in found if group.records]
 
@@ -133,20 +133,20 @@ class Gallery:
         codes[records] = reason_codes(rows["reason"])
         return Ranking(values, codes)
 
-    def _maps(self, records: Sequence[int]) -> dict[tuple[str, int], dict[Spot, StoredMap]]:
+    def _maps(self, records: Sequence[int]) -> RecordMaps:
         """(checkpoint, record) -> its maps. Each part is read once, for all layers and methods."""
         wanted = sorted(set(records))
         blocks = {int(self.collected.records.images[record]) // BLOCK for record in wanted}
-        found: dict[tuple[str, int], dict[Spot, StoredMap]] = {}
+        found: RecordMaps = {}
         for number, checkpoint in enumerate(self.plan.checkpoints):
             for block in sorted(blocks):
                 rows = self.store.read("maps", [parts_of(number, len(self.samples))[block]], _MAP_COLUMNS, draw=0)
                 for row in rows.filter(pc.is_in(rows["record"], pc.cast(wanted, "int32"))).to_pylist():
-                    place = (row["layer"], row["method"])
-                    found.setdefault((checkpoint.key, row["record"]), {})[place] = StoredMap.of(row)
+                    path = (row["layer"], row["method"])
+                    found.setdefault((checkpoint.key, row["record"]), {})[path] = StoredMap.of(row)
         return found
 
-    def _case(self, pair: Pair, record: int, maps: dict[tuple[str, int], dict[Spot, StoredMap]]) -> dict[str, Any]:
+    def _case(self, pair: Pair, record: int, maps: RecordMaps) -> dict[str, Any]:
         sample = self._sample(record)
         before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
         return {
@@ -154,22 +154,22 @@ class Gallery:
             "image": one_line(self.names.image(sample.name)),
             "patient": one_line(self.names.patient(sample.group)),
             "class": one_line(self.plan.classes[int(self.collected.records.classes[record])]),
-            "said": [self._said(key, record) for key in (pair.before, pair.after)],
-            "values": [self.rankings[pair.name, place].text(record) for place in self.places],
+            "predicted": [self._predicted(key, record) for key in (pair.before, pair.after)],
+            "values": [self.rankings[pair.name, path].text(record) for path in self.paths],
             "maps": [
-                [side[place].data() if place in side else StoredMap.nothing() for side in (before, after)]
-                for place in self.places
+                [side[path].data() if path in side else StoredMap.nothing() for side in (before, after)]
+                for path in self.paths
             ],
         }
 
-    def _said(self, key: str, record: int) -> str:
+    def _predicted(self, key: str, record: int) -> str:
         """What a checkpoint predicts for the image, with its probability."""
         image = int(self.collected.records.images[record])
         metadata = self.plan.by_key[key].graph.metadata
         shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
-        says = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
-        said = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(says))
-        return one_line(said) or "none of the classes"
+        decided = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
+        classes = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(decided))
+        return one_line(classes) or "none of the classes"
 
     def _radiograph(self, record: int) -> list[Any] | None:
         """[height, width, data URI], or None where the file is gone."""
@@ -207,12 +207,15 @@ class StoredMap:
 
     @classmethod
     def nothing(cls) -> list[Any]:
-        """What a place without a map gets."""
+        """What stands for a map that is not there."""
         return cls(note="no map").data()
 
     def data(self) -> list[Any]:
         """[height, width, bytes] or [sentence]."""
         return [self.note] if self.note else [self.height, self.width, self.content]
+
+
+RecordMaps = dict[tuple[str, int], dict[LayerMethod, StoredMap]]  # (checkpoint, record) -> its maps
 
 
 def quantised(raw: np.ndarray) -> np.ndarray:

@@ -98,8 +98,8 @@ def _compose(
     _write(axes, width / 2, 1.5 * LINE, title, 12)
     for number, scale in enumerate(scales):
         _draw_scale(axes, 0.6 + 5.4 * number, 2.7 * LINE, scale)
-    for place, (caption, row) in enumerate(strips):
-        left, top = place % across * (wide + LINE), head + tall * (place // across + 1) - side
+    for number, (caption, row) in enumerate(strips):
+        left, top = number % across * (wide + LINE), head + tall * (number // across + 1) - side
         _write(axes, left + wide / 2, top - LINE, caption, 9)
         for start, (name, picture) in zip(left + side * np.arange(len(row)), row, strict=True):
             _write(axes, start + side / 2, top, name, min(11, round(4 * side)))

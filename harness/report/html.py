@@ -24,10 +24,10 @@ from harness.common.errors import InputError
 from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Place, write_whole
 from harness.report import change, findings, html_tables, plots
-from harness.report.cells import Cells, with_span
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
+from harness.report.summaries import Summaries, with_span
 from harness.results.layout import REPORT
 from harness.results.pseudonyms import Names, without_home
 from harness.results.schema import Evaluation
@@ -56,9 +56,9 @@ def write_report(result: Evaluation, folder: Place, names: Names) -> Place:
 
 def render(result: Evaluation, folder: Place, names: Names) -> str:
     """The report as text."""
-    cells = Cells(result)
+    summaries = Summaries(result)
     comparisons = html_tables.headline_comparisons(result.study)
-    found = findings.findings(result, cells)
+    found = findings.findings(result, summaries)
     missing = html_tables.missing(result)
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
@@ -66,7 +66,7 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
         .get_template("report.html")
         .render(
             result=result,
-            cells=cells,
+            summaries=summaries,
             findings=found,
             overall=findings.overall(found),
             lowest=findings.lowest(found),
@@ -75,9 +75,9 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
             metrics=html_tables.switched(result.vocabulary),
             comparisons=comparisons,
             slopes=_slopes(comparisons),
-            trainings=list(_trainings(result, cells)),
+            trainings=list(_trainings(result, summaries)),
             missing=missing,
-            reasons=html_tables.unreasons(result, missing),
+            reasons=html_tables.reason_sentences(result, missing),
             unreadable=unreadable(result, names),
             gallery=_gallery(folder, names),
             gone=GONE,
@@ -103,13 +103,13 @@ def script_digest(script: str) -> str:
 def cited(source: str) -> Markup:
     """A source with its DOI or arXiv number as a link."""
     text = str(escape(source))
-    for pattern, place in _REFERENCES.items():
-        text = re.sub(pattern, rf'<a href="{place}\1" rel="noreferrer">\g<0></a>', text)
+    for pattern, address in _REFERENCES.items():
+        text = re.sub(pattern, rf'<a href="{address}\1" rel="noreferrer">\g<0></a>', text)
     return Markup(text)
 
 
 def unreadable(result: Evaluation, names: Names) -> list[tuple[str, str]]:
-    """Images that could not be read and why, without their names and places unless names are shown."""
+    """Images that could not be read and why, without their names and paths unless names are shown."""
     return [(names.image(name), _what(error, name, names)) for name, error in result.unreadable.items()]
 
 
@@ -203,27 +203,27 @@ def _slopes(comparisons: list[Any]) -> list[tuple[str, Markup]]:
     ]
 
 
-def _trainings(result: Evaluation, cells: Cells) -> Iterator[tuple[list[html_tables.Step], Markup]]:
+def _trainings(result: Evaluation, summaries: Summaries) -> Iterator[tuple[list[html_tables.Step], Markup]]:
     """(table, picture) of every training."""
     for keys in html_tables.trainings(result):
         panels = {
-            f"index by {HEADLINE}, {result.layers[0]}": list(_indices(result, cells, keys)),
+            f"index by {HEADLINE}, {result.layers[0]}": list(_indices(result, summaries, keys)),
             "classification": list(_qualities(result, keys)),
         }
         shown = {title: series for title, series in panels.items() if series}
-        yield html_tables.steps(result, cells, keys), Markup(plots.along(keys, shown))
+        yield html_tables.steps(result, summaries, keys), Markup(plots.along(keys, shown))
 
 
-def _indices(result: Evaluation, cells: Cells, keys: list[str]) -> Iterator[Series]:
+def _indices(result: Evaluation, summaries: Summaries, keys: list[str]) -> Iterator[Series]:
     """Since the first checkpoint, and since the one before, under the first method."""
     for name, dashed, before in (("since the first", False, None), ("since the one before", True, -1)):
         points = []
-        for place in range(1, len(keys)):
-            earlier = keys[0] if before is None else keys[place + before]
-            pair = html_tables.pair_between(result, earlier, keys[place])
-            item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
+        for later in range(1, len(keys)):
+            earlier = keys[0] if before is None else keys[later + before]
+            pair = html_tables.pair_between(result, earlier, keys[later])
+            item = summaries.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
             if item and item.index:
-                points.append((place, item.index.value, item.index.low, item.index.high))
+                points.append((later, item.index.value, item.index.low, item.index.high))
         yield Series(name, points, dashed)
 
 

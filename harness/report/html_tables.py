@@ -1,4 +1,4 @@
-"""The tables of a report as data: what stands in which cell, in words and places, ready for a template."""
+"""The tables of a report as data: what stands in which cell, in words and positions, ready for a template."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.common.formatting import DASH, MINUS, number, percent, signed, span
-from harness.report.cells import Cells, with_span
 from harness.report.glossary import reason_sentence
+from harness.report.summaries import Summaries, with_span
 from harness.results.schema import (
     ALL,
     ComparisonResult,
@@ -53,7 +53,7 @@ class Title:
 
 @dataclass(frozen=True)
 class Scale:
-    """A stability index on a line from below 0 to above 1: places in per cent; off the ends it stands on them."""
+    """A stability index on a line from below 0 to above 1: positions in per cent; off the ends it stands on them."""
 
     dot: float
     start: float
@@ -85,7 +85,7 @@ class Row:
 class Box:
     """The spread of one metric over images, in per cent of the metric's range, and the numbers in words.
 
-    band: (start, width) of the interval of the mean, chance and floor: places on the axis; None where undefined
+    band: (start, width) of the interval of the mean, chance and floor: positions on the axis; None where undefined
     """
 
     layer: str
@@ -102,7 +102,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ticks of a metric's range: (place in per cent, label)."""
+    """Ticks of a metric's range: (position in per cent, label)."""
 
     ticks: list[tuple[float, str]]
     stable_at: str  # left or right
@@ -145,7 +145,7 @@ def title(pair: PairResult) -> Title:
     return Title(pair.architecture, before, after)
 
 
-def scale_place(value: float) -> float:
+def scale_position(value: float) -> float:
     """Where an index stands on the line of `Scale`, in per cent."""
     return round(100 * (min(max(value, -_BEYOND), 1 + _BEYOND) + _BEYOND) / (1 + 2 * _BEYOND), 2)
 
@@ -154,21 +154,21 @@ def scale(index: IndexResult | None) -> Scale | None:
     """The line of an index with its interval; None without one."""
     if index is None or index.value is None or index.low is None or index.high is None:
         return None
-    start = scale_place(index.low)
-    return Scale(scale_place(index.value), start, round(scale_place(index.high) - start, 2))
+    start = scale_position(index.low)
+    return Scale(scale_position(index.value), start, round(scale_position(index.high) - start, 2))
 
 
-def places(result: Evaluation) -> list[tuple[str, str]]:
+def paths(result: Evaluation) -> list[tuple[str, str]]:
     """(layer, method) in the order of the result."""
     return [(layer, method) for layer in result.layers for method in result.methods]
 
 
-def matrix(result: Evaluation, cells: Cells, metric: str) -> list[Row]:
+def matrix(result: Evaluation, summaries: Summaries, metric: str) -> list[Row]:
     """Pairs by (layer, method)."""
     return [
         Row(
             (pair.architecture, _arrow(pair), str(pair.selected)),
-            [cell(cells.get(pair, *place, metric)) for place in places(result)],
+            [cell(summaries.get(pair, *path, metric)) for path in paths(result)],
         )
         for pair in result.pairs
     ]
@@ -179,17 +179,17 @@ def _arrow(pair: PairResult) -> str:
     return f"{named.before} \N{RIGHTWARDS ARROW} {named.after}"
 
 
-def by_class(result: Evaluation, cells: Cells, pair: PairResult, metric: str) -> list[Row]:
+def by_class(result: Evaluation, summaries: Summaries, pair: PairResult, metric: str) -> list[Row]:
     """(layer, method) by class."""
     return [
-        Row(place, [cell(cells.get(pair, *place, metric, scope)) for scope in result.classes])
-        for place in places(result)
+        Row(path, [cell(summaries.get(pair, *path, metric, scope)) for scope in result.classes])
+        for path in paths(result)
     ]
 
 
-def boxes(result: Evaluation, cells: Cells, pair: PairResult, metric: str) -> list[Box]:
+def boxes(result: Evaluation, summaries: Summaries, pair: PairResult, metric: str) -> list[Box]:
     """The spread under every layer and method."""
-    items = (cells.get(pair, *place, metric) for place in places(result))
+    items = (summaries.get(pair, *path, metric) for path in paths(result))
     limits = result.vocabulary.range_of(metric)
     return [_box(item, limits) for item in items if item is not None]
 
@@ -199,31 +199,31 @@ def axis(metric: str, vocabulary: Vocabulary = BUILT_IN) -> Axis:
     low, high = vocabulary.range_of(metric)
     values = [low + step * (high - low) / 4 for step in range(5)]
     return Axis(
-        [(_place(value, (low, high)) or 0.0, f"{value:g}".replace("-", MINUS)) for value in values],
+        [(_position(value, (low, high)) or 0.0, f"{value:g}".replace("-", MINUS)) for value in values],
         "right" if vocabulary.direction_of(metric) > 0 else "left",
     )
 
 
-def _place(value: float | None, limits: tuple[float, float]) -> float | None:
+def _position(value: float | None, limits: tuple[float, float]) -> float | None:
     low, high = limits
     return None if value is None else round(100 * (value - low) / (high - low), 2)
 
 
 def _box(item: MetricSummary, limits: tuple[float, float]) -> Box:
     estimate = item.estimate
-    quantiles = [_place(value, limits) for value in (item.q05, item.q25, item.median, item.q75, item.q95)]
+    quantiles = [_position(value, limits) for value in (item.q05, item.q25, item.median, item.q75, item.q95)]
     known = tuple(value for value in quantiles if value is not None)
-    low, high = _place(estimate.low, limits), _place(estimate.high, limits)
+    low, high = _position(estimate.low, limits), _position(estimate.high, limits)
     return Box(
         layer=item.layer,
         method=item.method,
         n=item.n,
         undefined=_undefined(item),
         quantiles=known if len(known) == len(quantiles) else None,
-        mean=_place(estimate.mean, limits),
+        mean=_position(estimate.mean, limits),
         band=None if low is None or high is None else (low, round(high - low, 2)),
-        chance=_place(item.chance.mean, limits) if item.chance else None,
-        floor=_place(item.floor.mean, limits) if item.floor else None,
+        chance=_position(item.chance.mean, limits) if item.chance else None,
+        floor=_position(item.floor.mean, limits) if item.floor else None,
         words=_box_words(item),
     )
 
@@ -250,24 +250,24 @@ def _undefined(item: MetricSummary) -> str:
 class Concentration:
     """How concentrated the maps of a layer and method are: per metric before, after, change and its interval."""
 
-    place: tuple[str, str]
+    path: tuple[str, str]
     values: list[tuple[str, str, str, str]]
 
 
-def concentrations(result: Evaluation, cells: Cells, pair: PairResult) -> list[Concentration]:
+def concentrations(result: Evaluation, summaries: Summaries, pair: PairResult) -> list[Concentration]:
     """Of one pair, over all images."""
     columns = [result.vocabulary.metric(f"{name}_change").columns for name in result.vocabulary.concentration]
     return [
-        Concentration(place, [_concentration(cells, pair, place, names) for names in columns])
-        for place in places(result)
+        Concentration(path, [_concentration(summaries, pair, path, names) for names in columns])
+        for path in paths(result)
     ]
 
 
 def _concentration(
-    cells: Cells, pair: PairResult, place: tuple[str, str], columns: Sequence[str]
+    summaries: Summaries, pair: PairResult, path: tuple[str, str], columns: Sequence[str]
 ) -> tuple[str, str, str, str]:
     """Before, after, change and its interval, from the columns of the first three."""
-    found = [cells.get(pair, *place, column) for column in columns]
+    found = [summaries.get(pair, *path, column) for column in columns]
     before, after, change = (item.estimate if item else None for item in found)
     return (
         number(before.mean if before else None),
@@ -308,7 +308,7 @@ def _merged(metrics: Sequence[str], families: Mapping[str, Sequence[str]]) -> li
     return names
 
 
-def unreasons(result: Evaluation, rows: Sequence[Missing]) -> dict[str, str]:
+def reason_sentences(result: Evaluation, rows: Sequence[Missing]) -> dict[str, str]:
     """Every reason that occurs in the result, with its sentence."""
     labels = {row.reason for row in rows} | {reason for pair in result.pairs for reason in _interval_reasons(pair)}
     labels |= {reason for reason in _study_reasons(result.study) if reason}
@@ -510,12 +510,12 @@ def consistencies(result: Evaluation) -> list[Line]:
     """Per checkpoint, layer and method: one number per class."""
     rows = []
     for checkpoint in result.checkpoints:
-        by_place: dict[tuple[str, str], dict[str, str]] = {}
+        by_path: dict[tuple[str, str], dict[str, str]] = {}
         for item in checkpoint.consistency:
-            by_place.setdefault((item.layer, item.method), {})[item.scope] = number(item.value, 2)
+            by_path.setdefault((item.layer, item.method), {})[item.scope] = number(item.value, 2)
         rows += [
-            Line((checkpoint.key, *place, *(found.get(scope, DASH) for scope in result.classes)))
-            for place, found in by_place.items()
+            Line((checkpoint.key, *path, *(found.get(scope, DASH) for scope in result.classes)))
+            for path, found in by_path.items()
         ]
     return rows
 
@@ -543,26 +543,26 @@ def trainings(result: Evaluation) -> list[list[str]]:
     return list(found.values())
 
 
-def steps(result: Evaluation, cells: Cells, keys: Sequence[str]) -> list[Step]:
+def steps(result: Evaluation, summaries: Summaries, keys: Sequence[str]) -> list[Step]:
     """The rows of one training."""
-    return [_step(result, cells, keys, place) for place in range(len(keys))]
+    return [_step(result, summaries, keys, position) for position in range(len(keys))]
 
 
-def _step(result: Evaluation, cells: Cells, keys: Sequence[str], place: int) -> Step:
-    quality = result.by_key[keys[place]].quality
+def _step(result: Evaluation, summaries: Summaries, keys: Sequence[str], position: int) -> Step:
+    quality = result.by_key[keys[position]].quality
     accuracy, auc = quality.get("accuracy"), quality.get("auc")
     return Step(
-        keys[place],
+        keys[position],
         with_span(accuracy) if accuracy else "no labels",
         with_span(auc) if auc else "no labels",
-        _index(result, cells, keys[0], keys[place]) if place else "",
-        _index(result, cells, keys[place - 1], keys[place]) if place else "",
+        _index(result, summaries, keys[0], keys[position]) if position else "",
+        _index(result, summaries, keys[position - 1], keys[position]) if position else "",
     )
 
 
-def _index(result: Evaluation, cells: Cells, before: str, after: str) -> str:
+def _index(result: Evaluation, summaries: Summaries, before: str, after: str) -> str:
     pair = pair_between(result, before, after)
-    item = cells.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
+    item = summaries.get(pair, result.layers[0], result.methods[0], HEADLINE) if pair else None
     if item is None or item.index is None:
         return DASH
     return with_span(item.index, 2) if item.index.value is not None else item.index.reason or DASH

@@ -21,12 +21,12 @@ from harness.results.schema import Ranking
 
 WIDTH, DPI = 330, 72  # pixels, and points: at 72 to the inch they are the same
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
-_SERIES = tuple(f"#0000{place:02x}" for place in range(0xA1, 0xA9))  # eight; a ninth takes the first colour again
+_SERIES = tuple(f"#0000{number:02x}" for number in range(0xA1, 0xA9))  # eight; a ninth takes the first colour again
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
     _GRID: "var(--line)",
-    **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES, 1)},
+    **{colour: f"var(--series-{number})" for number, colour in enumerate(_SERIES, 1)},
 }
 _MARKERS = "osD^vPX*"
 _numbers = count(1)
@@ -34,7 +34,7 @@ _numbers = count(1)
 
 @dataclass(frozen=True)
 class Series:
-    """A line: (place, value, low, high), the ends None without an interval; `dashed` for a second kind of line."""
+    """A line: (checkpoint, value, low, high), the ends None without an interval; `dashed` for a second kind of line."""
 
     name: str
     points: Sequence[tuple[float, float | None, float | None, float | None]]
@@ -50,10 +50,12 @@ def slopes(rankings: Sequence[Ranking], upwards: bool) -> str:
     names = sorted({name for ranking in rankings for name in ranking.architectures})
     figure, axes = _figure(230)
     ends = []
-    for place, name in enumerate(names):
+    for number, name in enumerate(names):
         values = [_mean_of(ranking, name) for ranking in rankings]
-        axes.plot(range(len(methods)), values, color=_colour(place), marker=_marker(place), markersize=5, linewidth=1.8)
-        ends.append((values[-1], name, _colour(place)))
+        axes.plot(
+            range(len(methods)), values, color=_colour(number), marker=_marker(number), markersize=5, linewidth=1.8
+        )
+        ends.append((values[-1], name, _colour(number)))
     axes.set_xticks(range(len(methods)), methods, rotation=25 if len(methods) > 3 else 0, parse_math=False)
     axes.set_xlim(-0.25, len(methods) - 1 + 0.15)
     if not upwards:
@@ -68,8 +70,8 @@ def along(keys: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
     for axes, (title, series) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         _style(axes)
         axes.set_title(title, fontsize=11, color=_INK, loc="left", parse_math=False, pad=22)
-        for place, line in enumerate(series):
-            _draw(axes, line, place)
+        for number, line in enumerate(series):
+            _draw(axes, line, number)
         axes.set_xticks(range(len(keys)), [str(number + 1) for number in range(len(keys))])
         axes.set_xlim(-0.3, len(keys) - 0.7)
         axes.legend(
@@ -80,14 +82,14 @@ def along(keys: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
     return _svg(figure)
 
 
-def _draw(axes: Axes, line: Series, place: int) -> None:
+def _draw(axes: Axes, line: Series, number: int) -> None:
     known = [(x, y, low, high) for x, y, low, high in line.points if y is not None]
-    colour = _colour(place)
+    colour = _colour(number)
     axes.plot(
         [point[0] for point in known],
         [point[1] for point in known],
         color=colour,
-        marker=_marker(place),
+        marker=_marker(number),
         markersize=5,
         linewidth=1.6,
         linestyle="--" if line.dashed else "-",
@@ -114,13 +116,13 @@ def _style(axes: Axes) -> None:
     axes.tick_params(labelsize=11, labelcolor=_MUTED, color=_MUTED, length=0)
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], place: int) -> None:
+def _name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], last: float) -> None:
     """Write the names beside the last points, moved apart where they would overlap."""
     low, high = sorted(axes.get_ylim())
     known = sorted(end for end in ends if end[0] == end[0])
     for level, (_, name, colour) in zip(apart([end[0] for end in known], 0.085 * (high - low)), known, strict=True):
         axes.annotate(
-            name, (place, level), (8, 0), textcoords="offset points", fontsize=11, color=colour, va="center",
+            name, (last, level), (8, 0), textcoords="offset points", fontsize=11, color=colour, va="center",
             annotation_clip=False, parse_math=False,
         )  # fmt: skip
 
@@ -135,7 +137,7 @@ def apart(values: Sequence[float], step: float) -> list[float]:
         ):
             last = clusters.pop()
             clusters[-1] += last
-    return [_lowest(cluster, step) + step * place for cluster in clusters for place in range(len(cluster))]
+    return [_lowest(cluster, step) + step * rank for cluster in clusters for rank in range(len(cluster))]
 
 
 def _lowest(cluster: Sequence[float], step: float) -> float:
@@ -148,12 +150,12 @@ def _mean_of(ranking: Ranking, name: str) -> float:
     return float("nan") if value is None else value
 
 
-def _colour(place: int) -> str:
-    return _SERIES[place % len(_SERIES)]
+def _colour(number: int) -> str:
+    return _SERIES[number % len(_SERIES)]
 
 
-def _marker(place: int) -> str:
-    return _MARKERS[place % len(_MARKERS)]
+def _marker(number: int) -> str:
+    return _MARKERS[number % len(_MARKERS)]
 
 
 def _svg(figure: Figure) -> str:

@@ -14,11 +14,11 @@
   // Metric switch: the tables of every metric lie in templates
 
   one("#metric").addEventListener("change", (event) => {
-    for (const place of all(".by-metric")) {
-      const source = all("template", place.parentElement).find(
-        (item) => item.dataset.part === place.dataset.part && item.dataset.metric === event.target.value,
+    for (const shown of all(".by-metric")) {
+      const source = all("template", shown.parentElement).find(
+        (item) => item.dataset.part === shown.dataset.part && item.dataset.metric === event.target.value,
       );
-      place.replaceChildren(source.content.cloneNode(true));
+      shown.replaceChildren(source.content.cloneNode(true));
     }
   });
 
@@ -187,11 +187,11 @@
   const colours = decode(data.colours);
   const gallery = one(".gallery");
   const strip = one(".strip");
-  const state = { pair: one("#gallery-pair").value, kind: "", layer: 0, method: 0, place: 0, strength: data.strongest };
+  const state = { pair: one("#gallery-pair").value, kind: "", layer: 0, method: 0, number: 0, strength: data.strongest };
 
   const groups = () => data.groups.filter((group) => group.pair === state.pair);
   const group = () => groups().find((item) => item.kind === state.kind);
-  const current = () => data.cases[group().cases[state.place]];
+  const current = () => data.cases[group().cases[state.number]];
   const index = () => state.layer * data.methods.length + state.method;
   const radios = (name) => all(`input[name="${name}"]`, gallery);
 
@@ -223,16 +223,16 @@
     const note = noteOf(maps, panel);
     one(".blank-note", figure).textContent = missing || (note.length === 1 ? note[0] : "");
     image.alt = `${figure.dataset.panel} of image ${item.image}`;
-    const said = { radiograph: `true class ${item.class}`, before: item.said[0], after: item.said[1] }[panel];
-    one("figcaption span", figure).textContent = said || `${data.metric} ${item.values[index()]}`;
+    const words = { radiograph: `true class ${item.class}`, before: item.predicted[0], after: item.predicted[1] }[panel];
+    one("figcaption span", figure).textContent = words || `${data.metric} ${item.values[index()]}`;
   };
 
   const caption = (item) => {
-    const place = `Case ${state.place + 1} of ${group().cases.length}, ${KINDS[state.kind]}`;
+    const position = `Case ${state.number + 1} of ${group().cases.length}, ${KINDS[state.kind]}`;
     const where = `${data.layers[state.layer]} ${data.methods[state.method]}`;
-    return `${place}: image ${item.image}, patient ${item.patient}, class ${item.class}. ` +
+    return `${position}: image ${item.image}, patient ${item.patient}, class ${item.class}. ` +
       `${data.metric} ${item.values[index()]} (${where}). ` +
-      `Before says ${item.said[0]}; after says ${item.said[1]}.`;
+      `Before says ${item.predicted[0]}; after says ${item.predicted[1]}.`;
   };
 
   const draw = () => {
@@ -240,19 +240,19 @@
     for (const figure of all(".stage figure", gallery)) drawPanel(figure, item);
     one("#case").textContent = caption(item);
     one("#strength-shown").textContent = `${Math.round(100 * state.strength)} %`;
-    all("button", strip).forEach((button, place) => {
-      const on = place === state.place;
+    all("button", strip).forEach((button, number) => {
+      const on = number === state.number;
       button.setAttribute("aria-current", String(on));
       button.tabIndex = on ? 0 : -1;
     });
   };
 
-  const thumbnail = (number, place) => {
-    const item = data.cases[number];
+  const thumbnail = (index, number) => {
+    const item = data.cases[index];
     const button = document.createElement("button");
     const source = data.images[item.radiograph];
     button.type = "button";
-    button.setAttribute("aria-label", `Case ${place + 1}, image ${item.image}, ${item.class}`);
+    button.setAttribute("aria-label", `Case ${number + 1}, image ${item.image}, ${item.class}`);
     if (source) {
       const image = document.createElement("img");
       image.src = source[2];
@@ -260,9 +260,9 @@
       button.append(image);
     }
     const value = document.createElement("span");
-    value.textContent = item.values[group().place].replace(", vanished", "");
+    value.textContent = item.values[group().path].replace(", vanished", "");
     button.append(value);
-    button.addEventListener("click", () => { state.place = place; draw(); });
+    button.addEventListener("click", () => { state.number = number; draw(); });
     return button;
   };
 
@@ -271,13 +271,13 @@
   const chooseGroup = (kind) => { // another group starts at the layer and method that it was chosen by
     const there = groups().map((item) => item.kind);
     state.kind = there.includes(kind) ? kind : there[0];
-    state.place = 0;
+    state.number = 0;
     for (const input of radios("kind")) input.disabled = !there.includes(input.value);
     one("#no-cases").hidden = there.length > 0;
     one(".stage", gallery).hidden = strip.hidden = !there.length;
     if (!there.length) return;
-    state.layer = Math.floor(group().place / data.methods.length);
-    state.method = group().place % data.methods.length;
+    state.layer = Math.floor(group().path / data.methods.length);
+    state.method = group().path % data.methods.length;
     check("kind", state.kind);
     check("layer", state.layer);
     check("method", state.method);
@@ -287,9 +287,9 @@
 
   const step = (by) => {
     const count = group().cases.length;
-    state.place = (state.place + by + count) % count;
+    state.number = (state.number + by + count) % count;
     draw();
-    const button = all("button", strip)[state.place];
+    const button = all("button", strip)[state.number];
     if (strip.contains(document.activeElement)) button.focus();
     button.scrollIntoView({ block: "nearest", inline: "nearest" });
   };

@@ -1,4 +1,4 @@
-"""Numbers of a result by their place, and how a report writes a number."""
+"""The metric summaries of a result by pair, layer, method, metric and scope, and how a report writes a number."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from harness.common.formatting import number, span
 from harness.results.schema import ALL, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
 
 
-class Cells:
+class Summaries:
     """The summaries of a result by pair, layer, method, metric and scope."""
 
     def __init__(self, result: Evaluation) -> None:
-        self._by_place = {
+        self._by_path = {
             (pair.name, item.layer, item.method, item.metric, item.scope): item
             for pair in result.pairs
             for item in pair.metrics
         }
 
     def get(self, pair: PairResult, layer: str, method: str, metric: str, scope: str = ALL) -> MetricSummary | None:
-        """The summary at a place; None where nothing was compared there."""
-        return self._by_place.get((pair.name, layer, method, metric, scope))
+        """The summary of a metric; None where nothing was compared."""
+        return self._by_path.get((pair.name, layer, method, metric, scope))
 
 
 def with_span(value: Estimate | IndexResult, places: int = 3) -> str:
