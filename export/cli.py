@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from export.catalogue import COMPRESSIONS
-from harness.common.errors import InputError, run_command_line
+from harness.common.errors import InputError, run_command_line, warnings_shown
 from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def cli() -> None:
 
     Add --debug to any command to see tracebacks.
     """
+    click.get_current_context().with_resource(warnings_shown())
 
 
 def _shared_options(command: Command) -> Command:
