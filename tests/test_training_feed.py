@@ -144,7 +144,7 @@ def test_colour_is_told_once_for_all_pictures_and_epochs(tmp_path: Path) -> None
     samples[1:2] = [Sample(f"{name}.png", tmp_path / "b.png", ("x",), name) for name in "bd"]
     with pytest.warns(EvaluationWarning) as told:
         pixels = Pixels(samples, (32, 32), cache_gb=0)
-        pixels.greys(np.arange(4))
+    pixels.greys(np.arange(4))  # would raise, since warnings are errors here
     assert [str(warning.message) for warning in told] == [
         "2 of 4 pictures have colour; they were turned to grey (b.png for example)"
     ]
