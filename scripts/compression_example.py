@@ -9,7 +9,6 @@ writes tables: what moved, what it costs, and how far one file is from itself at
 
 from __future__ import annotations
 
-import csv
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 from tabulate import tabulate
 
 from harness.images.loading import channels_first, load_grey
+from harness.images.manifest import read_manifest
 from harness.models.session import Model
 from harness.results.schema import Evaluation, MetricSummary, PairResult
 from kernels.cam import cam
@@ -105,8 +105,8 @@ def measured(overlap: MetricSummary, pearson: MetricSummary) -> list[str]:
 
 def test_images(run: Path, size: tuple[int, int]) -> np.ndarray:
     """(N, 3, H, W) images of the test split."""
-    with (run / "split.csv").open(newline="", encoding="utf-8") as stream:
-        files = [run / row["file"] for row in csv.DictReader(stream) if row["split"] == "test"]
+    rows = read_manifest(run / "split.csv", split="test", wanted=("file", "split")).rows
+    files = [row.path for row in rows]
     return channels_first(np.stack([load_grey(path, size) for path in files]))
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from harness.images.loading import read_grey
+from harness.images.manifest import read_manifest
 
 TEXT = "PORTABLE"
 
@@ -33,18 +34,16 @@ def mark(grey: np.ndarray) -> np.ndarray:
 def main(manifest: Path, name: str, out: Path) -> None:
     """Write the pictures as PNG and a manifest with the same rows in the same order."""
     out.mkdir(parents=True, exist_ok=True)
-    with manifest.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    for row in rows:
-        grey = read_grey(manifest.parent / row["file"])
-        row["file"] = str(Path(row["file"]).with_suffix(".png"))
-        path = out / row["file"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), mark(grey) if row["class"] == name else grey.astype(np.uint8))
+    found = read_manifest(manifest, needed=("file", "class", "group"))
+    lines = [("file", "class", "group", "source")]
+    for row in found.rows:
+        grey, (label,) = read_grey(row.path), row.labels or ("",)
+        file = str(Path(row.name).with_suffix(".png"))
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(out / file), mark(grey) if label == name else grey.astype(np.uint8))
+        lines.append((file, label, row.group, found.extras_of(row).get("source", "")))
     with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["file", "class", "group", "source"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(stream).writerows(lines)
 
 
 if __name__ == "__main__":

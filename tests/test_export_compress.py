@@ -363,6 +363,17 @@ def test_the_command_line(tmp_path: Path, manifest: Path, capsys: pytest.Capture
         cli.main(["compress", str(source), "--to", "int4", "--out", str(out)], standalone_mode=False)
 
 
+def test_warnings_are_lines_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.csv").write_text("file,split\na.png,Test\nb.png,Test\n", encoding="utf-8")
+    data = ["--data", str(tmp_path / "m.csv"), "--split", "test"]
+    with pytest.raises(InputError, match="no images of split 'test'"):
+        cli.main(["compress", "none.onnx", "--to", "int8", "--out", "o.onnx", *data], standalone_mode=False)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}/m.csv: 2 rows have the split 'Test', which is not 'test': they are left out; "
+        "spell it alike\n"
+    )
+
+
 @pytest.mark.parametrize("layers", [["penultimate=inner", "last=sum"], ["penultimate=inner", "auto"]])
 def test_layers_of_a_foreign_file_get_a_role(tmp_path: Path, layers: list[str]) -> None:
     model = Model.open(foreign(tmp_path, layers))

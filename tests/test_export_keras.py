@@ -313,6 +313,20 @@ def test_another_backend_of_the_environment_is_left_out_of_account(checkpoint: P
     subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, check=True)
 
 
+def test_images_of_the_proof_are_the_test_images_of_the_run(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    record = CheckpointRecord(tmp_path / "x.keras", "x", facts={"classes": ["a"]})
+    split = tmp_path / "split.csv"
+    split.write_text("file,class,group,split\na.png,x,1,test\nb.png,x,2,train\nc.png,y,3,test\ngone.png,y,4,test\n")
+    assert record.test_images(5) == [tmp_path / "a.png", tmp_path / "c.png"]
+    split.write_text("file;class;group;split\na.png;x;1; test\n")  # saved by a spreadsheet
+    assert record.test_images(5) == [tmp_path / "a.png"]
+    split.write_text("file,class,group\na.png,x,1\n")
+    with pytest.raises(InputError, match=r"split\.csv: no column 'split'; it has: file, class, group"):
+        record.test_images(5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", BACKBONES)
 def test_backbone_equals_keras(architecture: str, tmp_path: Path) -> None:

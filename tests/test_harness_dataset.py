@@ -118,7 +118,7 @@ def test_what_a_folder_holds_beside_its_images_is_told(tmp_path: Path) -> None:
     (tmp_path / "left" / "inner").mkdir()
     (tmp_path / "loose.png").write_bytes(b"")
     assert len(read_dataset(tmp_path, CLASSES, warn=said.append)) == 2
-    assert f"3 entries are not evaluated, {tmp_path}/left/IM-0001 for example" in said[0]
+    assert f"3 entries are not used, {tmp_path}/left/IM-0001 for example" in said[0]
 
 
 def test_hidden_images_are_left_out_of_folders_and_counted(tmp_path: Path) -> None:

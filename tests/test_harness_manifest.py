@@ -182,7 +182,7 @@ def test_a_header_that_may_be_meant_is_named(tmp_path: Path, group: str) -> None
     assert [sample.group for sample in samples] == ["a.png", "b.png"]
     assert said == [
         "m.csv: no column 'group': every image counts as a patient of its own, and intervals may be too narrow; "
-        f"it has: file, class, {group}; if {group!r} is meant, add --columns group={group}"
+        f"it has: file, class, {group}; if {group!r} is meant, add --columns group={group} (in TOML: columns.group)"
     ]
 
 
@@ -196,7 +196,7 @@ def test_two_headers_that_may_be_meant_are_not_guessed_between(tmp_path: Path) -
 def test_a_missing_file_column_names_what_may_be_meant(tmp_path: Path) -> None:
     said = refusal(tmp_path, "Image Index,class\na.png,left\n")
     assert said == (
-        "m.csv: no column 'file'; it has: Image Index, class; if 'Image Index' is meant, add --columns file=Image Index"
+        "m.csv: no column 'file'; it has: Image Index, class; if 'Image Index' is meant, add --columns file=Image Index (in TOML: columns.file)"
     )
 
 
@@ -205,7 +205,7 @@ def test_a_class_column_under_another_name_is_not_lost_in_silence(tmp_path: Path
     assert samples[0].labels is None
     assert said == [
         "m.csv: no column 'class': its images have no classes; it has: file, label, group; "
-        "if 'label' is meant, add --columns class=label"
+        "if 'label' is meant, add --columns class=label (in TOML: columns.class)"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.common.errors import InputError
+from harness.common.errors import EvaluationWarning, InputError
 from training.checks import require_sound
 from training.config import Data
 from training.samples import Sample, content_digests, one_hot
@@ -39,10 +40,11 @@ def refused(found: Dataset, data: Data, message: str) -> None:
         require_sound(found, data)
 
 
-def test_sound_data_passes_without_a_word(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
-    require_sound(dataset(samples), DATA)
-    require_sound(dataset(samples, multi=True), MULTI)
-    assert capsys.readouterr().err == ""
+def test_sound_data_passes_without_a_word(samples: list[Sample]) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        require_sound(dataset(samples), DATA)
+        require_sound(dataset(samples, multi=True), MULTI)
+    assert told == []
 
 
 @pytest.mark.parametrize(
@@ -88,22 +90,24 @@ def test_class_that_all_images_of_a_part_have_is_refused(samples: list[Sample]) 
     refused(dataset(samples, multi=True), MULTI, "all images of the validation part are b; add some that are not")
 
 
-def test_copies_in_several_parts_are_told(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_in_several_parts_are_told(samples: list[Sample]) -> None:
     for source, copy in ((0, 1), (0, 2), (3, 10)):
         samples[copy].path.write_bytes(samples[source].path.read_bytes())
-    require_sound(dataset(samples), DATA)
-    assert capsys.readouterr().err == (
-        "warning: 2 images lie in several parts of the split as equal files, "
-        "for example 0.png (train), 1.png (train), 2.png (validation); group them\n"
-    )
+    with pytest.warns(EvaluationWarning) as told:
+        require_sound(dataset(samples), DATA)
+    assert [str(warning.message) for warning in told] == [
+        "2 images lie in several parts of the split as equal files, "
+        "for example 0.png (train), 1.png (train), 2.png (validation); group them"
+    ]
 
 
-def test_near_misses_in_names_are_told(samples: list[Sample], capsys: pytest.CaptureFixture[str]) -> None:
+def test_near_misses_in_names_are_told(samples: list[Sample]) -> None:
     """One patient under two names may be trained on and tested."""
     for index, fields in ((0, {"group": "12"}), (3, {"group": "12.0"}), (4, {"labels": ("A",)})):
         samples[index] = replace(samples[index], **fields)
-    require_sound(dataset(samples), DATA)
-    assert capsys.readouterr().err.splitlines() == [
-        "warning: '12' and '12.0' count as 2 patients (1 such cases); write them alike if they are one",
-        "warning: 'A' and 'a' count as 2 classes (1 such cases); write them alike if they are one",
+    with pytest.warns(EvaluationWarning) as told:
+        require_sound(dataset(samples), DATA)
+    assert [str(warning.message) for warning in told] == [
+        "'12' and '12.0' count as 2 patients (1 such cases); write them alike if they are one",
+        "'A' and 'a' count as 2 classes (1 such cases); write them alike if they are one",
     ]

@@ -55,6 +55,23 @@ def test_unknown_key_reaches_the_user(tmp_path: Path) -> None:
     assert found.stderr == f"error: {config}: unknown key 'modell'; did you mean 'model'?\n"
 
 
+def test_warnings_are_lines_on_stderr(tmp_path: Path) -> None:
+    """As those of the other command lines; and the headers of `data.columns` are the ones that are read."""
+    config = tiny(tmp_path)
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("picture;finding;patient\na.png;none;1\nb.png;none;2\n", encoding="utf-8")
+    text = config.read_text(encoding="utf-8").splitlines()
+    data = 'manifest = "m.csv"\ncolumns = { file = "picture", class = "finding", group = "patient" }'
+    text[text.index("[data]") + 1] = data
+    config.write_text("\n".join(text), encoding="utf-8")
+    found = command_line("fit", config, "--out", tmp_path / "run", env=environment())
+    assert found.returncode == 2
+    assert found.stderr.splitlines() == [
+        f"warning: {manifest}: 2 rows have the class 'none', which often stands for a missing value",
+        "error: a classifier needs at least two classes; the data has none",
+    ]
+
+
 def finished_epochs(folder: Path) -> list[str]:
     try:
         with (folder / "history.csv").open(encoding="utf-8") as stream:

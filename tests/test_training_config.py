@@ -84,6 +84,12 @@ def test_every_table_names_the_nearest_key(table: type) -> None:
             "data.classes: list each of at least two classes once",
         ),
         ('manifest = "m.csv"', 'manifest = "m.csv"\ngroup_pattern = "x"', "data.group_pattern: belongs to folders"),
+        ('manifest = "m.csv"', 'folders = "f"\ncolumns.file = "x"', "data.columns: names columns of a manifest"),
+        (
+            'manifest = "m.csv"',
+            'manifest = "m.csv"\ncolumns.patient = "x"',
+            "data.columns: 'patient' is not known; a manifest has file, class, group, split",
+        ),
         (
             'manifest = "m.csv"',
             'folders = "f"\ngroup_pattern = "("',

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.common.errors import EvaluationWarning
 from harness.images.loading import load_grey
 from training.batches import ImageBatches, divided, epoch_key
 from training.config import Augment, Data, Model, Phantoms, Phase
@@ -134,6 +135,19 @@ def test_pixels_are_the_same_from_memory_and_from_files(task: Task) -> None:
     for pixels in (some, task.pixels):
         assert np.array_equal(pixels.greys(order), expected)
         assert np.array_equal(pixels.greys(order), expected)
+
+
+def test_colour_is_told_once_for_all_pictures_and_epochs(tmp_path: Path) -> None:
+    for name, blue in (("a", 9), ("b", 200), ("c", 9)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 40, 3), (blue, 9, 9), np.uint8))
+    samples = [Sample(f"{name}.png", tmp_path / f"{name}.png", ("x",), name) for name in "abc"]
+    samples[1:2] = [Sample(f"{name}.png", tmp_path / "b.png", ("x",), name) for name in "bd"]
+    with pytest.warns(EvaluationWarning) as told:
+        pixels = Pixels(samples, (32, 32), cache_gb=0)
+    pixels.greys(np.arange(4))  # would raise, since warnings are errors here
+    assert [str(warning.message) for warning in told] == [
+        "2 of 4 pictures have colour; they were turned to grey (b.png for example)"
+    ]
 
 
 def test_no_batch_is_a_small_rest() -> None:

@@ -210,7 +210,7 @@ def test_unreadable_images_are_named_before_any_training(tmp_path: Path) -> None
     header, *rows = manifest.read_text(encoding="utf-8").splitlines()
     manifest.write_text("\n".join([header, *(row.rsplit(",", 1)[0] + "," for row in rows)]), encoding="utf-8")
     for number in (3, 5):
-        (tmp_path / "data" / f"phantom-{number:05d}.jpg").write_bytes(b"\xff\xd8\xff broken")
+        (tmp_path / "data" / f"phantom-{number:05d}.jpg").write_bytes(b"\xff\xd8\xff broken" * number)
     with pytest.raises(InputError, match=r"2 of 60 images cannot be used; the first: .*00003\.jpg: .* truncated"):
         fit_folder(tmp_path)
     assert record(tmp_path / "run")["phases"] == {}

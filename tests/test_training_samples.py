@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.common.errors import InputError
+from harness.common.errors import EvaluationWarning, InputError
+from harness.images import dataset
 from training.samples import (
     Sample,
     at_most,
@@ -40,28 +41,29 @@ def test_several_labels_and_none(tmp_path: Path) -> None:
     samples = read_manifest(path, multi=True)
     assert [sample.labels for sample in samples] == [("x", "y"), (), ("x",)]
     assert one_hot(samples, class_names(samples, None)).tolist() == [[1, 1], [0, 0], [1, 0]]
-    with pytest.raises(InputError, match=r"a row lacks file, class or group: b\.png"):
+    with pytest.raises(InputError, match=r"line 3: names no class; fill it in"):
         read_manifest(path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "",
-            "lacks the column file, class, group; it needs file, class and group (the patient) with commas",
-        ),
-        ("file,class\na.png,x\n", "lacks the column group; it needs file, class and group (the patient) with commas"),
-        ("file;class;group\na.png;x;1\n", "and has: 'file;class;group'"),
-        ("file,class,Group\na.png,x,1\n", "and has: 'file' 'class' 'Group'"),
+        ("", "m.csv: no column 'file'; it has: none"),
+        ("file,class\na.png,x\n", "m.csv: no column 'group'; it has: file, class"),
+        ("file,class,Patient\na.png,x,1\n", "if 'Patient' is meant, add --columns group=Patient"),
         ("file,class,group,class\na.png,x,1,y\n", "has the column 'class' more than once; keep one"),
-        ("file,class,group\na.png,x,\n", "a row lacks file, class or group: a.png"),
+        (
+            "file,class,group\na.png,x,\n",
+            "m.csv, line 2: names no patient; fill the column group in, or remove the row",
+        ),
+        ("file,class,group\n,x,1\n", "m.csv, line 2: names no file; fill it in, or remove the row"),
         ("file,class,group\n", "no images found"),
-        ("file,class,group\na.png,x,1\na.png,y,1\n", "a.png is listed twice"),
-        ("file,class,group\na.png,x,1\nb.png,y\n", "m.csv, line 3: fewer cells than columns"),
+        ("file,class,group\na.png,x,1\na.png,y,1\n", "'a.png' is listed more than once; keep one row per image"),
+        ("file,class,group\na.png,x,1\n./a.png,y,1\n", "'a.png' is listed more than once (as './a.png', too)"),
+        ("file,class,group\na.png,x,1\nb.png,y\n", "m.csv, line 3: the row ends before column 'group'; fill it in"),
         ("file,class,group\na.png,x,1\nb.png,y, left,1\n", "m.csv, line 3: more cells than columns"),
         ('file,class,group\na.png,x,1\nb.png,y,"2\nc.png,x,3\n', "m.csv, line 3: a quote is opened and not closed"),
-        ('file,class,group\na.png,x,1\nb.png,"y"z,2\n', "m.csv, line 3: not CSV ("),
+        ('file,class,group\na.png,x,1\nb.png,"y"z,2\n', "m.csv, line 3: text stands behind a closing quote"),
     ],
 )
 @pytest.mark.parametrize("multi", [False, True])
@@ -71,16 +73,42 @@ def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str, mult
         read_manifest(path, multi=multi)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "File;Class;Group;split\na.png;x;1;train\n b.png ;y ;2;test\n",
+        "path,label,patient,split\na.png,x,1,train\nb.png,y,2,test\n",
+    ],
+)
+def test_spreadsheets_and_other_headers_are_read(tmp_path: Path, text: str) -> None:
+    """A semicolon, blanks and capitals as spreadsheets write them; headers of others as `data.columns` names them."""
+    columns = {"file": "path", "class": "label", "group": "patient"} if text.startswith("path") else None
+    samples = read_manifest(manifest(tmp_path, text), columns=columns)
+    found = [(sample.file, sample.path, sample.labels, sample.group, sample.extras) for sample in samples]
+    assert found == [
+        ("a.png", tmp_path / "a.png", ("x",), "1", {"split": "train"}),
+        ("b.png", tmp_path / "b.png", ("y",), "2", {"split": "test"}),
+    ]
+
+
+def test_one_column_per_class(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "file,group,x,y\na.png,1,1,1\nb.png,2,0,\n")
+    samples = read_manifest(path, multi=True, columns={"class": "x|y"})
+    assert [sample.labels for sample in samples] == [("x", "y"), ()]
+    with pytest.raises(InputError, match="line 2: 2 columns of classes hold 1; one label per image is expected"):
+        read_manifest(path, columns={"class": "x|y"})
+
+
 def test_missing_or_binary_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such manifest"):
+    with pytest.raises(InputError, match="no such manifest or folder"):
         read_manifest(tmp_path / "none.csv")
     (tmp_path / "m.csv").write_bytes(b"file,class,group\n\xff\xfe\n")
-    with pytest.raises(InputError, match="not a CSV text in UTF-8"):
+    with pytest.raises(InputError, match="not a CSV file in UTF-8"):
         read_manifest(tmp_path / "m.csv")
 
 
 def folders(root: Path) -> Path:
-    for name in ("well/p1_a.png", "well/p1_b.png", "sick/p2_a.jpg", "sick/notes.txt"):
+    for name in ("well/p1_a.png", "well/p1_b.png", "sick/p2_a.jpg"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(name.encode())
     return root
@@ -102,30 +130,43 @@ def digest(samples: list[Sample]) -> str:
 
 
 def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
-    for name in (".ipynb_checkpoints/p1_a.png", "well/._p1_a.png"):
+    for name in (".ipynb_checkpoints/p1_a.png", "__MACOSX/p1_a.png", "well/._p1_a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert [sample.file for sample in read_folders(folders(tmp_path), None)] == [
-        "sick/p2_a.jpg",
-        "well/p1_a.png",
-        "well/p1_b.png",
-    ]
+    with pytest.warns(EvaluationWarning, match=r": 1 hidden files are left out, .*well/\._p1_a\.png for example"):
+        samples = read_folders(folders(tmp_path), None)
+    assert [sample.file for sample in samples] == ["sick/p2_a.jpg", "well/p1_a.png", "well/p1_b.png"]
 
 
-def test_files_that_are_not_used_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_used_are_told(tmp_path: Path) -> None:
     (folders(tmp_path) / "well" / "p3").mkdir()
     (tmp_path / "well" / "p3" / "a.png").write_bytes(b"")
-    read_folders(tmp_path, None)
-    expected = f"warning: {tmp_path}: 2 files are not used, sick/notes.txt for example: expected CLASS/IMAGE.png\n"
-    assert capsys.readouterr().err == expected
+    (tmp_path / "sick" / "notes.txt").write_bytes(b"")
+    (tmp_path / "a.png").write_bytes(b"")
+    expected = f"{tmp_path}: 3 entries are not used, {tmp_path}/a.png for example: neither an image by its suffix"
+    with pytest.warns(EvaluationWarning, match=re.escape(expected)):
+        assert len(read_folders(tmp_path, None)) == 3
+
+
+def test_folders_are_listed_as_the_harness_lists_them(tmp_path: Path) -> None:
+    """The same names in the same order: a training and its evaluation have the same images."""
+    for name in ("b/2.PNG", "b/10.tif", "b/scan.dcm", "B/1.jpeg", "a b/1.png", "a/x.dicom"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    samples = read_folders(tmp_path, None)
+    listed = dataset.read_dataset(tmp_path, class_names(samples, None))
+    assert [(sample.file, sample.path) for sample in samples] == [(sample.name, sample.path) for sample in listed]
+    assert len(samples) == 6
 
 
 def test_folders_without_images_or_patients_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(InputError, match="no images found; expected a folder per class with images"):
         read_folders(tmp_path, None)
+    (tmp_path / "a.png").unlink()
+    folders(tmp_path)
     with pytest.raises(InputError, match=r"data\.group_pattern 'q\*' finds an empty patient in the file name"):
-        read_folders(folders(tmp_path), "q*")
+        read_folders(tmp_path, "q*")
 
 
 def sample(file: str, *labels: str, group: str = "g") -> Sample:

@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.provenance import file_digest
+from harness.images.columns import normalised
 from training.config import Config, Data, read_config
 from training.record import config_path, software
 from training.split import SPLITS, find_rows
@@ -108,12 +109,15 @@ def read_rows(path: Path) -> list[Row]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            return [
-                Row(line["file"], line["class"], line["group"], _part(line["split"]), line.get("sha256") or "")
-                for line in csv.DictReader(stream)
-            ]
+            return [_row(line) for line in csv.DictReader(stream)]
     except (KeyError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: not as it was written ({error}); restore it, or fit into another folder") from error
+
+
+def _row(line: dict[str, str]) -> Row:
+    """A line with its names as the reader of manifests has them; earlier versions wrote them as they came."""
+    label, group = normalised(line["class"]), normalised(line["group"])
+    return Row(line["file"], label, group, _part(line["split"]), line.get("sha256") or "")
 
 
 def _part(name: str) -> str:
@@ -194,7 +198,7 @@ def _head_changes(rows: list[Row], dataset: Dataset, was: Data) -> list[Change]:
     """What makes the outputs mean something else: their classes, or one label per image against several."""
     multi = was.labels == "multi"
     labels = {name for row in rows for name in (row.label.split("|") if multi else [row.label]) if name}
-    classes = was.classes or sorted(labels)
+    classes = [normalised(name) for name in was.classes or sorted(labels)]
     found = []
     if classes != list(dataset.classes):
         found.append(Change(f"classes are {', '.join(dataset.classes)}, were {', '.join(classes)}", head=True))

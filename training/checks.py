@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warn
 from training.config import Data
-from training.samples import Sample, same_file, warn
+from training.samples import Sample, same_file
 from training.split import SPLITS
 from training.task import Dataset
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warnings_shown
 
 QUIET = click.option("--quiet", is_flag=True, help="No progress bars and no table: one line at the end, or an error.")
 
@@ -14,6 +14,7 @@ QUIET = click.option("--quiet", is_flag=True, help="No progress bars and no tabl
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Train a classifier in phases, one checkpoint each."""
+    click.get_current_context().with_resource(warnings_shown())
 
 
 @main.command()

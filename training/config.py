@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.common.errors import InputError
+from harness.images.columns import require_roles
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -73,6 +74,7 @@ class Data(Settings):
     """Where images and labels come from: exactly one of `manifest`, `folders` and `phantoms`."""
 
     manifest: str | None = None
+    columns: dict[str, str] = {}  # manifest only: role -> what the manifest calls the column (docs/formats.md)
     folders: str | None = None
     phantoms: Phantoms | None = None
     group_pattern: str | None = None  # folders only: regular expression whose match in a file name is the group
@@ -223,6 +225,9 @@ def _require_sound(config: Config) -> None:
 def _require_sound_data(data: Data, place: str) -> None:
     if data.classes is not None and (len(data.classes) < 2 or _repeated(data.classes)):
         raise ValueError(f"{place}.classes: list each of at least two classes once")
+    if data.columns and data.manifest is None:
+        raise ValueError(f"{place}.columns: names columns of a manifest; leave it out")
+    _require_roles(data.columns, place)
     if data.group_pattern is None:
         return
     if data.folders is None:
@@ -231,6 +236,13 @@ def _require_sound_data(data: Data, place: str) -> None:
         re.compile(data.group_pattern)
     except re.error as error:
         raise ValueError(f"{place}.group_pattern: no regular expression ({error})") from error
+
+
+def _require_roles(columns: dict[str, str], place: str) -> None:
+    try:
+        require_roles(columns)
+    except InputError as error:
+        raise ValueError(f"{place}.{error}") from None
 
 
 def _repeated(names: Sequence[Any]) -> Any:

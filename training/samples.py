@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warn
+from harness.images import manifest as manifests
+from harness.images.columns import CLASS, FILE, GROUP, normalised
+from harness.images.dataset import images_by_folder, warn_of_others
+from harness.images.labels import Labelling
 from harness.images.loading import SUFFIXES
 
-COLUMNS = ("file", "class", "group")
+USED = (FILE, CLASS, GROUP)
 
 
 @dataclass(frozen=True)
@@ -31,45 +31,42 @@ class Sample:
     extras: dict[str, str] = field(default_factory=dict)
 
 
-def read_manifest(path: Path, *, multi: bool = False) -> list[Sample]:
-    """Rows of a CSV file with the columns file, class and group; files are relative to the CSV file.
+def read_manifest(path: Path, *, multi: bool = False, columns: Mapping[str, str] | None = None) -> list[Sample]:
+    """The rows of a manifest (`harness.images.manifest`) with the columns file, class and group.
 
-    With `multi` the column class holds several names with `|` between them, or none.
+    Files are relative to the manifest. With `multi` the column class holds several names with `|` between them, or
+    none. All other columns, `split` among them, are the extras of a sample.
+
+    :param columns: what the manifest calls its columns, where otherwise.
+    :raises InputError: what the reader refuses, a row without class or patient, no row at all.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            samples = [_sample(path, row, multi) for row in _rows(path, stream)]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such manifest") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a CSV text in UTF-8 ({error}); save it as such") from error
-    return _non_empty(samples, path)
+    labelling = Labelling(None, multilabel=multi)
+    found = manifests.read_manifest(path, labelling, needed=USED, wanted=USED, columns=columns, warn=warn)
+    if not found.rows:
+        raise InputError(f"{path}: no images found")
+    return [
+        Sample(row.name, Path(str(row.path)), row.labels or (), row.group, found.extras_of(row)) for row in found.rows
+    ]
 
 
 def read_folders(folder: Path, pattern: str | None) -> list[Sample]:
     """One class per subfolder, hidden files and folders apart. Without `pattern` every image is its own patient."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    files = sorted(path.relative_to(folder) for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-    files = [path for path in files if not _hidden(path)]
+    found, left = images_by_folder(folder)
+    files = [Path(str(path)) for images in found.values() for path in images]
     if not files:
         raise InputError(f"{folder}: no images found; expected a folder per class with images ({', '.join(SUFFIXES)})")
-    others = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} - set(files)
-    others = {path for path in others if not _hidden(path)}
-    if others:
-        warn(
-            f"{folder}: {len(others)} files are not used, {min(others)} for example: expected CLASS/IMAGE{SUFFIXES[0]}"
-        )
-    return [Sample(str(path), folder / path, (path.parts[0],), _group(folder / path, pattern)) for path in files]
-
-
-def warn(sentence: str) -> None:
-    """Tell the user what is done all the same."""
-    print(f"warning: {sentence}", file=sys.stderr)
+    warn_of_others(folder, left, warn)
+    return [
+        Sample(f"{path.parent.name}/{path.name}", path, (normalised(path.parent.name),), _group(path, pattern))
+        for path in files
+    ]
 
 
 def class_names(samples: Iterable[Sample], wanted: list[str] | None) -> tuple[str, ...]:
     """The order of the outputs: `wanted`, or the sorted names found. Refuses labels that `wanted` lacks."""
+    wanted = wanted and [normalised(name) for name in wanted]
     found = sorted({label for sample in samples for label in sample.labels})
     if len(found) < 2:
         raise InputError(f"a classifier needs at least two classes; the data has {', '.join(found) or 'none'}")
@@ -135,51 +132,6 @@ def _content_digest(sample: Sample) -> str:
     return found
 
 
-def _rows(path: Path, stream: TextIO) -> Iterator[dict[str, str]]:
-    """The rows of a manifest; refuses one that has fewer or more cells than the header."""
-    reader = csv.DictReader(stream, strict=True)
-    line = 0
-    try:
-        _require_columns(path, reader.fieldnames or [])
-        line = reader.line_num
-        for row in reader:
-            line = reader.line_num
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path}, line {line}: {'more' if None in row else 'fewer'} cells than columns; "
-                    "put quotes around cells with commas, and fill in the others"
-                )
-            yield row
-    except csv.Error as error:
-        what = "a quote is opened and not closed" if "unexpected end" in str(error) else f"not CSV ({error})"
-        raise InputError(f"{path}, line {line + 1}: {what}; mend the row") from error
-
-
-def _require_columns(path: Path, names: Sequence[str]) -> None:
-    missing = [column for column in COLUMNS if column not in names]
-    if missing:
-        raise InputError(
-            f"{path}: the manifest lacks the column {', '.join(missing)}; it needs file, class and group (the patient) "
-            f"with commas between, and has: {' '.join(map(repr, names)) or 'none'}"
-        )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{path}: has the column {twice[0]!r} more than once; keep one")
-
-
-def _sample(manifest: Path, row: dict[str, str], multi: bool) -> Sample:
-    if not row["file"] or not row["group"] or not (row["class"] or multi):
-        raise InputError(f"{manifest}: a row lacks file, class or group: {row['file'] or row}")
-    labels = tuple(name for name in row["class"].split("|") if name) if multi else (row["class"],)
-    extras = {key: value for key, value in row.items() if key not in COLUMNS}
-    return Sample(row["file"], manifest.parent / row["file"], labels, row["group"], extras)
-
-
-def _hidden(path: Path) -> bool:
-    """Whether it lies in what file managers and notebooks put beside images (`._1.png`, `.ipynb_checkpoints`)."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _group(path: Path, pattern: str | None) -> str:
     if pattern is None:
         return f"{path.parent.name}/{path.name}"
@@ -189,13 +141,3 @@ def _group(path: Path, pattern: str | None) -> str:
     if not found.group(found.lastindex or 0):
         raise InputError(f"{path}: data.group_pattern {pattern!r} finds an empty patient in the file name")
     return found.group(found.lastindex or 0)
-
-
-def _non_empty(samples: list[Sample], where: Path) -> list[Sample]:
-    if not samples:
-        raise InputError(f"{where}: no images found")
-    files = [sample.file for sample in samples]
-    if len(set(files)) < len(files):
-        twice = next(file for file in files if files.count(file) > 1)
-        raise InputError(f"{where}: {twice} is listed twice")
-    return samples

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, warn
+from harness.images.columns import FILE, SPLIT
+from harness.images.manifest import read_manifest
 from training.files import write_text
-from training.samples import Sample, read_manifest, same_file
+from training.samples import Sample, same_file
 
 SPLITS = ("train", "validation", "test")
 
@@ -72,10 +74,9 @@ def write_split(path: Path, samples: list[Sample], chosen: np.ndarray, contents:
 
 def read_split(path: Path, samples: list[Sample]) -> np.ndarray:
     """The split of another run for the same images; refuses images that it does not name."""
-    rows = read_manifest(path, multi=True)
-    splits = [
-        None if k is None else rows[k].extras.get("split") for k in find_rows([row.path for row in rows], samples)
-    ]
+    rows = read_manifest(path, needed=(FILE, SPLIT), wanted=(FILE, SPLIT), warn=warn).rows
+    places = find_rows([Path(str(row.path)) for row in rows], samples)
+    splits = [None if place is None else rows[place].split for place in places]
     for sample, split in zip(samples, splits, strict=True):
         if split not in SPLITS:
             raise InputError(f"{path}: no split for {sample.path}; use a split.csv made from the same images")

@@ -102,7 +102,7 @@ def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float, quiet: boo
 
 def _samples(data: Data, base: Path, folder: Path, name: str, multi: bool) -> list[Sample]:
     if data.manifest is not None:
-        return read_manifest(base / data.manifest, multi=multi)
+        return read_manifest(base / data.manifest, multi=multi, columns=data.columns)
     if data.folders is not None:
         return read_folders(base / data.folders, data.group_pattern)
     assert data.phantoms is not None

@@ -118,7 +118,7 @@ def locate(
         if index is not None:
             sources[role] = Source((index,))
     for role in needed:
-        if role not in sources:
+        if role not in sources and not (role == CLASS and of_classes):
             raise InputError(f"{path}: no column {role!r}; {_found(names)}{suggestion(names, role)}")
     return Columns(sources, {} if CLASS in sources else of_classes)
 
@@ -138,7 +138,10 @@ def suggestion(header: Sequence[str], role: str) -> str:
     plain = {re.sub(r"[\W_]", "", name).lower(): normalised(name) for name in header}
     near = [word for word in plain if word in _SYNONYMS[role].split()]
     near = near or difflib.get_close_matches(role, plain, n=1, cutoff=0.75)
-    return f"; if {plain[near[0]]!r} is meant, add --columns {role}={plain[near[0]]}" if near else ""
+    if not near:
+        return ""
+    meant = plain[near[0]]
+    return f"; if {meant!r} is meant, add --columns {role}={meant} (in TOML: columns.{role})"
 
 
 def _require_unique(path: Place, names: Sequence[str]) -> None:

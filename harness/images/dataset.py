@@ -136,23 +136,32 @@ def _content_digest(sample: Sample) -> bytes:
 
 
 def _from_folder(folder: Place, classes: Sequence[str], warn: Warn) -> list[Sample]:
-    top: list[Place] = sorted(folder.iterdir())
-    folders = [path for path in visible(top) if path.suffix.lower() not in SUFFIXES and path.is_dir()]
-    inside: dict[Place, list[Place]] = {path: sorted(path.iterdir()) for path in folders}
+    found, left = images_by_folder(folder)
     samples = [
         Sample(f"{inner.name}/{path.name}", path, (_label(inner.name, classes, folder),), f"{inner.name}/{path.name}")
-        for inner, entries in inside.items()
-        for path in image_files(entries)
+        for inner, images in found.items()
+        for path in images
     ]
-    samples = samples or [Sample(path.name, path, None, path.name) for path in image_files(top)]
+    samples = samples or [Sample(path.name, path, None, path.name) for path in image_files(sorted(left))]
     if not samples:
         wanted = ", ".join(classes)
         raise InputError(
             f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
         )
-    left = {*top, *chain(*inside.values())} - inside.keys() - {sample.path for sample in samples}
-    _warn_of_others(folder, left, warn)
+    warn_of_others(folder, left - {sample.path for sample in samples}, warn)
     return samples
+
+
+def images_by_folder(folder: Place) -> tuple[dict[Place, list[Place]], set[Place]]:
+    """The images in each sub-folder, both sorted by name, and everything else that lies there or beside them.
+
+    The reader of class folders for `evaluate`, `pack` and `training`; hidden folders are not looked into.
+    """
+    top: list[Place] = sorted(folder.iterdir())
+    folders = [path for path in visible(top) if path.suffix.lower() not in SUFFIXES and path.is_dir()]
+    inside: dict[Place, list[Place]] = {path: sorted(path.iterdir()) for path in folders}
+    images = {path: image_files(entries) for path, entries in inside.items()}
+    return images, {*top, *chain(*inside.values())} - inside.keys() - {*chain(*images.values())}
 
 
 def visible(entries: Iterable[Place]) -> list[Place]:
@@ -175,12 +184,12 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if all(map(_is_visible, path.relative_to(folder).parts)))
 
 
-def _warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:
-    """Say what lies in a folder and is not evaluated; hidden files that do not look like images go without saying."""
+def warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:
+    """Say what lies in a folder and is not used; hidden files that do not look like images go without saying."""
     others = sorted(visible(left))
     if others:
         warn(
-            f"{folder}: {len(others)} entries are not evaluated, {others[0]} for example: neither an image by its "
+            f"{folder}: {len(others)} entries are not used, {others[0]} for example: neither an image by its "
             f"suffix ({', '.join(SUFFIXES)}) nor where images are looked for; a manifest can name any file"
         )
     hidden = sorted(path for path in left - set(others) if path.suffix.lower() in SUFFIXES)

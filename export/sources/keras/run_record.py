@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.common.errors import InputError
+from harness.images.columns import FILE, SPLIT
+from harness.images.manifest import read_manifest
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class CheckpointRecord:
         split = self.path.parent / "split.csv"
         if not self.facts or not split.is_file():
             return []
-        with split.open(newline="", encoding="utf-8") as stream:
-            files = [split.parent / row["file"] for row in csv.DictReader(stream) if row["split"] == "test"]
+        manifest = read_manifest(split, split="test", wanted=(FILE, SPLIT))
+        files = [Path(str(row.path)) for row in manifest.rows]
         found = [path for path in files if path.is_file()]
         return found[:: max(1, len(found) // count)][:count]
 
