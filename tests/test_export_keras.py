@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("tensorflow", reason="the Keras front end needs the extra `train`")
 
 from export import passes
+from export.cli import cli
 from export.sources.keras import CheckpointRecord, export_checkpoint, find_checkpoints
 from export.sources.onnx import Preprocessing
 from export.write import Request
@@ -306,6 +308,26 @@ def test_a_real_run_writes_nothing_of_tensorflow_to_stderr(checkpoint: Path, tmp
     done = subprocess.run([*command, "--layer", "mop"], cwd=ROOT, env=silent, capture_output=True, text=True)
     assert done.returncode == 2
     assert re.fullmatch(r".*: loading it with Keras\nerror: .*: no spatial layer 'mop'; nearest .*\n", done.stderr)
+
+
+@pytest.mark.parametrize(("given", "size"), [("40x48", (40, 48)), ("40", (40, 40)), (None, None)])
+def test_size_output_and_pixels_are_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, size: tuple[int, int] | None
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("export.sources.keras.export_checkpoint", lambda _record, _request, *how: asked.append(how))
+    monkeypatch.setattr("export.cli._report", lambda *_: None)
+    options = ["--output", "class", "--std", "2", *(["--input-size", given] if given else [])]
+    done = CliRunner().invoke(cli, ["keras", str(tmp_path / "x.keras"), "--out", "x.onnx", *options])
+    assert done.exit_code == 0, done.output
+    assert asked == [(size, "class", Preprocessing(std=(2.0,)))]
+
+
+@pytest.mark.parametrize("size", ["0", "1x1", "axb", "40x", "-3"])
+def test_a_size_that_is_none_is_refused(tmp_path: Path, size: str) -> None:
+    arguments = ["keras", str(tmp_path / "x.keras"), "--out", "x.onnx", f"--input-size={size}"]
+    with pytest.raises(InputError, match="--input-size takes a size such as 224, or a height and a width"):
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
 
 
 def test_another_backend_of_the_environment_is_left_out_of_account(checkpoint: Path, tmp_path: Path) -> None:

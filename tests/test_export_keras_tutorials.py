@@ -62,7 +62,7 @@ TUTORIALS: dict[str, tuple[Callable[[], Any], str, str]] = {
     ),
     "InceptionV3": (
         lambda: transferred("InceptionV3", three(), preprocess=applications.inception_v3.preprocess_input),
-        "mixed7",
+        "mixed5",
         "softmax",
     ),
     "Xception": (

@@ -110,24 +110,32 @@ def settled(network: Network, images: np.ndarray, on_purpose: bool) -> Scores:
     head = find_head(network)
     said = network.output_of_model(images)
     _require_same_output(network, said, images)
-    single = _columns(network, network.output) == 1
     if head.function == "linear":
-        found = _probabilities(network, said, images)
-        if found is None:
-            return Scores(network, head.logits, "binary" if single else "softmax", bare=True)
-        if not on_purpose:
-            raise InputError(
-                f"{network.source}: its outputs {found} on every image, so they are probabilities, not logits; "
-                "save it without its last step, or say so with --probability"
-            )
-        kind = "softmax" if found.total is not None else ("binary" if single else "multilabel")
-        return Scores(network, head.logits, kind, found.total or 0.0)
+        return _judged(head, network, said, images, on_purpose)
     if head.layer is not None:
         head.layer.activation = keras.activations.linear
-    kind = "binary" if single else {"softmax": "softmax", "sigmoid": "multilabel"}[FUNCTIONS[head.function]]
-    scores = Scores(network, head.logits, kind)
+    scores = Scores(network, head.logits, _kind(network, softmax=FUNCTIONS[head.function] == "softmax"))
     _require_same_probabilities(scores, head.function, said, images)
     return scores
+
+
+def _judged(head: Head, network: Network, said: np.ndarray, images: np.ndarray, on_purpose: bool) -> Scores:
+    """The logits of a network whose end was not recognised: its output, or what its probabilities are made of."""
+    found = _probabilities(network, said, images)
+    if found is None:
+        return Scores(network, head.logits, _kind(network, softmax=True), bare=True)
+    if not on_purpose:
+        raise InputError(
+            f"{network.source}: its outputs {found} on every image, so they are probabilities, not logits; "
+            "save it without its last step, or say so with --probability"
+        )
+    return Scores(network, head.logits, _kind(network, softmax=found.total is not None), found.total or 0.0)
+
+
+def _kind(network: Network, softmax: bool) -> str:
+    if _columns(network, network.output) == 1:
+        return "binary"
+    return "softmax" if softmax else "multilabel"
 
 
 def _require_same_output(network: Network, said: np.ndarray, images: np.ndarray) -> None:

@@ -94,7 +94,9 @@ class Network:
 
     def _output_of_model(self, images: np.ndarray) -> Any:
         image = _as_input(self.model, keras.ops.convert_to_tensor(images), self.pixels)
-        outputs = self.model(keras.tree.map_structure(lambda _: image, self.model.input), training=False)
+        if not isinstance(self.model, keras.Sequential):  # which has no form of input until it is called
+            image = keras.tree.map_structure(lambda _: image, self.model.input)
+        outputs = self.model(image, training=False)
         return _chosen_output(self.source, self.model, outputs, self.output_name)
 
     def find_layer(self, name: str) -> Tensor:
