@@ -27,9 +27,9 @@ from harness.gate.judge import judge
 from harness.gate.policy import Rule, parse_policy
 from harness.report import heatmaps
 from harness.report.text_tables import drift_table, markdown
-from harness.results.part_files import Store
-from harness.results.plan import Options, read_stored, restore
-from harness.results.reader import Reader, read_collected
+from harness.results.part_files import SCHEMAS, Store
+from harness.results.plan import Options, read_scored, read_stored, restore
+from harness.results.reader import Reader, labels_of, read_collected
 from harness.results.schema import Evaluation, schema
 from harness.results.vocabulary import BUILT_IN, Vocabulary, current
 from kernels.cam import cam
@@ -168,10 +168,22 @@ def test_ours_are_what_they_are_without(made: Made, tmp_path: Path) -> None:
 
 
 def test_tables_show_them(made: Made) -> None:
-    for text in (drift_table(made.result), markdown(made.result)):
+    for text in (drift_table(made.result, wide=True), markdown(made.result)):
         assert re.search(r"abscam\W+dice\W+high\W", text)
         assert re.search(r"layercam\W+hot.{1,8}change\W+near 0\W", text)
     assert "hot_shift" in drift_table(made.result, wide=True)
+    narrow = drift_table(made.result)
+    assert re.search(r", abscam\n(?:.*\n)*?dice\W", narrow)
+    assert re.search(r", layercam\n(?:.*\n)*?hot\S*change\W", narrow)
+
+
+@pytest.mark.parametrize("registered", [("abscam",), NAMES])
+def test_parts_are_known_again(made: Made, registered: tuple[str, ...]) -> None:
+    register(*registered)
+    stored, _ = restore(read_scored(made.out), made.out)
+    labels = labels_of(stored)
+    for kind in SCHEMAS:
+        Store(made.out, labels).require_own(kind, labels.numbers(kind))
 
 
 def test_json_carries_their_records(made: Made) -> None:
