@@ -76,7 +76,7 @@ def test_one_file_under_two_spellings_is_refused(samples: list[Sample], tmp_path
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path)
     again = [replace(samples[0], file=other, path=tmp_path / other, group="other")]
-    refused(dataset(samples + again), DATA, f"{other} and 0.png are the same file; keep one row per image")
+    refused(dataset(samples + again), DATA, f"m.csv: '0.png' is listed more than once (as {other!r}, too)")
 
 
 def test_patient_in_two_parts_is_refused(samples: list[Sample]) -> None:

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from harness.common.errors import InputError, warn
+from harness.images import labels
+from harness.images.manifest import require_distinct
 from training.config import Data
-from training.samples import Sample, same_file
+from training.samples import Sample
 from training.split import SPLITS
 from training.task import Dataset
 
 # What spreadsheets and pandas write into an empty cell.
-MISSING = {"nan", "na", "n/a", "<na>", "#n/a", "null", "none", "-"}
+MISSING = {*labels.MISSING, "-"}
 
 
 def require_sound(dataset: Dataset, data: Data) -> None:
     """Refuse labels and patients that are none, files in disguise, and patients or labels that spoil the split."""
     for sample in dataset.samples:
         _require_cells(sample, data)
-    _require_distinct_files(dataset.samples)
+    source = Path(data.manifest or data.folders or "phantoms")
+    require_distinct(source, ((sample.file, sample.path) for sample in dataset.samples))
     _require_patients_apart(dataset)
     if dataset.multi:
         _require_negatives(dataset)
@@ -51,14 +55,6 @@ def _require_cells(sample: Sample, data: Data) -> None:
         )
     if data.labels == "single" and "|" in sample.labels[0]:
         raise InputError(f'{sample.file}: has several classes ({sample.labels[0]}); set data.labels = "multi"')
-
-
-def _require_distinct_files(samples: list[Sample]) -> None:
-    known: dict[str, str] = {}
-    for sample in samples:
-        other = known.setdefault(str(same_file(sample.path)), sample.file)
-        if other != sample.file:
-            raise InputError(f"{sample.file} and {other} are the same file; keep one row per image")
 
 
 def _require_patients_apart(dataset: Dataset) -> None:
