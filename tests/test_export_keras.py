@@ -145,6 +145,20 @@ def test_final_activation_is_cut_off_and_remembered(
         np.testing.assert_array_equal(no, -yes)
 
 
+def test_a_graph_that_the_runtime_refuses_is_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime 1.31 fuses two scales before a MatMul into an invalid graph, for one."""
+
+    def refused(*_: Any) -> None:
+        raise RuntimeError("Invalid model.")
+
+    monkeypatch.setattr("export.proof.parity.compare", refused)
+    with pytest.raises(CannotEvaluateError, match=r"ONNX Runtime cannot run the exported graph \(Invalid model\.\)"):
+        export_checkpoint(CheckpointRecord(checkpoint, "m"), Request(["map"], tmp_path / "x.onnx"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_layer_is_answered_with_the_nearest(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no spatial layer 'joind'; nearest \(h, w, C\): joined \(8, 8, 16\)"):
         export_checkpoint(CheckpointRecord(checkpoint, "m"), Request(["joind"], tmp_path / "x.onnx"))

@@ -13,7 +13,7 @@ from export.proof import parity
 from export.proof.images import PATTERNS, greys_of
 from export.sources.keras.run_record import CheckpointRecord
 from export.write import Request, write_export
-from harness.common.errors import InputError, warn
+from harness.common.errors import CannotEvaluateError, InputError, first_line, warn
 from harness.common.provenance import weights_digest
 from harness.images.loading import RULE, channels_first, channels_last
 
@@ -195,4 +195,10 @@ def _compare(
     expected = _frontend().explain(scores, layers, channels_last(greys), target, request.probability)
     if len(layers) == 1:
         expected = {name.split(":")[0]: array for name, array in expected.items()}
-    return parity.compare(content, {"image": channels_first(greys), "target": target}, expected)
+    try:
+        return parity.compare(content, {"image": channels_first(greys), "target": target}, expected)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise CannotEvaluateError(
+            f"{scores.network.source}: ONNX Runtime cannot run the exported graph ({first_line(error)}); "
+            "nothing was written"
+        ) from error
