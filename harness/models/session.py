@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from harness.common.errors import InputError
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place
 from harness.models import providers
@@ -90,21 +91,33 @@ class Model:
         """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
         feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
         started = time.perf_counter()
-        if self.bound:
-            binding = self._session.io_binding()
-            for name, array in feeds.items():
-                binding.bind_cpu_input(name, array)
-            for name in names:
-                binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding)
-            values = binding.copy_outputs_to_cpu()
-        else:
-            values = self._session.run(names, feeds)
+        try:
+            values = self._run_bound(names, feeds) if self.bound else self._session.run(names, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            raise CannotEvaluateError(
+                f"{self.graph.path}: ONNX Runtime cannot run it on {len(batch)} images ({_reason(error)}); it may ask "
+                "for more memory than there is, or be damaged: try --batch 1, or export it again"
+            ) from error
         self.seconds += time.perf_counter() - started
         return dict(zip(names, values, strict=True))
+
+    def _run_bound(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in names:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
 
     def _check_target(self, target: np.ndarray) -> None:
         classes = self.metadata.classes
         wrong = target[(target < -1) | (target >= len(classes))]
         if wrong.size:
             raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message, without the paths of its own source files that stand before it."""
+    text = str(error).strip()
+    return one_line(text.rpartition("Status Message: ")[2])[-200:] or type(error).__name__
