@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -118,6 +119,6 @@ class Model:
 
 
 def _reason(error: Exception) -> str:
-    """ONNX Runtime's message, without the paths of its own source files that stand before it."""
-    text = str(error).strip()
-    return one_line(text.rpartition("Status Message: ")[2])[-200:] or type(error).__name__
+    """ONNX Runtime's message, without the line and function of its own source code that stand before it."""
+    text = one_line(str(error).rpartition("Status Message: ")[2].strip())
+    return re.sub(r"^\S+\.(?:cc|cu|h):\d+ .*?\) ", "", text)[:200] or type(error).__name__
