@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.fuzz_inputs import NAMES, Kind, all_kinds, largest_memory, tried
+from tests.fuzz_inputs import NAMES, Kind, kind_of, largest_memory, tried
 
 EXPECTED = ("accepted", "sentence")
 
@@ -42,7 +42,7 @@ def tally(name: str, seconds: float) -> Tally:
     """Try seeds from 0 on until the time is over."""
     _hush()
     with tempfile.TemporaryDirectory() as folder:
-        kind, found, seed = all_kinds(Path(folder))[name], Tally(), 0
+        kind, found, seed = kind_of(name, Path(folder)), Tally(), 0
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             _count(kind, seed, found)
@@ -80,7 +80,7 @@ def markdown(tallies: dict[str, Tally]) -> str:
 def _show(name: str, seed: int) -> None:
     """One input once more, with the traceback of a fault."""
     with tempfile.TemporaryDirectory() as folder:
-        result = tried(all_kinds(Path(folder))[name], seed)
+        result = tried(kind_of(name, Path(folder)), seed)
     click.echo(f"{result.how} after {result.seconds:.2f} s: {result.error}")
     if result.error is not None and result.how not in EXPECTED:
         raise result.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -24,11 +25,13 @@ from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import read_at_most, replacing
 from harness.evaluation.study_file import read_study
 from harness.gate.policy import read_policy
+from harness.models.metadata import Graph, metadata_of
 from harness.models.session import Model
 from harness.results.options import MOST_DRAWS, Options
-from harness.results.plan import read_stored
+from harness.results.plan import read_stored, restore
 from harness.results.schema import Evaluation
 from tests import tiny_graphs
+from tests.fuzz_inputs import prepared
 from tests.made_results import evaluation
 from tests.test_export_files import Network
 from tests.tiny_graphs import ROOT, write_graph, write_images
@@ -121,6 +124,78 @@ def test_a_graph_that_asks_for_400_gb_is_named(tmp_path: Path) -> None:
         model.explain(image, np.array([-1]), ["early"])
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+def test_a_graph_whose_metadata_ask_for_vast_pictures_is_refused(tmp_path: Path) -> None:
+    write_graph(tmp_path / "vast.onnx", input_size=[100_000, 100_000])
+    with pytest.raises(InputError, match=r"vast\.onnx: its metadata say that it takes pictures of 100000 x 100000"):
+        Model.open(tmp_path / "vast.onnx")
+
+
+# Plans that no evaluation has written
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small result folder."""
+    return prepared(tmp_path_factory.mktemp("finished"))[0]
+
+
+CHANGES: dict[str, Callable[[dict], object]] = {
+    "KeyError": lambda plan: plan.pop("pairs"),
+    "a number that is none": lambda plan: plan.update(images="6"),
+    "0 images": lambda plan: plan.update(images=0),
+    "10000000000000000000000 images": lambda plan: plan.update(images=10**22),
+    "a name that is no text": lambda plan: plan.update(provider=7),
+    "options of the provider": lambda plan: plan.update(provider_options=[]),
+    "no pair, no layer": lambda plan: plan.update(pairs=[]),
+    "a pair of unknown checkpoints": lambda plan: plan["pairs"][0].update(after="nobody"),
+    "a pair of an unknown kind": lambda plan: plan["pairs"][0].update(kind="odd"),
+    "the selection": lambda plan: plan.update(selection="odd"),
+    "TypeError": lambda plan: plan["pairs"].append("text"),
+    "ValidationError": lambda plan: plan["checkpoints"][0].update(metadata=[]),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_plan_that_cannot_be_is_a_sentence(finished: Path, what: str) -> None:
+    content = json.loads((finished / "plan.json").read_text())
+    CHANGES[what](content)
+    with pytest.raises(InputError, match=r"plan\.json: describes no evaluation that there can be") as caught:
+        restore(content, finished)
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Text that is nested deeply, or is no text
+
+
+def test_deeply_nested_files_are_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "deep"
+    path.write_text("x = " + 100_000 * "[")
+    for read in (read_study, read_policy, read_config):
+        with pytest.raises(InputError, match=r"deep: not (a )?TOML"):
+            read(path)
+    (tmp_path / "plan.json").write_text(100_000 * "[")
+    with pytest.raises(InputError, match="holds no evaluation"):
+        read_stored(tmp_path)
+    with pytest.raises(InputError, match="its metadata is damaged"):
+        metadata_of(path, {"evidence_drift.format": "1", "evidence_drift.layers": 100_000 * "["})
+
+
+def test_metadata_that_are_no_text_are_a_sentence(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "model.onnx", phase="transfer")
+    path.write_bytes(path.read_bytes().replace(b'"transfer"', b'"transf\xff\xfe"'))
+    for read in (Graph.read, Model.open):
+        with pytest.raises(InputError, match=r"model\.onnx: "):
+            read(path)
+
+
+def test_a_name_with_a_null_character_is_a_sentence(tmp_path: Path) -> None:
+    text = 'data = "m.csv"\n[[architecture]]\nbefore = "a\\u0000.onnx"\nafter = "b.onnx"\n'
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(InputError, match="holds a null character"):
+        read_study(tmp_path / "study.toml")
 
 
 # Results and names

@@ -196,7 +196,7 @@ def read_config(path: Path) -> Config:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {complaints(error)}") from error

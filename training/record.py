@@ -61,7 +61,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no run.json; start with `python -m training fit CONFIG.toml`") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:

@@ -37,7 +37,7 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, Metadata]:
         raise InputError(f"{path}: is compressed already ({facts['compression']}); compress the graph it came from")
     try:
         metadata = Metadata(**{field.name: json.loads(facts[field.name]) for field in fields(Metadata)})
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
     if metadata.image_rule != RULE:
         raise InputError(f"{path}: exported under image rule {metadata.image_rule!r}, this is {RULE!r}; export again")

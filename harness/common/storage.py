@@ -181,6 +181,8 @@ def place(where: str | os.PathLike[str] | Address) -> Place:
     """
     if isinstance(where, Address):
         return where
+    if "\0" in os.fspath(where):
+        raise InputError(f"{os.fspath(where)!r}: holds a null character, which no file's name can; correct the name")
     found = _ADDRESS.fullmatch(os.fspath(where))
     if found is None:
         return Path(where)

@@ -16,7 +16,7 @@ from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place
 from harness.models import providers
-from harness.models.metadata import Graph, metadata_of, read_graph_file
+from harness.models.metadata import Graph, GraphMetadata, metadata_of, read_graph_file
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Model:
     def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         session = providers.session(path, content, provider, threads, level)
-        metadata = metadata_of(path, session.get_modelmeta().custom_metadata_map)
+        metadata = metadata_of(path, _properties(path, session))
+        _require_own_size(path, metadata, session)
         return cls(Graph(path, metadata, bytes_digest(content)), session, bound=providers.accelerated(provider))
 
     @property
@@ -116,6 +117,24 @@ class Model:
         wrong = target[(target < -1) | (target >= len(classes))]
         if wrong.size:
             raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")
+
+
+def _properties(path: Place, session: ort.InferenceSession) -> dict[str, str]:
+    try:
+        return session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: its metadata are no text in UTF-8; export it again") from None
+
+
+def _require_own_size(path: Place, metadata: GraphMetadata, session: ort.InferenceSession) -> None:
+    """Refuse metadata that would have pictures brought to another size than the graph takes, a vast one for example."""
+    shape = next((item.shape for item in session.get_inputs() if item.name == "image"), [])
+    sizes = zip(shape[2:], metadata.input_size, strict=False)
+    if len(shape) != 4 or any(isinstance(own, int) and own != said for own, said in sizes):
+        said = " x ".join(map(str, metadata.input_size))
+        raise InputError(
+            f"{path}: its metadata say that it takes pictures of {said}, its input {shape}; export it again"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, first_line
+from harness.common.formatting import one_line
 from harness.common.storage import Address, Place, home_folder, place, read_at_most, relative_path
 from harness.images.dataset import Sample
 from harness.models.metadata import Graph, GraphMetadata
@@ -23,6 +24,7 @@ from harness.statistics.chance import SAMPLE
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
 FORMAT = 1
+MOST_IMAGES = 10**9
 PATHS = "of the folder"  # how files are named; plans without it are relative to the working folder of their run
 
 
@@ -203,8 +205,20 @@ def read_scored(folder: Place) -> dict[str, Any]:
 def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
     """The plan and the images of a result folder, from its own files.
 
-    :raises InputError: parts of the predictions or maps are missing.
+    :raises InputError: the plan cannot be, or parts of the predictions or maps are missing.
     """
+    try:
+        stored = _stored(content, folder)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # what a changed file leads to
+        what = f"{type(error).__name__}: {one_line(first_line(error))}"
+        raise InputError(
+            f"{folder / PLAN}: describes no evaluation that there can be ({what}); evaluate anew"
+        ) from error
+    return stored, _samples(folder, stored.plan, stored.images)
+
+
+def _stored(content: dict[str, Any], folder: Place) -> Stored:
+    """The plan in the content of `plan.json`; raises what wrong keys and values lead to."""
     locate = partial(_located, folder) if content.get("paths") == PATHS else place
     checkpoints = tuple(_checkpoint(item, locate) for item in content["checkpoints"])
     options = dict(content["options"])
@@ -217,7 +231,34 @@ def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
-    return stored, _samples(folder, plan, stored.images)
+    _require_consistent(stored)
+    return stored
+
+
+def _require_consistent(stored: Stored) -> None:
+    """Refuse what no evaluation has written; raises ValueError with the first of it."""
+    plan, keys = stored.plan, [checkpoint.key for checkpoint in stored.plan.checkpoints]
+    numbers = (stored.images, stored.jitter_seed, *(item.replicate for item in (*plan.checkpoints, *plan.pairs)))
+    texts = (
+        *plan.layers,
+        stored.provider,
+        stored.data_digest,
+        *keys,
+        *(item.architecture for item in plan.checkpoints),
+    )
+    texts += tuple(text for pair in plan.pairs for text in (pair.name, pair.architecture, pair.kind))
+    for holds, what in (
+        (all(type(number) is int and number >= 0 for number in numbers), "a number that is none"),
+        (0 < stored.images <= MOST_IMAGES, f"{stored.images} images"),
+        (all(isinstance(text, str) for text in texts), "a name that is no text"),
+        (isinstance(stored.provider_options, dict), "options of the provider that are no table"),
+        (bool(plan.pairs and plan.layers) and len(set(keys)) == len(keys), "no pair, no layer, or a checkpoint twice"),
+        (all(key in keys for pair in plan.pairs for key in (pair.before, pair.after)), "a pair of unknown checkpoints"),
+        (all(pair.kind in get_args(Kind) for pair in plan.pairs), "a pair of an unknown kind"),
+        (stored.select in get_args(Selection), f"the selection {stored.select!r}"),
+    ):
+        if not holds:
+            raise ValueError(what)
 
 
 def _vocabulary(options: dict[str, Any], folder: Place) -> Vocabulary:
