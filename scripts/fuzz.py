@@ -98,7 +98,7 @@ def main(minutes: float, only: str | None, seed: int | None) -> None:
     names = [name for name in NAMES if only in (None, name)]
     tallies = {}
     for name in names:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, get_context("fork")) as pool:
             tallies[name] = pool.submit(tally, name, 60 * minutes / len(names)).result()
     click.echo(markdown(tallies))
     faults = [(name, how, *fault) for name, found in tallies.items() for how, fault in found.faults.items()]

@@ -98,8 +98,8 @@ PICTURES = (
     "jpeg-dicom", "j2k-dicom",
 )  # fmt: skip
 DOCUMENTS = (
-    "study", "policy", "onnx metadata", "onnx", "onnx, cut", "onnx source, cut", "predictions", "maps", "plan.json", "evaluation.json",
-    "bundle",
+    "study", "policy", "onnx metadata", "onnx", "onnx, cut", "onnx source, cut", "predictions", "maps", "plan.json",
+    "evaluation.json", "bundle",
 )  # fmt: skip
 NAMES = (*PICTURES, *TABLES, *DOCUMENTS)
 

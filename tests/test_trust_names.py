@@ -11,11 +11,12 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from harness.common.storage import Address
@@ -82,7 +83,7 @@ def texts(path: Path) -> Iterator[bytes]:
         with zipfile.ZipFile(path) as archive:
             yield from (name.encode() + archive.read(name) for name in archive.namelist())
     elif path.suffix in (".png", ".jpg"):
-        with Image.open(io.BytesIO(content)) as picture:
+        with suppress(UnidentifiedImageError), Image.open(io.BytesIO(content)) as picture:
             yield repr(picture.info).encode()
 
 

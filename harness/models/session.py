@@ -128,7 +128,7 @@ def _properties(path: Place, session: ort.InferenceSession) -> dict[str, str]:
 
 def _require_own_size(path: Place, metadata: GraphMetadata, session: ort.InferenceSession) -> None:
     """Refuse metadata that would have pictures brought to another size than the graph takes, a vast one for example."""
-    shape = next((item.shape for item in session.get_inputs() if item.name == "image"), [])
+    shape: list[Any] = next((item.shape for item in session.get_inputs() if item.name == "image"), [])
     sizes = zip(shape[2:], metadata.input_size, strict=False)
     if len(shape) != 4 or any(isinstance(own, int) and own != said for own, said in sizes):
         said = " x ".join(map(str, metadata.input_size))

@@ -238,7 +238,8 @@ def _stored(content: dict[str, Any], folder: Place) -> Stored:
 def _require_consistent(stored: Stored) -> None:
     """Refuse what no evaluation has written; raises ValueError with the first of it."""
     plan, keys = stored.plan, [checkpoint.key for checkpoint in stored.plan.checkpoints]
-    numbers = (stored.images, stored.jitter_seed, *(item.replicate for item in (*plan.checkpoints, *plan.pairs)))
+    replicates = [item.replicate for item in plan.checkpoints] + [item.replicate for item in plan.pairs]
+    numbers = (stored.images, stored.jitter_seed, *replicates)
     texts = (
         *plan.layers,
         stored.provider,
@@ -249,7 +250,7 @@ def _require_consistent(stored: Stored) -> None:
     texts += tuple(text for pair in plan.pairs for text in (pair.name, pair.architecture, pair.kind))
     for holds, what in (
         (all(type(number) is int and number >= 0 for number in numbers), "a number that is none"),
-        (0 < stored.images <= MOST_IMAGES, f"{stored.images} images"),
+        (stored.images in range(1, MOST_IMAGES + 1), f"{stored.images} images"),
         (all(isinstance(text, str) for text in texts), "a name that is no text"),
         (isinstance(stored.provider_options, dict), "options of the provider that are no table"),
         (bool(plan.pairs and plan.layers) and len(set(keys)) == len(keys), "no pair, no layer, or a checkpoint twice"),
