@@ -11,6 +11,7 @@ import click
 
 from export.catalogue import COMPRESSIONS
 from harness.common.errors import InputError, run_command_line, warnings_shown
+from harness.common.storage import is_standard_output, require_no_folder
 from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def keras(
     for record in records:
         default = "penultimate" if record.facts.get("cam_layers") else "auto"
         file = out / f"{record.name}.onnx" if len(records) > 1 else out
+        require_no_folder(file)
         request = _request(layers or (default,), file, **asked)
         click.echo(f"{record.path}: loading it with Keras", err=True)
         _report(file, "Keras", export_checkpoint(record, request, _size(input_size), output, given))
@@ -263,12 +265,14 @@ def _of_phase(records: list[CheckpointRecord], source: Path, phase: str | None) 
 def _report(file: Path, source: str, differences: Sequence[Difference]) -> None:
     from export.proof.parity import summary
 
-    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB, equal to {source} at all ONNX Runtime optimisation levels")
-    for item in summary(differences):
-        click.echo(
-            f"  {item.output}: relative L2 error {item.relative_l2:.1e}, cosine {item.cosine:.7f}, "
-            f"{item.switched} switched elements"
-        )
+    size = f"{file.stat().st_size / 1e6:.1f} MB, " if file.is_file() else ""
+    lines = [f"{file}: {size}equal to {source} at all ONNX Runtime optimisation levels"]
+    lines += [
+        f"  {item.output}: relative L2 error {item.relative_l2:.1e}, cosine {item.cosine:.7f}, "
+        f"{item.switched} switched elements"
+        for item in summary(differences)
+    ]
+    click.echo("\n".join(lines), err=is_standard_output(file))  # never between the bytes of the graph
 
 
 def main() -> None:

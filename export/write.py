@@ -14,6 +14,7 @@ from export.graph.outputs import output_names
 from export.metadata import Metadata, stamp
 from export.proof import parity
 from harness.common.errors import InputError
+from harness.common.storage import require_no_folder, write_bytes
 
 Proof = Callable[[bytes], list[parity.Difference]]
 
@@ -66,7 +67,8 @@ def _thresholds(request: Request, metadata: Metadata) -> list[float] | None:
 
 
 def refuse_to_overwrite(source: Path, out: Path) -> None:
-    """An export never takes the place of what it was made of."""
+    """An export never takes the place of what it was made of, nor of a folder."""
+    require_no_folder(out)
     if source.exists() and out.exists() and source.samefile(out):
         raise InputError(f"{out}: is the model to be exported; write the exported graph to another file (--out)")
 
@@ -74,6 +76,4 @@ def refuse_to_overwrite(source: Path, out: Path) -> None:
 def _write(out: Path, content: bytes) -> None:
     """Whole or not at all: a reader never sees half a graph."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(out)
+    write_bytes(out, content)

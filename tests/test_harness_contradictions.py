@@ -176,20 +176,25 @@ def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch:
         stream.truncate(200_000_000)  # a hole, which takes no space on the disk
     with pytest.raises(InputError, match="holds more than 128 MB"):
         Evaluation.read(tmp_path)
-    with pytest.raises(InputError, match="holds more than 128 MB"):
+    with pytest.raises(InputError, match="is a device, not a plain file"):
         Evaluation.read(Path("/dev/zero"))
     monkeypatch.setattr(schema, "MOST_BYTES", 1000)
-    with pytest.raises(InputError, match="holds more than 0 MB"):
-        Evaluation.parse(schema.read_result(Path("/dev/zero")), tmp_path)
+    with Path("/dev/zero").open("rb") as endless, pytest.raises(InputError, match="holds more than 0 MB"):
+        schema.read_result(Path(f"/dev/fd/{endless.fileno()}"))
 
 
-def test_a_result_may_come_through_a_pipe(tmp_path: Path) -> None:
-    fifo, text = tmp_path / "fifo", evaluation().model_dump_json()
-    os.mkfifo(fifo)
-    writer = threading.Thread(target=lambda: fifo.write_text(text))
-    writer.start()
-    assert Evaluation.read(fifo) == evaluation()
-    writer.join(10)
+def test_a_result_may_come_through_an_open_pipe(tmp_path: Path) -> None:
+    """One that is open already, as a shell's `<(command)` is; a FIFO may have no writer, and is refused."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        thread = threading.Thread(target=lambda: (stream.write(evaluation().model_dump_json()), stream.close()))
+        thread.start()
+        assert Evaluation.read(Path(f"/dev/fd/{reader}")) == evaluation()
+        thread.join(10)
+    os.close(reader)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match="is a FIFO, not a plain file"):
+        Evaluation.read(tmp_path / "fifo")
 
 
 @pytest.mark.parametrize("command", ["report", "gate"])

@@ -477,7 +477,7 @@ def test_a_chance_level_of_another_sample_is_not_resumed(
     stored = plan.restore(plan.read_stored(out), out)[0]
     assert json.loads(json.dumps(stored.statistics())) == {**kept, "chance_sample": 7}
     with pytest.raises(InputError, match=r"was begun with another chance sample \(4096, now 7\)"):
-        result_folder.begin(out, plan.identity_of(stored), stored.details(), resume=True)
+        result_folder.begin(out, plan.identity_of(stored), stored.details(out), resume=True)
 
 
 def test_from_maps_with_one_of_its_methods(finished: Path, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.common.errors import InputError
+from harness.common.storage import read_at_most
 from harness.images.columns import require_roles
 
+MOST_BYTES = 2**20  # of a configuration
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -190,13 +192,13 @@ class Config(Settings):
 def read_config(path: Path) -> Config:
     """Read and check a TOML file. Raises InputError with the place of every wrong key."""
     try:
-        config = Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        config = Config.model_validate(tomllib.loads(read_at_most(path, MOST_BYTES).decode("utf-8-sig")))
         _require_sound(config)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text in UTF-8 ({error}); save it as such") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {complaints(error)}") from error

@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from harness.common import storage
 from harness.common.errors import CannotEvaluateError
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path next to `path` (same suffix) to write to; afterwards it takes the place of `path`.
+    """`harness.common.storage.replacing`, with the content on the disk before it takes the place of `path`.
 
     A full disk becomes a sentence, and the old file stays.
     """
-    partial = path.with_name(f".partial-{path.name}")
     try:
-        yield partial
-        _to_disk(partial)
-        partial.replace(path)
+        with storage.replacing(path) as partial:
+            yield partial
+            _to_disk(partial)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CannotEvaluateError(
@@ -31,8 +31,6 @@ def replacing(path: Path) -> Iterator[Path]:
                 f"`python -m training resume {path.parent}`"
             ) from error
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

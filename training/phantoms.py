@@ -21,7 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from harness.common.storage import write_bytes
 from training.anatomy import draw_thorax
+from training.files import write_text
 from training.lesions import LESIONS
 
 CLASSES = ("normal", *LESIONS)
@@ -67,11 +69,11 @@ def write_phantoms(folder: Path, images: int, patients: int, *, seed: int = 0, s
     for number, phantom in enumerate(draw_phantoms(images, patients, seed=seed, size=size)):
         stem = f"phantom-{number:05d}"
         content = _encode(".jpg", phantom.image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-        (folder / f"{stem}.jpg").write_bytes(content)
-        (folder / "masks" / f"{stem}.png").write_bytes(_encode(".png", 255 * phantom.lesion.astype(np.uint8), []))
+        write_bytes(folder / f"{stem}.jpg", content)
+        write_bytes(folder / "masks" / f"{stem}.png", _encode(".png", 255 * phantom.lesion.astype(np.uint8), []))
         digest = hashlib.sha256(content).hexdigest()
         rows.append((f"{stem}.jpg", phantom.label, f"patient-{phantom.patient:05d}", digest))
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+    with write_text(folder / "manifest.csv") as stream:
         csv.writer(stream).writerows([("file", "class", "group", "sha256"), *rows])
     return folder / "manifest.csv"
 

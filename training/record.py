@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from harness.common.errors import InputError
 from harness.common.provenance import file_digest
+from harness.common.storage import require_plain_file
 from harness.images.loading import RULE
 from training import backbones
 from training.config import Config, complaints
@@ -56,10 +57,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The record of the run in a folder. Raises InputError where there is none, or none that can be continued."""
     path = folder / "run.json"
     try:
+        require_plain_file(path)
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: no run.json; start with `python -m training fit CONFIG.toml`") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
 
 from harness.common.errors import InputError, warn
+from harness.common.storage import relative_path
 from harness.images.columns import FILE, SPLIT
 from harness.images.manifest import read_manifest
 from training.files import write_text
@@ -57,7 +57,7 @@ def require_all_classes(chosen: np.ndarray, targets: np.ndarray, classes: tuple[
 
 def write_split(path: Path, samples: list[Sample], chosen: np.ndarray, contents: list[str]) -> None:
     """CSV with file, class, group, split and sha256. Files are relative to the CSV, which makes it a manifest too."""
-    ways = {parent: _way(path.parent, parent) for parent in {sample.path.parent for sample in samples}}
+    ways = {parent: relative_path(path.parent, parent) for parent in {sample.path.parent for sample in samples}}
     rows = [
         (
             ways[sample.path.parent] / sample.path.name,
@@ -90,15 +90,3 @@ def find_rows(files: list[Path], samples: list[Sample]) -> list[int | None]:
     """
     known = {same_file(path): index for index, path in enumerate(files)}
     return [known.get(same_file(sample.path), known.get(sample.path.resolve())) for sample in samples]
-
-
-def _way(start: Path, end: Path) -> Path:
-    """The relative path from one folder to another that keeps the most links and arrives, so that both can be moved.
-
-    A path written without looking at the file system may not arrive: `..` behind a link is the parent of its target.
-    """
-    for origin in (start, start.resolve()):
-        found = Path(os.path.relpath(end, origin))
-        if (start / found).resolve() == end.resolve():
-            return found
-    return Path(os.path.relpath(end.resolve(), start.resolve()))

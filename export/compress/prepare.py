@@ -13,6 +13,7 @@ from export.metadata import FORMAT, PREFIX, Metadata
 from export.proof import parity
 from export.proof.images import greys_of
 from harness.common.errors import CannotEvaluateError, InputError, first_line
+from harness.common.storage import require_plain_file
 from harness.images.loading import RULE, channels_first
 
 EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
@@ -21,7 +22,10 @@ EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 def read_export(path: Path) -> tuple[onnx.ModelProto, Metadata]:
     """A graph that this project exported and has not compressed yet, with its metadata."""
     try:
+        require_plain_file(path)
         model = onnx.load(path, load_external_data=False)
+    except InputError:
+        raise
     except Exception as error:  # protobuf and the file system share no base class
         raise InputError(f"{path}: cannot be read as ONNX ({first_line(error)}); give an exported graph") from error
     facts = {p.key.removeprefix(PREFIX): p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
@@ -33,7 +37,7 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, Metadata]:
         raise InputError(f"{path}: is compressed already ({facts['compression']}); compress the graph it came from")
     try:
         metadata = Metadata(**{field.name: json.loads(facts[field.name]) for field in fields(Metadata)})
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
     if metadata.image_rule != RULE:
         raise InputError(f"{path}: exported under image rule {metadata.image_rule!r}, this is {RULE!r}; export again")

@@ -39,6 +39,7 @@ from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
 from harness.images.notices import Notices, ignore
+from harness.models.metadata import read_graph_file
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.catalogue import METRICS
@@ -85,7 +86,7 @@ def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path,
     :raises CannotEvaluateError: no image has a defined map.
     """
     _require_empty(out)
-    content = path.read_bytes()
+    content = read_graph_file(path)
     model = Model.load(path, content)
     named = [model.graph.layer(name).label for name in options.layers]
     layers = list(dict.fromkeys(named)) or list(model.graph.layers)[:1]

@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -180,6 +181,8 @@ def place(where: str | os.PathLike[str] | Address) -> Place:
     """
     if isinstance(where, Address):
         return where
+    if "\0" in os.fspath(where):
+        raise InputError(f"{os.fspath(where)!r}: holds a null character, which no file's name can; correct the name")
     found = _ADDRESS.fullmatch(os.fspath(where))
     if found is None:
         return Path(where)
@@ -238,6 +241,27 @@ def require_plain_file(where: Place, most_bytes: int | None = None) -> None:
         raise InputError(f"{where}: has {found.st_size >> 20} MiB, more than the {most_bytes >> 20} MiB that are read")
 
 
+def home_folder() -> Path | None:
+    """The user's home folder; None where there is none, or where it is the root of the file system."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        return None
+    return None if home == Path(home.anchor) else home
+
+
+def relative_path(start: Path, end: Path) -> Path:
+    """The relative path from one folder to another that keeps the most links and arrives, so that both can be moved.
+
+    A path written without looking at the file system may not arrive: `..` behind a link is the parent of its target.
+    """
+    for origin in (start, start.resolve()):
+        found = Path(os.path.relpath(end, origin))
+        if (start / found).resolve() == end.resolve():
+            return found
+    return Path(os.path.relpath(end.resolve(), start.resolve()))
+
+
 def patiently(where: Place, read: Callable[[], Found]) -> Found:
     """What `read` finds; where the store fails for a moment, it is asked again after each of WAITS.
 
@@ -265,9 +289,13 @@ def patiently(where: Place, read: Callable[[], Found]) -> Found:
 def read_at_most(where: Place, most: int) -> bytes:
     """The bytes of a file that is read into memory as a whole.
 
-    :raises InputError: it holds more than `most` bytes; of a device without an end no more are read.
+    A pipe that this process has open already (`/dev/stdin`, a shell's `<(command)`) is read, too.
+
+    :raises InputError: no plain file, or one of more than `most` bytes.
     :raises OSError: as `open` does.
     """
+    if isinstance(where, Path) and _descriptor_of(where) is None:
+        require_plain_file(where)
     with where.open("rb") as stream:
         content: bytes = stream.read(most + 1)
     if len(content) > most:
@@ -295,8 +323,7 @@ def write_bytes(where: Place, content: bytes | memoryview) -> None:
     if isinstance(where, Address):
         where.write_bytes(content)
         return
-    if where.is_dir():
-        raise InputError(f"{where}: is a folder (as an empty name is); name the file to write")
+    require_no_folder(where)
     try:
         descriptor = _descriptor_of(where)
         if descriptor is not None:
@@ -309,6 +336,39 @@ def write_bytes(where: Place, content: bytes | memoryview) -> None:
         return  # the reader has gone, as in `run_command_line`
     except OSError as error:  # names the partial file, or nothing where the disk is full
         raise OSError(error.errno, error.strerror, str(where)) from error
+
+
+@contextmanager
+def replacing(where: Path) -> Iterator[Path]:
+    """`write_bytes` for what a library writes to a path: yield one, of the same suffix, whose file goes to `where`.
+
+    :raises InputError: a folder, or an empty name.
+    :raises OSError: naming `where`, where writing fails; then the old file stays.
+    """
+    require_no_folder(where)
+    if _descriptor_of(where) is not None or (where.exists() and not where.is_file()):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / f"content{where.suffix}"
+            yield partial
+            write_bytes(where, partial.read_bytes())
+        return
+    target = where.resolve()
+    try:
+        with _beside(target, f"{PARTIAL}{_writer}-{target.name}") as partial:
+            yield partial
+    except OSError as error:
+        if error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(where)) from error
+
+
+def require_no_folder(where: Path) -> None:
+    """Refuse to write a file where a folder is, before any work is done for it.
+
+    :raises InputError: a folder, or an empty name.
+    """
+    if where.is_dir():
+        raise InputError(f"{where}: is a folder (as an empty name is); name the file to write")
 
 
 def is_standard_output(where: Place | None) -> bool:
@@ -346,11 +406,18 @@ def _write_to_descriptor(descriptor: int, content: bytes | memoryview) -> None:
 
 
 def _replace_file(target: Path, content: bytes | memoryview) -> None:
-    partial = target.with_name(f"{target.name}{_writer}{PARTIAL}")
-    try:
+    with _beside(target, f"{target.name}{_writer}{PARTIAL}") as partial:
         partial.write_bytes(content)
+
+
+@contextmanager
+def _beside(target: Path, name: str) -> Iterator[Path]:
+    """A neighbour of that name to write to, which then takes the place of `target`, or is removed after an error."""
+    partial = target.with_name(name)
+    try:
+        yield partial
         partial.replace(target)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
 

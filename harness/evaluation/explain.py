@@ -23,6 +23,7 @@ from harness.models.attribution import reduce
 from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
+from harness.results.pseudonyms import without_home
 from harness.results.vocabulary import BUILT_IN, Vocabulary
 
 BATCH = 16  # images per call on the CPU
@@ -269,7 +270,7 @@ def _prediction_table(
         "group": part_files.coded(np.arange(count), [sample.group for sample in samples]),
         "labels": pa.array(labels, pa.list_(pa.string())),
         "logits": pa.array([None if n in errors else row for n, row in enumerate(logits)], pa.list_(pa.float32())),
-        "error": pa.array([errors.get(n) for n in range(count)], pa.string()),
+        "error": pa.array([without_home(errors[n]) if n in errors else None for n in range(count)], pa.string()),
         "notices": pa.array([notices.get(n, []) for n in range(count)], pa.list_(pa.string())),
     }
     return pa.table(columns, schema=part_files.SCHEMAS["predictions"])

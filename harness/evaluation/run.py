@@ -106,7 +106,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     folder = Store(execution.out, labels_of(stored))
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
-    result_folder.begin(execution.out, identity_of(stored), stored.details(), execution.resume)
+    result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
     executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
         _explain(stored, samples, folder, execution, clock, first)
@@ -129,7 +129,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     for kind in ("predictions", "maps"):  # before anything is begun, and where the parts lie
         Store(source, labels).require_own(kind, labels.numbers(kind))
     if execution.out.resolve() != source.resolve():
-        result_folder.begin(execution.out, identity_of(stored), stored.details(), resume=False)
+        result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), resume=False)
         part_files.copy_parts(source, execution.out)
     folder = Store(execution.out, labels)
     execution.executor.require_visible([execution.out / PLAN])

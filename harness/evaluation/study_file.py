@@ -128,7 +128,7 @@ def _read_config(path: Place) -> StudyConfig:
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a study TOML") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file ({error})") from error
     except ValidationError as error:
         tables = {"architecture": ArchitectureConfig}

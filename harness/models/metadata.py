@@ -206,7 +206,12 @@ def _properties(path: Place, content: bytes) -> dict[str, str]:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's own, whose class is not part of onnx
         raise InputError(f"{path}: not an ONNX file ({first_line(error)})") from error
-    return {item.key: item.value for item in model.metadata_props}
+    found = {item.key: item.value for item in model.metadata_props}
+    if not all(
+        isinstance(text, str) for item in found.items() for text in item
+    ):  # protobuf gives bytes where it is no UTF-8
+        raise InputError(f"{path}: its metadata are no text in UTF-8; export it again")
+    return found
 
 
 def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
@@ -218,7 +223,7 @@ def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
         raise InputError(f"{path}: format {ours['format']} is not known here (known: {FORMAT}); export it again")
     try:
         metadata = GraphMetadata.model_validate({key: json.loads(value) for key, value in ours.items()})
-    except (ValidationError, json.JSONDecodeError) as error:
+    except (ValidationError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
     if metadata.image_rule != RULE:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from harness.common.errors import InputError
+from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place
 from harness.models import providers
-from harness.models.metadata import Graph, metadata_of, read_graph_file
+from harness.models.metadata import Graph, GraphMetadata, metadata_of, read_graph_file
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Model:
     def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         session = providers.session(path, content, provider, threads, level)
-        metadata = metadata_of(path, session.get_modelmeta().custom_metadata_map)
+        metadata = metadata_of(path, _properties(path, session))
+        _require_own_size(path, metadata, session)
         return cls(Graph(path, metadata, bytes_digest(content)), session, bound=providers.accelerated(provider))
 
     @property
@@ -90,21 +93,51 @@ class Model:
         """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
         feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
         started = time.perf_counter()
-        if self.bound:
-            binding = self._session.io_binding()
-            for name, array in feeds.items():
-                binding.bind_cpu_input(name, array)
-            for name in names:
-                binding.bind_output(name, "cpu")
-            self._session.run_with_iobinding(binding)
-            values = binding.copy_outputs_to_cpu()
-        else:
-            values = self._session.run(names, feeds)
+        try:
+            values = self._run_bound(names, feeds) if self.bound else self._session.run(names, feeds)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            raise CannotEvaluateError(
+                f"{self.graph.path}: ONNX Runtime cannot run it on {len(batch)} images ({_reason(error)}); it may ask "
+                "for more memory than there is, or be damaged: try --batch 1, or export it again"
+            ) from error
         self.seconds += time.perf_counter() - started
         return dict(zip(names, values, strict=True))
+
+    def _run_bound(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, array)
+        for name in names:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        return binding.copy_outputs_to_cpu()
 
     def _check_target(self, target: np.ndarray) -> None:
         classes = self.metadata.classes
         wrong = target[(target < -1) | (target >= len(classes))]
         if wrong.size:
             raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")
+
+
+def _properties(path: Place, session: ort.InferenceSession) -> dict[str, str]:
+    try:
+        return session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: its metadata are no text in UTF-8; export it again") from None
+
+
+def _require_own_size(path: Place, metadata: GraphMetadata, session: ort.InferenceSession) -> None:
+    """Refuse metadata that would have pictures brought to another size than the graph takes, a vast one for example."""
+    shape: list[Any] = next((item.shape for item in session.get_inputs() if item.name == "image"), [])
+    sizes = zip(shape[2:], metadata.input_size, strict=False)
+    if len(shape) != 4 or any(isinstance(own, int) and own != said for own, said in sizes):
+        said = " x ".join(map(str, metadata.input_size))
+        raise InputError(
+            f"{path}: its metadata say that it takes pictures of {said}, its input {shape}; export it again"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """ONNX Runtime's message, without the line and function of its own source code that stand before it."""
+    text = one_line(str(error).rpartition("Status Message: ")[2].strip())
+    return re.sub(r"^\S+\.(?:cc|cu|h):\d+ .*?\) ", "", text)[:200] or type(error).__name__

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.common.errors import InputError, InterruptedRunError
-from harness.common.storage import PARTIAL, Address, Place, remove_folder, write_bytes, write_whole
-from harness.results.layout import ENDED, KEY, MARKDOWN, PLAN, REPORT, RESULT, SHEET, STATISTICS
+from harness.common.storage import PARTIAL, Address, Place, read_at_most, remove_folder, write_bytes, write_whole
+from harness.results.layout import ENDED, KEY, MARKDOWN, MOST_BYTES, PLAN, REPORT, RESULT, SHEET, STATISTICS
 from harness.results.part_files import SCHEMAS, Store
 
 OURS = (PLAN, STATISTICS, ENDED, RESULT, SHEET, MARKDOWN, REPORT, *SCHEMAS)
@@ -95,8 +95,8 @@ def _require_ours(folder: Place) -> None:
 
 def _read_plan(path: Place) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_at_most(path, MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         raise InputError(f"{path.parent}: holds no evaluation to resume; run without --resume") from None
 
 

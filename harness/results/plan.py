@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from harness.common.errors import InputError
-from harness.common.storage import Place, place
+from harness.common.errors import InputError, first_line
+from harness.common.formatting import one_line
+from harness.common.storage import Address, Place, home_folder, place, read_at_most, relative_path
 from harness.images.dataset import Sample
 from harness.models.metadata import Graph, GraphMetadata
-from harness.results.layout import PLAN, STATISTICS
+from harness.results.layout import MOST_BYTES, PLAN, STATISTICS
 from harness.results.options import Options, Selection
 from harness.results.part_files import Store, parts_of
 from harness.results.vocabulary import Vocabulary, current
@@ -20,6 +24,8 @@ from harness.statistics.chance import SAMPLE
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
 FORMAT = 1
+MOST_IMAGES = 10**9
+PATHS = "of the folder"  # how files are named; plans without it are relative to the working folder of their run
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,27 @@ class Stored:
     provider: str
     provider_options: dict[str, Any]
 
-    def details(self) -> dict[str, Any]:
-        """What is needed to go on from the maps alone."""
+    def details(self, folder: Place) -> dict[str, Any]:
+        """What is needed to go on from the maps alone; `folder` is where it will be written."""
         data = self.plan.data
         return {
+            "paths": PATHS,
             "checkpoints": [
                 {
                     "key": checkpoint.key,
                     "architecture": checkpoint.architecture,
                     "replicate": checkpoint.replicate,
-                    "file": str(checkpoint.graph.path),
+                    "file": stored_path(folder, checkpoint.graph.path),
                     "digest": checkpoint.graph.digest,
                     "metadata": checkpoint.graph.metadata.model_dump(mode="json"),
                 }
                 for checkpoint in self.plan.checkpoints
             ],
-            "data": {"source": str(data.source), "root": data.root and str(data.root), "split": data.split},
+            "data": {
+                "source": stored_path(folder, data.source),
+                "root": data.root and stored_path(folder, data.root),
+                "split": data.split,
+            },
             "images": self.images,
             "jitter_seed": self.jitter_seed,
             "provider_options": self.provider_options,
@@ -167,8 +178,8 @@ def read_stored(folder: Place) -> dict[str, Any]:
     """
     path = folder / PLAN
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_at_most(path, MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise InputError(f"{folder}: holds no evaluation; give the folder that `evaluate --out` wrote")
@@ -185,8 +196,8 @@ def read_scored(folder: Place) -> dict[str, Any]:
     :raises InputError: as `read_stored`, or there are no scores yet.
     """
     try:
-        statistics = json.loads((folder / STATISTICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        statistics = json.loads(read_at_most(folder / STATISTICS, MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
         raise InputError(f"{folder}: holds no scores; finish the evaluation with --resume first") from None
     return {**read_stored(folder), **statistics}
 
@@ -194,20 +205,61 @@ def read_scored(folder: Place) -> dict[str, Any]:
 def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
     """The plan and the images of a result folder, from its own files.
 
-    :raises InputError: parts of the predictions or maps are missing.
+    :raises InputError: the plan cannot be, or parts of the predictions or maps are missing.
     """
-    checkpoints = tuple(_checkpoint(item) for item in content["checkpoints"])
+    try:
+        stored = _stored(content, folder)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:  # what a changed file leads to
+        what = f"{type(error).__name__}: {one_line(first_line(error))}"
+        raise InputError(
+            f"{folder / PLAN}: describes no evaluation that there can be ({what}); evaluate anew"
+        ) from error
+    return stored, _samples(folder, stored.plan, stored.images)
+
+
+def _stored(content: dict[str, Any], folder: Place) -> Stored:
+    """The plan in the content of `plan.json`; raises what wrong keys and values lead to."""
+    locate = partial(_located, folder) if content.get("paths") == PATHS else place
+    checkpoints = tuple(_checkpoint(item, locate) for item in content["checkpoints"])
     options = dict(content["options"])
     vocabulary = _vocabulary(options, folder)
     options.pop("registered", None)
     data = content["data"]
-    where = Data(place(data["source"]), place(data["root"]) if data["root"] else None, data["split"])
+    where = Data(locate(data["source"]), locate(data["root"]) if data["root"] else None, data["split"])
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
     made = Options.stored(**{**options, "layers": ()})
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
-    return stored, _samples(folder, plan, stored.images)
+    _require_consistent(stored)
+    return stored
+
+
+def _require_consistent(stored: Stored) -> None:
+    """Refuse what no evaluation has written; raises ValueError with the first of it."""
+    plan, keys = stored.plan, [checkpoint.key for checkpoint in stored.plan.checkpoints]
+    replicates = [item.replicate for item in plan.checkpoints] + [item.replicate for item in plan.pairs]
+    numbers = (stored.images, stored.jitter_seed, *replicates)
+    texts = (
+        *plan.layers,
+        stored.provider,
+        stored.data_digest,
+        *keys,
+        *(item.architecture for item in plan.checkpoints),
+    )
+    texts += tuple(text for pair in plan.pairs for text in (pair.name, pair.architecture, pair.kind))
+    for holds, what in (
+        (all(type(number) is int and number >= 0 for number in numbers), "a number that is none"),
+        (stored.images in range(1, MOST_IMAGES + 1), f"{stored.images} images"),
+        (all(isinstance(text, str) for text in texts), "a name that is no text"),
+        (isinstance(stored.provider_options, dict), "options of the provider that are no table"),
+        (bool(plan.pairs and plan.layers) and len(set(keys)) == len(keys), "no pair, no layer, or a checkpoint twice"),
+        (all(key in keys for pair in plan.pairs for key in (pair.before, pair.after)), "a pair of unknown checkpoints"),
+        (all(pair.kind in get_args(Kind) for pair in plan.pairs), "a pair of an unknown kind"),
+        (stored.select in get_args(Selection), f"the selection {stored.select!r}"),
+    ):
+        if not holds:
+            raise ValueError(what)
 
 
 def _vocabulary(options: dict[str, Any], folder: Place) -> Vocabulary:
@@ -217,10 +269,37 @@ def _vocabulary(options: dict[str, Any], folder: Place) -> Vocabulary:
         raise InputError(f"{folder / PLAN}: describes no metrics that there can be ({error}); evaluate anew") from error
 
 
-def _checkpoint(item: dict[str, Any]) -> Checkpoint:
+def _checkpoint(item: dict[str, Any], locate: Callable[[str], Place]) -> Checkpoint:
     metadata = GraphMetadata.model_validate(item["metadata"])
-    graph = Graph(place(item["file"]), metadata, item["digest"])
+    graph = Graph(locate(item["file"]), metadata, item["digest"])
     return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
+
+
+def stored_path(folder: Place, path: Place) -> str:
+    """How the plan in a result folder names a file: without a user's name, and so that it is found from anywhere.
+
+    An address stays. A file in the user's home folder becomes `~/...`, which also holds when the result folder is
+    moved; any other is relative to the result folder, or absolute where that is an address.
+    """
+    if isinstance(path, Address):
+        return str(path)
+    whole, home = Path(os.path.abspath(path)), home_folder()  # noqa: PTH100 (`resolve` would follow links)
+    if home is not None and whole.is_relative_to(home):
+        return (Path("~") / whole.relative_to(home)).as_posix()
+    return str(whole) if isinstance(folder, Address) else relative_path(Path(os.path.abspath(folder)), whole).as_posix()  # noqa: PTH100
+
+
+def _located(folder: Place, stored: str) -> Place:
+    """The file that `stored_path` named."""
+    path = place(stored)
+    if isinstance(path, Address):
+        return path
+    home = home_folder()
+    joined = folder / (home / path.relative_to("~") if home is not None and path.parts[:1] == ("~",) else path)
+    if isinstance(joined, Address):
+        return joined
+    short = Path(os.path.normpath(joined))
+    return short if short.resolve() == joined.resolve() else joined  # `..` behind a link leads elsewhere
 
 
 def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.common.errors import InputError
-from harness.common.storage import PARTIAL, Address, Place, write_bytes
+from harness.common.storage import PARTIAL, Address, Place, home_folder, write_bytes
 from harness.results.layout import KEY
 
 _HOME = re.compile(r"(/home/[^/]+|/Users/[^/]+|/root|[A-Za-z]:[\\/]Users[\\/][^\\/]+)(?=[\\/]|$)")
@@ -110,9 +110,9 @@ def _parts(path: str) -> list[str]:
 
 def _home_of(path: str) -> str | None:
     """The home folder that a path lies in, mine or another's."""
-    mine = str(Path.home())
-    if len(mine) > 1 and (path + "/").startswith(mine + "/"):
-        return mine
+    mine = home_folder()
+    if mine is not None and (path + "/").startswith(f"{mine}/"):
+        return str(mine)
     found = _HOME.match(path)
     return found[0] if found else None
 
@@ -126,7 +126,9 @@ def _working_folder() -> str:
 
 def _known_folders() -> list[str]:
     """The folders whose names may hold blanks, the longest first."""
-    return sorted((name for name in {_working_folder(), str(Path.home())} if len(name) > 1), key=len, reverse=True)
+    return sorted(
+        (name for name in {_working_folder(), str(home_folder() or "")} if len(name) > 1), key=len, reverse=True
+    )
 
 
 def names_of(folder: Place, show: bool) -> Names:

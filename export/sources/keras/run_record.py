@@ -97,7 +97,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON (line {error.lineno}); train again or restore the file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not UTF-8 text; train again or restore the file") from error
     if not _is_record(facts):
         raise InputError(f"{path}: not the record of a training; move it away to export the checkpoints beside it")

@@ -24,6 +24,7 @@ from export.sources.onnx.opsets import at_supported_opset
 from export.sources.onnx.preprocessing import layout_of
 from export.sources.onnx.types import in_single_precision
 from harness.common.errors import InputError, first_line
+from harness.common.storage import require_plain_file
 
 MAX_BYTES = 2**31 - 1  # what a protobuf message can hold
 CONTROL_FLOW = {"If", "Loop", "Scan", "SequenceMap"}
@@ -62,6 +63,8 @@ def load(path: Path, choices: Choices | None = None) -> ir.Model:
 
 
 def _read(path: Path) -> onnx.ModelProto:
+    if path.exists():
+        require_plain_file(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an ONNX model")
     if path.stat().st_size > MAX_BYTES:
