@@ -307,7 +307,7 @@ def env(warm: bool) -> None:
     rows += [(f"{name} from", folder) for name, folder in origins().items()]
     click.echo(tabulate(rows, tablefmt="plain"))
     if warm:
-        from kernels.warm import compile_all
+        from kernels.precompile import compile_all
 
         compile_all()
         click.echo("kernels compiled")

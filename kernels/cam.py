@@ -15,7 +15,7 @@ from kernels.catalogue import cam_method
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
 from kernels.jit import kernel, sums
 from kernels.reasons import Reason
-from kernels.records import MethodRecord
+from kernels.record_types import MethodRecord
 from kernels.threads import for_each
 
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight

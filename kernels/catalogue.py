@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from kernels.records import KINDS, Kind, MethodRecord, MetricRecord, Needs, StableIs
+from kernels.record_types import KINDS, Kind, MethodRecord, MetricRecord, Needs, StableIs
 from kernels.registry import Registry, look_up
 
 # What reports, policies and files call something else already: words of the glossary, predictions, scopes.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels.catalogue import METRICS
-from kernels.records import MetricRecord
+from kernels.record_types import MetricRecord
 from kernels.scoring import PairScores, score_pairs
 
 BUILT_IN = tuple(METRICS.built_in.values())

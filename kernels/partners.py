@@ -15,7 +15,7 @@ from kernels.cached_maps import Memory, Slot
 from kernels.checks import positive_integer
 from kernels.metrics import BUILT_IN
 from kernels.reasons import Reason
-from kernels.records import MetricRecord
+from kernels.record_types import MetricRecord
 from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_scores
 from kernels.threads import for_each
 

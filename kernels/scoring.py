@@ -13,7 +13,7 @@ import numpy as np
 from kernels.cached_maps import MapFacts, Memory, PairFacts, Slot
 from kernels.checks import map_size, positive_integer, real_array
 from kernels.reasons import Reason
-from kernels.records import MetricRecord
+from kernels.record_types import MetricRecord
 from kernels.threads import for_each
 
 

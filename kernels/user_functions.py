@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.cached_maps import MapFacts, PairFacts
 from kernels.function_errors import UserFunctionError
-from kernels.records import MethodRecord, MetricRecord
+from kernels.record_types import MethodRecord, MetricRecord
 
 ROUNDING = 1e-6  # of the range's width: what float32 arithmetic may pass its ends by; it is cut off
 

@@ -23,7 +23,7 @@ LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("export.graph",),
         ("export.passes",),
         ("export.autodiff",),
-        ("export.catalogue", "export.logs"),
+        ("export.catalogue", "export.captured_logs"),
     ),
     "harness": (
         ("harness.__main__",),
@@ -145,7 +145,7 @@ def test_every_room_says_what_it_is_for() -> None:
     [
         ("export.sources.onnx.read", "from export.sources.keras.export import export_checkpoint"),
         ("export.graph.layers", "def f():\n    from export.write import Request"),
-        ("export.passes.layout", "from export.graph import layers"),
+        ("export.passes.transposes", "from export.graph import layers"),
         ("export.proof.parity", "import export.metadata"),
         ("export.autodiff.emit", "import export.cli"),
         ("harness.common.errors", "from harness.images.loading import load_grey"),

@@ -25,7 +25,7 @@ from harness.results.plan import read_stored
 from harness.results.schema import Evaluation, MetricSummary, PairResult
 from kernels.catalogue import METHODS, METRICS
 from kernels.reasons import Reason
-from kernels.records import MetricRecord
+from kernels.record_types import MetricRecord
 from tests import documents
 from tests.documents import ROOT, program, read
 

@@ -16,8 +16,8 @@ from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import Address, Place, place
 from harness.images.loading import read_grey
+from harness.results import file_names, part_files
 from harness.results import folder as result_folder
-from harness.results import layout, part_files
 from harness.results.part_files import Store
 from harness.results.schema import Evaluation
 from tests import tiny_graphs
@@ -198,7 +198,7 @@ def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
 ) -> None:
     """Wherever it stops: the next evaluation replaces the folder, or goes on in it."""
     result_folder.begin(folder, {"format": 1}, {}, False)
-    for name in (layout.STATISTICS, layout.RESULT):
+    for name in (file_names.STATISTICS, file_names.RESULT):
         storage.write_whole(folder / name, "{}")
     whole, steps = result_folder._remove, itertools.count(1)
 
@@ -211,7 +211,7 @@ def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
     with pytest.raises(KeyboardInterrupt):
         result_folder.begin(folder, {"format": 1}, {}, False)
     monkeypatch.setattr(result_folder, "_remove", whole)
-    over = (folder / layout.RESULT).exists()
+    over = (folder / file_names.RESULT).exists()
     assert over or step == len(result_folder.OURS)
     opened = result_folder.begin(folder, {"format": 1}, {}, resume=not over)
     assert opened.missing("maps", [0]) == [0]

@@ -20,7 +20,7 @@ from kernels.function_errors import UserFunctionError
 from kernels.metrics import BUILT_IN, pair_metrics
 from kernels.partners import partner_metrics
 from kernels.reasons import Reason
-from kernels.records import MethodRecord, MetricRecord
+from kernels.record_types import MethodRecord, MetricRecord
 from kernels.registry import RegistrationError, Registry
 from tests.map_samples import cam_like, related
 
@@ -216,7 +216,7 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, *entri
 
 
 MODULE = """
-from kernels.records import MetricRecord
+from kernels.record_types import MetricRecord
 def close(a, b):
     return float(abs(a - b).max() < 1)
 close_record = MetricRecord("close", "pair", (0, 1), "high", "mass", "max abs(a - b) < 1", "", close)

@@ -80,7 +80,7 @@ def run_with_cache(code: str, folder: Path, **environment: str) -> str:
 COUNT_COMPILED = """
 import importlib, pkgutil
 import kernels
-from kernels.warm import compile_all
+from kernels.precompile import compile_all
 from numba.core.dispatcher import Dispatcher
 compile_all()
 entered = [f for m in pkgutil.iter_modules(kernels.__path__)

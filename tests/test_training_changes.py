@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness.common.errors import InputError
-from training.changes import config_changes, data_changes, keep_parts, version_changes
 from training.config import Config, Data
 from training.framework import versions
+from training.resume_checks import config_changes, data_changes, keep_parts, version_changes
 from training.samples import Sample, content_digests, one_hot
 from training.task import Dataset
 

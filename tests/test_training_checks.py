@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from harness.common.errors import EvaluationWarning, InputError
-from training.checks import require_sound
 from training.config import Data
+from training.dataset_checks import require_sound
 from training.samples import Sample, content_digests, one_hot
 from training.task import Dataset
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from harness.evaluation.architectures import Across
+from harness.evaluation.compare_architectures import Across
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Sample
 from harness.results import part_files

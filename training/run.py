@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import InputError
-from training.changes import Change, config_changes, data_changes, edited_config, keep_parts, version_changes
-from training.checks import require_sound
 from training.config import Config, Data, read_config
+from training.dataset_checks import require_sound
 from training.events import write_events
 from training.files import write_json, write_text
 from training.phase import STATE, PhaseRun, Start
-from training.record import accept, new_record, read_record, reconfigure, recorded_config, software
 from training.report import table, write_curves
+from training.resume_checks import Change, config_changes, data_changes, edited_config, keep_parts, version_changes
+from training.run_record import accept, new_record, read_record, reconfigure, recorded_config, software
 from training.shortcut import shortcuts
 from training.state import Progress, unfinished
 from training.task import Dataset, Task, prepare, read_dataset

@@ -34,8 +34,8 @@ from export.compress.methods import COMPRESSIONS, Calibration, Facts, outputs_of
 from export.compress.prepare import forward_part, prepared_forward, read_export
 from export.graph.forward import Forward, check_forward
 from export.metadata import PREFIX, Metadata
-from export.proof.images import PATTERNS, greys_of
 from export.proof.parity import Difference
+from export.proof.proof_images import PATTERNS, greys_of
 from export.proof.rounded import RoundedProof
 from export.proof.scores import explained_score
 from export.write import Request, refuse_to_overwrite, write_export

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from export.autodiff.emit import Emitter
-from export.logs import warnings_of
+from export.captured_logs import warnings_of
 from export.proof.sessions import open_session, run
 from harness.common.errors import CannotEvaluateError
 

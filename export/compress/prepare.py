@@ -11,7 +11,7 @@ import onnx
 from export.compress.methods import outputs_of
 from export.metadata import FORMAT, PREFIX, Metadata
 from export.proof import parity
-from export.proof.images import greys_of
+from export.proof.proof_images import greys_of
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.storage import require_plain_file
 from harness.images.loading import RULE, channels_first

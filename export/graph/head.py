@@ -2,7 +2,7 @@
 
 A file may end in probabilities, in their logarithms, or in logits. Recognised final steps are cut off
 (`export.graph.final_steps`); what the logits say is compared with what the file says, and an output whose end is not
-recognised is judged by its numbers (`export.sources.onnx.scores`).
+recognised is judged by its numbers (`export.sources.onnx.logits`).
 """
 
 from __future__ import annotations

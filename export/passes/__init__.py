@@ -8,9 +8,9 @@ often they changed it, those over a whole model (`tidy`, `infer_shapes`) nothing
 from export.passes.backward import fold_channel_scales
 from export.passes.concrete import fix_shapes
 from export.passes.folding import fold_batch_normalization, fold_constants
-from export.passes.layout import compose_transposes, reduce_before_transpose
 from export.passes.model import checked, infer_shapes, tidy
 from export.passes.padding import resolve_ceil_mode, separate_padding_from_max_pool
+from export.passes.transposes import compose_transposes, reduce_before_transpose
 
 __all__ = [
     "checked",

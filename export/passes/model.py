@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from export.logs import warnings_of
+from export.captured_logs import warnings_of
 from harness.common.errors import InputError
 
 _KEEP_SHAPE = {"GroupNormalization"}

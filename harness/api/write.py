@@ -12,7 +12,7 @@ from harness.evaluation.run import Finished
 from harness.report.contact_sheet import draw_sheet
 from harness.report.html import write_report
 from harness.report.text_tables import markdown
-from harness.results.layout import MARKDOWN, REPORT, SHEET
+from harness.results.file_names import MARKDOWN, REPORT, SHEET
 from harness.results.pseudonyms import Names, names_of
 from harness.results.reader import Reader
 from harness.results.schema import Evaluation

@@ -16,7 +16,7 @@ from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
-from harness.evaluation.architectures import Across
+from harness.evaluation.compare_architectures import Across
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
@@ -28,7 +28,7 @@ from harness.models.metadata import layer_labels, sameness
 from harness.models.providers import gpu_model
 from harness.results import folder as result_folder
 from harness.results import part_files
-from harness.results.layout import PLAN
+from harness.results.file_names import PLAN
 from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Plan, Stored, identity_of, read_stored, restore

@@ -14,7 +14,7 @@ from harness.gate import reporters
 from harness.gate.judge import judge
 from harness.gate.policy import parse_policy, read_policy_bytes
 from harness.gate.verdict import Case, CheckpointRecord, FileRecord, Record, Verdict
-from harness.results.layout import RESULT
+from harness.results.file_names import RESULT
 from harness.results.pseudonyms import portable_command, portable_path
 from harness.results.schema import Evaluation, read_result, result_file
 

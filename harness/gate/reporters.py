@@ -13,7 +13,7 @@ from tabulate import MIN_PADDING, tabulate
 from harness.common.formatting import inert, one_line
 from harness.common.storage import Place
 from harness.gate.verdict import OUTCOMES, Case, Record, Verdict
-from harness.results.layout import REPORT, SHEET
+from harness.results.file_names import REPORT, SHEET
 from harness.results.pseudonyms import portable_path
 
 WIDTH = 100  # columns of the terminal's text, unless it is narrower or every column is asked for

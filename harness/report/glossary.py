@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.results.vocabulary import BUILT_IN, Vocabulary
 from kernels.reasons import Reason
-from kernels.records import MethodRecord, MetricRecord
+from kernels.record_types import MethodRecord, MetricRecord
 
 _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 is stable."}
 

@@ -28,7 +28,7 @@ from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
 from harness.report.summaries import Summaries, with_span
-from harness.results.layout import REPORT
+from harness.results.file_names import REPORT
 from harness.results.pseudonyms import Names, without_home
 from harness.results.schema import Evaluation
 from harness.results.vocabulary import BUILT_IN, HEADLINE

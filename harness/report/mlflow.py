@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import InputError, first_line
-from harness.results.layout import REPORT, RESULT
+from harness.results.file_names import REPORT, RESULT
 from harness.results.pseudonyms import without_home
 from harness.results.schema import ALL, Evaluation
 from harness.results.vocabulary import HEADLINE

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from harness.common.errors import InputError, first_line
 from harness.common.storage import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes, write_whole
-from harness.results.layout import BEGUN, STATISTICS
+from harness.results.file_names import BEGUN, STATISTICS
 from harness.results.part_labels import METADATA_KEY, OWNER_COLUMN, PartLabels
 from kernels.reasons import Reason
 

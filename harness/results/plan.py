@@ -15,7 +15,7 @@ from harness.common.formatting import one_line
 from harness.common.storage import Address, Place, home_folder, place, read_at_most, relative_path
 from harness.images.dataset import Sample
 from harness.models.metadata import Graph, GraphMetadata
-from harness.results.layout import MOST_BYTES, PLAN, STATISTICS
+from harness.results.file_names import MOST_BYTES, PLAN, STATISTICS
 from harness.results.options import Options, Selection
 from harness.results.part_files import Store, parts_of
 from harness.results.vocabulary import Vocabulary, current

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness.common.errors import InputError
 from harness.common.storage import PARTIAL, Address, Place, home_folder, write_bytes
-from harness.results.layout import KEY
+from harness.results.file_names import KEY
 
 _HOME = re.compile(r"(/home/[^/]+|/Users/[^/]+|/root|[A-Za-z]:[\\/]Users[\\/][^\\/]+)(?=[\\/]|$)")
 _ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]|\\\\|/.")

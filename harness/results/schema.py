@@ -26,10 +26,10 @@ from harness.common.storage import Place, read_at_most, write_whole
 from harness.common.validation import first_problem
 from harness.models.metadata import GraphMetadata
 from harness.results.contradictions import first_contradiction
-from harness.results.layout import RESULT
+from harness.results.file_names import RESULT
 from harness.results.vocabulary import Vocabulary
-from kernels.records import Kind as MetricKind
-from kernels.records import MethodRecord, MetricRecord, Needs, StableIs
+from kernels.record_types import Kind as MetricKind
+from kernels.record_types import MethodRecord, MetricRecord, Needs, StableIs
 
 FORMAT: Literal[1] = 1
 ALL = "all"  # the scope of every image, beside one scope per class
@@ -247,7 +247,7 @@ class StudyResult(_Record):
 
 
 class RegisteredMetric(_Record):
-    """A metric that is none of ours, so that others can judge and show it (`kernels.records.MetricRecord`)."""
+    """A metric that is none of ours, so that others can judge and show it (`kernels.record_types.MetricRecord`)."""
 
     name: str
     kind: MetricKind
@@ -259,7 +259,7 @@ class RegisteredMetric(_Record):
 
 
 class RegisteredMethod(_Record):
-    """A CAM method that is none of ours (`kernels.records.MethodRecord`)."""
+    """A CAM method that is none of ours (`kernels.record_types.MethodRecord`)."""
 
     name: str
     equation: str

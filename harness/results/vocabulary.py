@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.common.errors import InputError
 from kernels.catalogue import METHODS, METRICS, check_metric
-from kernels.records import MethodRecord, MetricRecord, StableIs
+from kernels.record_types import MethodRecord, MetricRecord, StableIs
 from kernels.registry import by_name, look_up
 
 HEADLINE = "iou_top20"

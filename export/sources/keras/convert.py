@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from export import passes
 from export.autodiff.emit import dimensions
+from export.captured_logs import warnings_of
 from export.graph.arrangements import Arrangement, as_map
 from export.graph.forward import Forward, check_forward
-from export.logs import warnings_of
 from export.sources.keras.framework import tf, tf2onnx
 from export.sources.keras.head import Scores
 from export.sources.keras.network import COLOURS, Tensor

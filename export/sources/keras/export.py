@@ -10,7 +10,7 @@ import numpy as np
 
 from export.metadata import Metadata
 from export.proof import parity
-from export.proof.images import PATTERNS, greys_of
+from export.proof.proof_images import PATTERNS, greys_of
 from export.sources.keras.run_record import CheckpointRecord
 from export.write import Request, write_export
 from harness.common.errors import CannotEvaluateError, InputError, first_line, warn

@@ -12,14 +12,14 @@ from export.autodiff.emit import dimensions
 from export.graph.arrangements import Grid
 from export.graph.head import Head
 from export.metadata import Metadata
-from export.proof.images import greys_of
 from export.proof.parity import Difference
+from export.proof.proof_images import greys_of
 from export.sources.onnx.batch import with_free_batch
+from export.sources.onnx.logits import Belief, Source, settled
 from export.sources.onnx.prepare import prepare, with_layers
 from export.sources.onnx.preprocessing import Preprocessing
-from export.sources.onnx.proof import prove
+from export.sources.onnx.prove import prove
 from export.sources.onnx.read import Choices, load
-from export.sources.onnx.scores import Belief, Source, settled
 from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import InputError
 from harness.common.provenance import weights_digest

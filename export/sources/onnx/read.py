@@ -16,13 +16,13 @@ from onnx.inliner import inline_local_functions
 
 from export import passes
 from export.autodiff.emit import constant_array, dimensions
-from export.logs import warnings_of
+from export.captured_logs import warnings_of
 from export.metadata import PREFIX
 from export.sources.onnx.branches import take_constant_branches
-from export.sources.onnx.fused import FOREIGN, name_domain_of_fused, spell_fused_operators
 from export.sources.onnx.opsets import at_supported_opset
 from export.sources.onnx.preprocessing import layout_of
-from export.sources.onnx.types import in_single_precision
+from export.sources.onnx.to_float32 import in_single_precision
+from export.sources.onnx.unfuse import FOREIGN, name_domain_of_fused, spell_fused_operators
 from harness.common.errors import InputError, first_line
 from harness.common.storage import require_plain_file
 

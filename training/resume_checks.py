@@ -18,7 +18,7 @@ from harness.common.errors import InputError
 from harness.common.provenance import file_digest
 from harness.images.columns import normalised
 from training.config import Config, Data, read_config
-from training.record import config_path, software
+from training.run_record import config_path, software
 from training.split import SPLITS, find_rows
 from training.task import Dataset
 

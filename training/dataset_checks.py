@@ -1,6 +1,6 @@
 """Slips in a data set that training would not notice, looked for before it begins.
 
-A run that has begun is not asked again: it goes on with the data that it has (training/changes.py).
+A run that has begun is not asked again: it goes on with the data that it has (training/resume_checks.py).
 """
 
 from __future__ import annotations
