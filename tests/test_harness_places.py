@@ -157,7 +157,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(storage, "_writer", "")
     other = tmp_path / "a.txt.partial"
     other.write_text("half of what another process writes")
-    storage.write_as("worker-1")
+    storage.set_writer_name("worker-1")
     storage.write_bytes(tmp_path / "a.txt", b"whole")
     assert other.read_text() == "half of what another process writes"
     storage.sweep(tmp_path, storage.PARTIAL)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness.common.errors import InputError
 from harness.statistics.bootstrap import Resampling
-from harness.statistics.inference import holm, sign_flip
+from harness.statistics.hypothesis_tests import holm, sign_flip
 from harness.statistics.rankings import (
     NULL_PROBABILITY,
     Cell,

@@ -22,7 +22,8 @@ from harness.statistics.bootstrap import (
     mean,
     patient_codes,
 )
-from harness.statistics.inference import FLIPS, equivalence, holm, sign_flip, stability_index
+from harness.statistics.hypothesis_tests import FLIPS, equivalence, holm, sign_flip
+from harness.statistics.stability import stability_index
 
 
 def clustered(patients: int, seed: int, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from harness.evaluation.compare_architectures import Across
+from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.summarise import Summary
 from harness.images.dataset import Sample
 from harness.results import part_files
@@ -83,7 +83,7 @@ def summarise(folder: Path, images: int, resamples: int) -> dict[str, object]:
     parts = part_files.Store(folder)
     reader = Reader(plan, read_collected(parts, plan, samples, 2), "all", parts)
     summary = Summary(reader, resamples)
-    pair, compared = summary.pair(plan.pairs[0], 2), Across(reader, summary).result(2)
+    pair, compared = summary.pair(plan.pairs[0], 2), ArchitectureComparison(reader, summary).result(2)
     assert compared is not None
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return {"pair": pair.model_dump(mode="json"), "study": compared.model_dump(mode="json"), "peak": peak}

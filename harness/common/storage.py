@@ -262,7 +262,7 @@ def relative_path(start: Path, end: Path) -> Path:
     return Path(os.path.relpath(end.resolve(), start.resolve()))
 
 
-def patiently(where: Place, read: Callable[[], Found]) -> Found:
+def with_retries(where: Place, read: Callable[[], Found]) -> Found:
     """What `read` finds; where the store fails for a moment, it is asked again after each of WAITS.
 
     :raises OSError: of LASTING, which say that the file is missing or forbidden: asking again is no use.
@@ -306,7 +306,7 @@ def read_at_most(where: Place, most: int) -> bytes:
 _writer = ""
 
 
-def write_as(name: str) -> None:
+def set_writer_name(name: str) -> None:
     """Name this process as a writer, where it is not the only one that may be writing the same file."""
     global _writer
     _writer = f".{name}"

@@ -13,7 +13,7 @@ from harness.results.plan import Plan
 from harness.results.reader import Collected
 from harness.results.schema import Equivalence, Estimate
 from harness.statistics.bootstrap import Resampling, interval
-from harness.statistics.inference import equivalence
+from harness.statistics.hypothesis_tests import equivalence
 
 
 class Classification:
@@ -46,7 +46,7 @@ class Classification:
         return {name: _estimated(quality) for name, quality in self.qualities[checkpoint].items()}
 
     def agreement(self, before: int, after: int) -> Estimate:
-        """Share of decisions in which two checkpoints are of one mind."""
+        """Share of decisions on which two checkpoints agree."""
         kind = self.plan.score_kind
         one, other = self.probabilities(before), self.probabilities(after)
         return _estimated(agreement(one, other, self.resampling, kind, self.thresholds))

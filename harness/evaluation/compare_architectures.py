@@ -17,7 +17,7 @@ from harness.statistics.rankings import compare
 Values = dict[tuple[str, str], np.ndarray]  # (architecture, method) -> (R, metrics, replicates)
 
 
-class Across:
+class ArchitectureComparison:
     """Compares the drift of the architectures of a plan. A checkpoint series is no architecture to rank."""
 
     def __init__(self, reader: Reader, summary: Summary) -> None:

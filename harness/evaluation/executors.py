@@ -39,7 +39,7 @@ class LocalExecutor:
         return asked
 
     def require_visible(self, where: Sequence[Place]) -> None:
-        """This process sees what it sees."""
+        """Nothing to check: the files are those of this process."""
 
     def begin(self, job: Job) -> Any:
         """Prepare the job; what it answers."""
@@ -62,7 +62,7 @@ DIED = (
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """The workers to hire in a Ray cluster.
+    """Number and size of the workers in a Ray cluster.
 
     address: host:port of the cluster, None for one on this machine that ends with the evaluation
     workers: None for as many as the cluster holds

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.progress import Advance
-from harness.evaluation.prefetch import ahead
+from harness.evaluation.prefetch import prefetch
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.images.jitter import jittered
@@ -146,7 +146,7 @@ def _explained(
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
     rows, size, batch = _rows(block), model.metadata.input_size, batching.batch or BATCH
-    decoded = ahead(
+    decoded = prefetch(
         lambda start: _load(block, rows[start : start + batch], size, request.options, batching, notices),
         range(0, len(rows), batch),
         depth=2 * batching.threads,
@@ -158,7 +158,7 @@ def _explained(
         errors.update(wrong)
         return (step, *_explain(model, step, request)) if len(step.rows) else (step, np.empty(0), [])
 
-    for step, logits, calls in ahead(run, decoded, depth=1):
+    for step, logits, calls in prefetch(run, decoded, depth=1):
         if len(step.rows):
             yield step, logits, _reduce(block, calls, request.options.methods, batching.threads)
 

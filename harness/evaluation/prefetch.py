@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = 1) -> Iterator[Result]:
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item], depth: int, threads: int = 1) -> Iterator[Result]:
     """work(item) for every item, in order, begun up to `depth` items before it is asked for.
 
     At most `depth` results wait in memory. An exception of `work` is raised where its result is asked for; what has

@@ -206,7 +206,7 @@ class _Worker:
     """One process of the pool; it works on one job."""
 
     def __init__(self, name: str, folder: str) -> None:
-        storage.write_as(name)
+        storage.set_writer_name(name)
         with suppress(OSError):  # relative paths mean what they mean for the driver
             os.chdir(folder)
         self._job: Job | None = None

@@ -16,7 +16,7 @@ from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
-from harness.evaluation.compare_architectures import Across
+from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
@@ -273,7 +273,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     for pair in plan.drifts:
         pairs.append(summary.pair(pair, threads))
         done.add()
-    study = Across(reader, summary).result(threads)
+    study = ArchitectureComparison(reader, summary).result(threads)
     done.add()
     return Evaluation(
         **_asked(stored),

@@ -141,7 +141,7 @@ class Scorer:
         return lambda place: f"image {self.collected.samples[self.collected.records.images[rows[place]]].name!r}"
 
     def unrelated(self, pair: str) -> Unrelated:
-        """Whom the records of a pair meet by chance."""
+        """The chance partners of the records of a pair."""
         if pair not in self._unrelated:
             self._unrelated[pair] = self._draw(np.flatnonzero(self.reader.selections[pair]))
         return self._unrelated[pair]

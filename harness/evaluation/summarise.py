@@ -19,7 +19,7 @@ from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
 from harness.results.schema import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
-from harness.statistics.inference import stability_index
+from harness.statistics.stability import stability_index
 from kernels.pairwise import consistency
 from kernels.reasons import Reason, tally
 from kernels.resize import upsample

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, patiently, require_plain_file
+from harness.common.storage import LASTING, Place, require_plain_file, with_retries
 from harness.images.columns import Warn, normalised
 from harness.images.labels import Labelling, warn_in_python
 from harness.images.loading import MOST_BYTES, SUFFIXES
@@ -130,7 +130,7 @@ def _content_digest(sample: Sample) -> bytes:
             return hashlib.file_digest(stream, "sha256").digest()
 
     try:
-        return patiently(sample.path, digest)
+        return with_retries(sample.path, digest)
     except (*LASTING, InputError):
         return b""
 

@@ -1,4 +1,4 @@
-"""A DICOM file reduced to its picture, for files that leave the house."""
+"""A DICOM file reduced to its picture, for files that are passed on."""
 
 from __future__ import annotations
 

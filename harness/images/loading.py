@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, patiently, place, require_plain_file
+from harness.common.storage import LASTING, Place, place, require_plain_file, with_retries
 from harness.images import tiff
 from harness.images.containers import MAX_PIXELS, Header, other_format, read_header, require_size
 from harness.images.notices import Notice, Noticed, warn_of
@@ -113,7 +113,7 @@ def _read_bytes(path: Place) -> bytes:
         return path.read_bytes()
 
     try:
-        return patiently(path, read)
+        return with_retries(path, read)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{_hint(path)}") from None
     except LASTING as error:

@@ -17,6 +17,7 @@ from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
+from harness.results.selection import selected
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -125,26 +126,6 @@ def labels_of(stored: Stored) -> PartLabels:
         {"predictions": for_maps, "maps": for_maps, "scores": for_scores},
         len(part_files.parts_of(0, stored.images)),
     )
-
-
-def selected(
-    metadata: GraphMetadata, records: Records, before: np.ndarray, after: np.ndarray, select: Selection
-) -> np.ndarray:
-    """(R,) which records are compared, from the logits (images, K) of two checkpoints.
-
-    true-positive: both say yes to the explained class; agree: both decide alike (in a multi-label model: on the
-    explained class); all: every image that could be read.
-    """
-    said = [metadata.decisions(logits)[records.images] for logits in (before, after)]  # (R, K)
-    readable = np.isfinite(before).all(axis=1)[records.images]
-    chosen = np.maximum(records.classes, 0)[:, None]
-    on_class = [np.take_along_axis(decided, chosen, axis=1)[:, 0] for decided in said]
-    if select == "true-positive":
-        return readable & on_class[0] & on_class[1]
-    if select == "agree":
-        alike = on_class[0] == on_class[1] if metadata.score_kind == "multilabel" else (said[0] == said[1]).all(axis=1)
-        return readable & alike
-    return readable
 
 
 def maps_of_rows(rows: pa.Table) -> np.ndarray:

@@ -29,7 +29,7 @@ from harness.statistics.bootstrap import (
     Resampling,
     interval,
 )
-from harness.statistics.inference import holm, sign_flip_of
+from harness.statistics.hypothesis_tests import holm, sign_flip_of
 
 Cell = tuple[str, str]  # (architecture, method)
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from harness.common.errors import InputError
 from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
-from harness.statistics.inference import holm, sign_flip
+from harness.statistics.hypothesis_tests import holm, sign_flip
 from kernels.resize import upsample
 
 SIDE = 256  # pixels of the side of the pictures that boxes are measured in
