@@ -250,7 +250,7 @@ def _require_consistent(stored: Stored) -> None:
     texts += tuple(text for pair in plan.pairs for text in (pair.name, pair.architecture, pair.kind))
     for holds, what in (
         (all(type(number) is int and number >= 0 for number in numbers), "a number that is none"),
-        (stored.images in range(1, MOST_IMAGES + 1), f"{stored.images} images"),
+        (type(stored.images) is not int or 0 < stored.images <= MOST_IMAGES, f"{stored.images} images"),
         (all(isinstance(text, str) for text in texts), "a name that is no text"),
         (isinstance(stored.provider_options, dict), "options of the provider that are no table"),
         (bool(plan.pairs and plan.layers) and len(set(keys)) == len(keys), "no pair, no layer, or a checkpoint twice"),
@@ -308,6 +308,8 @@ def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:
         if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):
             raise InputError(f"{source}: its {kind} are not complete; finish the evaluation with --resume first")
     rows = folder.read("predictions", first, ["image", "group", "labels"]).to_pylist()
+    if any(row["image"] is None or row["group"] is None for row in rows):
+        raise InputError(f"{source}: its predictions name no image or no group somewhere; evaluate anew")
     root = plan.data.root or (plan.data.source if plan.data.source.is_dir() else plan.data.source.parent)
     index = {name: number for number, name in enumerate(plan.classes)}
     return [
