@@ -233,7 +233,7 @@ def test_reading_some_metrics_at_a_time_changes_no_number(
     result, out = part
     monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
     monkeypatch.setattr("harness.results.part_files.BLOCK", 20)
-    for name in ("summarise", "architectures"):
+    for name in ("summarise", "compare_architectures"):
         monkeypatch.setattr(f"harness.evaluation.{name}.HELD", 5 * PATIENTS * EACH)
     again = evaluate(tmp_path, "--from", out)
     assert list(groups_of(range(7), PATIENTS * EACH)) == [(0, 1, 2, 3, 4), (5, 6)]

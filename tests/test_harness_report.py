@@ -573,8 +573,8 @@ def test_the_stamp_says_where_the_numbers_come_from(study: Path) -> None:
     assert all(item.digest in page for item in result.checkpoints)
 
 
-def test_report_renders_again(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    copy = tmp_path / "copy"
+def test_report_renders_again(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = study.with_name("copy")  # beside it: a plan names its images from the result folder
     shutil.copytree(study, copy)
     (copy / "report.html").unlink()
     cli.main(["report", str(copy)], standalone_mode=False)
