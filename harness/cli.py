@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -315,12 +316,22 @@ def env(warm: bool) -> None:
 
 def main() -> None:
     """Entry point of `python -m harness` and of `evidence-drift`."""
-    if _starts_ray(sys.argv[1:]) and _SUPERVISED not in os.environ:
+    if _SUPERVISED in os.environ:
+        _end_with_parent()
+    elif _starts_ray(sys.argv[1:]):
         sys.exit(_supervised(sys.argv[1:]))
     run_command_line(cli, "python -m harness")
 
 
 _SUPERVISED = "EVIDENCE_DRIFT_SUPERVISED"
+
+
+def _end_with_parent() -> None:
+    """Let Linux kill this process where the one that supervises it is killed, so that no evaluation goes on unseen."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _starts_ray(arguments: list[str]) -> bool:

@@ -309,6 +309,7 @@ def test_the_way_of_a_saved_model_can_be_gone(small: Any, tmp_path: Path) -> Non
     assert Graph.read(tmp_path / "graph.onnx").metadata.input_size == (32, 32)
 
 
+@pytest.mark.slow
 def test_a_real_run_writes_nothing_of_tensorflow_to_stderr(checkpoint: Path, tmp_path: Path) -> None:
     """TensorFlow's first lines and those of CUDA, on machines without a GPU, came before ours; any log level."""
     silent = {
@@ -344,6 +345,7 @@ def test_a_size_that_is_none_is_refused(tmp_path: Path, size: str) -> None:
         CliRunner().invoke(cli, arguments, catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_another_backend_of_the_environment_is_left_out_of_account(checkpoint: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "export", "keras", str(checkpoint), "--out", str(tmp_path / "x.onnx")]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, check=True)

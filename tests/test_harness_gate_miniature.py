@@ -144,6 +144,7 @@ def compared(place: Path, kind: str, seeds: list[int], out: Path) -> Evaluation:
     return evaluate_plan(plan, Settings(out, report=False, progress=False, resamples=1000)).evaluation
 
 
+@pytest.mark.slow
 def test_spoiled_fine_tunes_are_stopped_and_honest_ones_pass(place: Path, tmp_path: Path) -> None:
     accepted = compared(place, "clean", [1, 2], tmp_path / "accepted")
     (tmp_path / "policy.toml").write_text(propose(accepted, "digest", "accepted"), encoding="utf-8")

@@ -86,12 +86,14 @@ min = {bound}
 """
 
 
+@pytest.mark.slow
 def test_shell_recipe(folder: Path) -> None:
     results = [run(line, folder) for line in shell_lines("shell")]
     assert [result.returncode for result in results] == [0, 0, 0, 0], [result.stderr for result in results]
     assert "verdict: PASS" in results[-1].stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["github", "gitlab"])
 def test_recipes_of_ci_services_pass_and_fail(folder: Path, evaluated: Path, name: str) -> None:
     _, judging = shell_lines(name)

@@ -339,7 +339,7 @@ def test_two_workers_on_an_object_store(here: Path, tmp_path: Path) -> None:
         line = [*asked(there)[:5], there / "images" / "first.csv", *ASKED]
         require_done(tiny_graphs.run(tmp_path, "evaluate", *line, *RAY, "--out", out))
         for kind in part_files.SCHEMAS:
-            rows = repr(read_rows(tmp_path / "drift", kind)).replace(str(here), str(there))
+            rows = repr(read_rows(tmp_path / "drift", kind)).replace("'.../7.png", f"'{there}/images/7.png")
             assert repr(read_rows(out, kind)) == rows, kind
 
 
