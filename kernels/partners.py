@@ -1,7 +1,7 @@
 """What two maps score that have nothing to do with each other: the chance level of the metrics.
 
-Image i before is compared with image j after, where j has the same class but is of another patient. The partners are given;
-`harness.statistics.chance` draws them.
+Image i before is compared with image j after, where j has the same class but is of another patient. The partners
+are given; `harness.statistics.chance` draws them.
 """
 
 from __future__ import annotations

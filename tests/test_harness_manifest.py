@@ -196,7 +196,8 @@ def test_two_headers_that_may_be_meant_are_not_guessed_between(tmp_path: Path) -
 def test_a_missing_file_column_names_what_may_be_meant(tmp_path: Path) -> None:
     said = refusal(tmp_path, "Image Index,class\na.png,left\n")
     assert said == (
-        "m.csv: no column 'file'; it has: Image Index, class; if 'Image Index' is meant, add --columns file=Image Index (in TOML: columns.file)"
+        "m.csv: no column 'file'; it has: Image Index, class; "
+        "if 'Image Index' is meant, add --columns file=Image Index (in TOML: columns.file)"
     )
 
 
