@@ -109,7 +109,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     classes = [f"class_{number}" for number in range(5)]
     plan = made_plan(folder, architectures, classes, jitter)
     stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
-    parts = result_folder.begin(folder, identity_of(stored), stored.details(), resume=False)
+    parts = result_folder.begin(folder, identity_of(stored), stored.details(folder), resume=False)
     parts.keep_scores_of(stored.statistics())
     rng = np.random.default_rng(0)
     names = [f"image-{number:04d}.png" for number in range(images)]
@@ -155,6 +155,7 @@ def prediction_table(
         "labels": [[classes[n % len(classes)]] for n in block],
         "logits": list(rng.normal(size=(count, len(classes))).astype(np.float32)),
         "error": [None] * count,
+        "notices": [[]] * count,
     }
     return pa.table(columns, schema=part_files.SCHEMAS["predictions"])
 
