@@ -380,3 +380,9 @@ def test_without_known_classes_any_name_is_one(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("file,cat,dog,group\na,1,1,1\nb,0,,2\n")
     found = read_manifest(tmp_path / "m.csv", Labelling(None, multilabel=True), columns={"class": "cat|dog"})
     assert [row.labels for row in found.rows] == [("cat", "dog"), ()]
+
+
+def test_a_line_break_in_the_name_of_a_column_does_not_tear_the_sentence(tmp_path: Path) -> None:
+    said = refusal(tmp_path, '"fi\nle","class"\na.png,left\n')
+    assert "it has: fi le, class" in said
+    assert "\n" not in said

@@ -10,7 +10,8 @@ code      meaning
 130       interrupted; what was finished is kept
 ========  ==================================================================
 
-This module is a leaf: `training` and `export` may import it, so that all three command lines fail alike.
+This module imports `harness.common.formatting` alone: `training` and `export` may import it, so that all three command
+lines fail alike.
 """
 
 from __future__ import annotations
@@ -24,14 +25,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.common.formatting import one_line
+
 if TYPE_CHECKING:
     import click
 
 
 class EvidenceDriftError(Exception):
-    """Base of every error whose message is meant for the user: one sentence, no traceback."""
+    """Base of every error whose message is meant for the user: one sentence on one line, no traceback.
+
+    What a sentence quotes of an input, the name of a column or of a format, may hold line breaks and controls; they are
+    shown as blanks.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(EvidenceDriftError):
@@ -52,7 +62,7 @@ class EvaluationWarning(UserWarning):
 
 def warn(sentence: str) -> None:
     """Raise an `EvaluationWarning` where the caller's caller stands."""
-    warnings.warn(sentence, EvaluationWarning, stacklevel=3)
+    warnings.warn(one_line(sentence), EvaluationWarning, stacklevel=3)
 
 
 class InterruptedRunError(EvidenceDriftError):
