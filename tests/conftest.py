@@ -106,6 +106,24 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
+def strace() -> str:
+    """The system's strace; without it the tests skip, unless it is required."""
+    program = shutil.which("strace")
+    if program is None:
+        _lacking("EVIDENCE_DRIFT_REQUIRE_STRACE", "strace is not installed")
+    return program
+
+
+@pytest.fixture(scope="module")
+def in_brief() -> Iterator[None]:
+    """The evaluations of a whole file in brief (`tests.tiny_graphs.in_brief`)."""
+    from tests import tiny_graphs
+
+    with tiny_graphs.in_brief():
+        yield
+
+
+@pytest.fixture(scope="session")
 def finished_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of one small complete run, to be read and copied, never changed (tests/training_runs.py)."""
     from tests.training_runs import finish

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -21,11 +20,7 @@ from tests.tiny_graphs import read_rows
 
 BRIEF = ["--map-size", 20, "--chance", 0, "--jitter", 0, "--method", "layercam", "--select", "all"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_brief() -> Iterator[None]:
-    with tiny_graphs.in_brief():
-        yield
+pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,7 @@ SIZE = (20, 20)  # of the compared maps; the graphs' layers have 8 x 8 positions
 BRIEF = ["--map-size", 20, "--chance", 2, "--jitter", 1, "--method", "layercam"]
 DRAWN = ["--map-size", 20, "--chance", 3, "--jitter", 4, "--method", "layercam", "--layer", "late"]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_brief() -> Iterator[None]:
-    with tiny_graphs.in_brief():
-        yield
+pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,7 @@ LIMIT = 60  # of 132 records
 OPTIONS = ["--map-size", 16, "--chance", 3, "--jitter", 1, "--method", "layercam", "--method", "gradcam"]
 HEADLINE = "iou_top20"
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_brief() -> Iterator[None]:
-    with tiny_graphs.in_brief():
-        yield
+pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,8 @@ def test_a_path_becomes_portable(path: str, shown: str) -> None:
 def test_in_a_home_folder_the_working_folder_hides_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "cwd", lambda: Path("/home"))
     assert portable_path("/home/alice/x") == "~/x"
-    monkeypatch.setattr(Path, "cwd", lambda: Path("/home/alice/work"))
-    assert portable_path("/home/alice/work/x") == "x"
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/home/alice/project"))
+    assert portable_path("/home/alice/project/x") == "x"
     assert portable_path("../x") == "~/x"
     monkeypatch.setattr(Path, "cwd", lambda: Path("/"))
     assert portable_path("/data/alice/x") == ".../x"

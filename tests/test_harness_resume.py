@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from tests.tiny_graphs import evaluate, read_rows
 IMAGES = 600
 BRIEF = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--method", "gradcam"]
 LENGTHY = ["--map-size", 48, "--chance", 8, "--jitter", 2, "--method", "layercam", "--select", "all", "--threads", 1]
+
+pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 def slow(case: object) -> object:
@@ -69,12 +71,6 @@ def pair_of(place: Path, data: Path | None = None, after: str = "after") -> list
     """The arguments that name two graphs and their images."""
     named = ["--before", place / "before.onnx", "--after", place / f"{after}.onnx"]
     return [*named, "--data", data or place / "few" / "manifest.csv"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_brief() -> Iterator[None]:
-    with tiny_graphs.in_brief():
-        yield
 
 
 @pytest.fixture

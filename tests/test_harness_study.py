@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -25,11 +25,7 @@ BETA = '[[architecture]]\nname = "Beta"\nbefore = "graphs/b-before.onnx"\nafter 
 DATA = 'data = "images/manifest.csv"\n'
 Writer = Callable[..., Path]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_brief() -> Iterator[None]:
-    with tiny_graphs.in_brief():
-        yield
+pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")

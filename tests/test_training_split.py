@@ -113,11 +113,11 @@ def test_split_names_links_and_not_their_targets(tmp_path: Path) -> None:
 
 def test_split_of_a_run_behind_a_link_leads_to_the_images(tmp_path: Path) -> None:
     """`runs/../data` is not `data` where `runs` is a link: the written path has to be followed, not calculated."""
-    samples = placed(tmp_path / "work" / "data")
+    samples = placed(tmp_path / "project" / "data")
     (tmp_path / "disk").mkdir()
-    (tmp_path / "work" / "runs").symlink_to(tmp_path / "disk")
-    files = written(tmp_path / "work" / "runs" / "one" / "split.csv", samples)
-    assert files[0] == "../../work/data/0.png"
+    (tmp_path / "project" / "runs").symlink_to(tmp_path / "disk")
+    files = written(tmp_path / "project" / "runs" / "one" / "split.csv", samples)
+    assert files[0] == "../../project/data/0.png"
     assert all((tmp_path / "disk" / "one" / file).is_file() for file in files)
 
 

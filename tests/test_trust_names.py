@@ -48,8 +48,8 @@ COMMANDS = (
     "harness evaluate --before before.onnx --after FAR/after.onnx --data FAR/data/manifest.csv --jitter 1 --chance 1 "
     "--map-size 16 --select all --method layercam --out drift --quiet --log-to mlflow:sqlite:///ml.db",
     "harness evaluate --from drift --map-size 20 --out again --quiet",
-    "harness gate HOME/work/drift --init --policy FAR/policy.toml",
-    "harness gate HOME/work/drift --policy FAR/policy.toml --baseline FAR/none.json --json FAR/verdict.json "
+    "harness gate HOME/project/drift --init --policy FAR/policy.toml",
+    "harness gate HOME/project/drift --policy FAR/policy.toml --baseline FAR/none.json --json FAR/verdict.json "
     "--junit verdict.xml --markdown verdict.md --github",
     "harness gate drift --policy FAR/policy.toml --baseline accepted.json --update-baseline",
     "harness report drift",
@@ -61,8 +61,8 @@ COMMANDS = (
     "training phantoms drawn --images 80 --patients 80 --size 48",
 )
 TRAININGS = (
-    "training fit HOME/work/tiny.toml --out run --quiet",
-    "export keras HOME/work/run --phase transfer --out kept.onnx",
+    "training fit HOME/project/tiny.toml --out run --quiet",
+    "export keras HOME/project/run --phase transfer --out kept.onnx",
 )
 NAMING = {  # the files that SECURITY.md lists, by what they may hold
     "patient": re.compile(r"(drift|again)/(predictions|maps|scores)/.*\.parquet|run/split.*\.csv"),
@@ -105,7 +105,7 @@ class Place:
 
     def __init__(self, base: Path) -> None:
         self.home, self.far = base / "home" / USER, base / FAR
-        self.work, site = self.home / "work", base / "site"
+        self.work, site = self.home / "project", base / "site"
         for folder in (self.work, self.far, site):
             folder.mkdir(parents=True)
         (site / "sitecustomize.py").write_text(SITE)
@@ -199,17 +199,17 @@ def _comment(text: str) -> PngInfo:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`work/out`, from `work/*.onnx` and `data/manifest.csv`."""
+    """`project/out`, from `project/*.onnx` and `data/manifest.csv`."""
     base = tmp_path_factory.mktemp("plans")
-    write_graph(base / "work" / "before.onnx", 0)
-    write_graph(base / "work" / "after.onnx", 0, nudge=0.3)
+    write_graph(base / "project" / "before.onnx", 0)
+    write_graph(base / "project" / "after.onnx", 0, nudge=0.3)
     manifest = tiny_graphs.write_images(base / "data", patients=24, each=1)
     run(base, manifest)
     return base
 
 
 def run(base: Path, manifest: Path, *more: object, out: str = "out") -> Evaluation:
-    work = base / "work"
+    work = base / "project"
     line = [
         "--map-size",
         16,
@@ -238,21 +238,21 @@ def located(out: Path) -> list[Path]:
 
 
 def test_a_plan_names_files_relative_to_its_folder(finished: Path) -> None:
-    content = plan_of(finished / "work" / "out")
+    content = plan_of(finished / "project" / "out")
     assert content["data"]["source"] == "../../data/manifest.csv"
     assert [item["file"] for item in content["checkpoints"]] == ["../before.onnx", "../after.onnx"]
 
 
-@pytest.mark.parametrize("where", [".", "work", "work/out", "/"])
+@pytest.mark.parametrize("where", [".", "project", "project/out", "/"])
 def test_a_plan_is_read_from_any_folder(finished: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.chdir(finished / where)
-    assert all(path.is_file() for path in located(finished / "work" / "out"))
+    assert all(path.is_file() for path in located(finished / "project" / "out"))
 
 
 def test_folder_and_data_can_be_moved_together(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "moved")
     assert all(
-        path.is_relative_to(tmp_path) and path.is_file() for path in located(tmp_path / "moved" / "work" / "out")
+        path.is_relative_to(tmp_path) and path.is_file() for path in located(tmp_path / "moved" / "project" / "out")
     )
 
 
@@ -260,7 +260,7 @@ def test_resume_and_from_work_from_another_folder(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(finished, tmp_path / "a")
-    out, elsewhere = tmp_path / "a" / "work" / "out", tmp_path / "elsewhere"
+    out, elsewhere = tmp_path / "a" / "project" / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     before = Evaluation.read(out)
@@ -268,7 +268,7 @@ def test_resume_and_from_work_from_another_folder(
     resumed = run(tmp_path / "a", Path("../a/data/manifest.csv"), "--resume")
     assert resumed.pairs == before.pairs
     with tiny_graphs.in_brief():
-        again = evaluate(Path("again"), "--from", Path("../a/work/out"), "--map-size", 20)
+        again = evaluate(Path("again"), "--from", Path("../a/project/out"), "--map-size", 20)
     assert again.map_size == (20, 20)
     assert all(path.is_file() for path in located(elsewhere / "again"))
 
@@ -295,19 +295,19 @@ def test_without_a_home_folder_paths_are_relative(tmp_path: Path, monkeypatch: p
 
 def test_behind_a_link_the_path_still_arrives(finished: Path, tmp_path: Path) -> None:
     """`..` of a linked folder is not the folder that holds the link."""
-    (tmp_path / "link").symlink_to(finished / "work" / "out")
+    (tmp_path / "link").symlink_to(finished / "project" / "out")
     assert all(path.is_file() for path in located(tmp_path / "link"))
 
 
 def test_plans_of_earlier_versions_are_read(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They hold absolute paths, or paths relative to the working folder of their run."""
     out = tmp_path / "out"
-    shutil.copytree(finished / "work" / "out", out)
+    shutil.copytree(finished / "project" / "out", out)
     content = plan_of(out)
     del content["paths"]
     content["data"]["source"] = "data/manifest.csv"
     for item in content["checkpoints"]:
-        item["file"] = str(finished / "work" / f"{item['key']}.onnx")
+        item["file"] = str(finished / "project" / f"{item['key']}.onnx")
     (out / "plan.json").write_text(json.dumps(content))
     monkeypatch.chdir(finished)
     assert all(path.is_file() for path in located(out))
@@ -317,9 +317,9 @@ def test_the_error_column_holds_no_folder(tmp_path: Path) -> None:
     data = tmp_path / "data"
     manifest = tiny_graphs.write_images(data, patients=24, each=1)
     (data / "image-003.png").write_bytes(b"no picture")
-    write_graph(tmp_path / "work" / "before.onnx", 0)
-    write_graph(tmp_path / "work" / "after.onnx", 0, nudge=0.3)
+    write_graph(tmp_path / "project" / "before.onnx", 0)
+    write_graph(tmp_path / "project" / "after.onnx", 0, nudge=0.3)
     run(tmp_path, manifest)
-    errors = [row["error"] for row in read_rows(tmp_path / "work" / "out", "predictions") if row["error"]]
+    errors = [row["error"] for row in read_rows(tmp_path / "project" / "out", "predictions") if row["error"]]
     assert len(errors) == 2
     assert all("image-003.png" in error and str(tmp_path) not in error for error in errors)

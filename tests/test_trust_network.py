@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,17 +30,6 @@ COMMANDS = (
 CACHES = {".cache/matplotlib", ".config/matplotlib", ".cache/fontconfig"}  # in the home folder
 # Internet addresses; a look-up of a name is a connection to port 53 of one.
 CONNECTION = re.compile(r"(?:connect|sendto|sendmsg)\(.*sa_family=AF_INET6?")
-
-
-@pytest.fixture(scope="module")
-def strace() -> str:
-    found = shutil.which("strace")
-    if found is None:
-        message = "strace is not installed"
-        if os.environ.get("EVIDENCE_DRIFT_REQUIRE_STRACE") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 def traced(strace: str, arguments: list[str], folder: Path, home: Path) -> tuple[int, list[str], str]:

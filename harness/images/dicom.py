@@ -36,7 +36,6 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
-from harness.common.formatting import one_line
 from harness.common.storage import Place
 from harness.images.containers import codestream_size, require_size
 from harness.images.notices import Notice, Noticed
@@ -165,7 +164,7 @@ def _require_one_grey_frame(dataset: Dataset) -> None:
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
         raise InputError(
-            f"no integer pixel data in this DICOM file ({one_line(kind.name)[:80] if kind else 'no SOP class'}); "
+            f"no integer pixel data in this DICOM file ({kind.name[:80] if kind else 'no SOP class'}); "
             "export the image itself, complete"
         )
     kind = dataset.get("PhotometricInterpretation")
