@@ -13,13 +13,14 @@ import numpy as np
 
 from kernels.catalogue import cam_method
 from kernels.checks import clean_float32, positive_integer, real_array, same_shape
-from kernels.jit import kernel, sums
+from kernels.jit import inlined, kernel, sums
 from kernels.reasons import Reason
 from kernels.record_types import MethodRecord
 from kernels.threads import for_each
 
 SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
 SINGULAR_SHARE = 0.01  # more than this share of the positive gradients without a weight: no map
+ILL_CONDITIONED_BELOW = 1.0  # a denominator below this magnifies what is wrong with its gradient
 XGRAD_EMPTY = 1e-12  # |sum(A_k)| below this: the channel has no weight in XGrad-CAM
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -51,6 +52,32 @@ def cams(
 
     for_each(range(count), positive_integer(threads, "threads"), worker)
     return result
+
+
+def conditioning(method: str, activations: np.ndarray, gradients: np.ndarray, threads: int = 1) -> np.ndarray:
+    """(N,) share 0..1 of the weight of `method` that comes from denominators d below 1, for A and G (N, C, h, w).
+
+    With the terms t = relu(G) / d of Grad-CAM++ and d > 1e-6: sum over d < 1 of t / sum of t; 0 where no term is above
+    0. Such a term grows faster than its gradient and diverges at d = 0, so a few of them can decide a map. NaN for a
+    method without denominators, and where A or G is not finite. Our own definition.
+    """
+    activations = real_array(activations, "activations", "NChw")
+    gradients = real_array(gradients, "gradients", "NChw")
+    same_shape(activations, gradients, ("activations", "gradients"))
+    found, record = np.full(len(activations), np.nan), cam_method(method)
+    if record.conditioning is None:
+        return found
+
+    def worker() -> Callable[[int], None]:
+        return lambda n: found.__setitem__(n, _conditioning_of(record, activations[n], gradients[n]))
+
+    for_each(range(len(found)), positive_integer(threads, "threads"), worker)
+    return found
+
+
+def _conditioning_of(record: MethodRecord, a: np.ndarray, g: np.ndarray) -> float:
+    a, g = clean_float32(a).reshape(len(a), -1), clean_float32(g).reshape(len(g), -1)  # (C, P) both
+    return record.measure_conditioning(a, g) if _is_finite(a.reshape(-1)) and _is_finite(g.reshape(-1)) else np.nan
 
 
 def _explain(chosen: list[MethodRecord], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
@@ -107,14 +134,16 @@ def _gradcam(a, g, out):
     return 0.0
 
 
-@sums
-def _gradcam_plus_plus(a, g, out):
+@inlined
+def _plus_plus(a, g, out, positions):
+    """Grad-CAM++ with sum(A_k) / positions in its denominators; returns the share of terms without a weight."""
     out[:] = 0.0
     positive, singular = 0, 0
     for k in range(a.shape[0]):
         mass, weight = 0.0, 0.0
         for p in range(out.size):
             mass += np.float64(a[k, p])
+        mass /= positions
         for p in range(out.size):
             rectified = max(np.float64(g[k, p]), 0.0)
             denominator = 2.0 + rectified * mass
@@ -123,8 +152,46 @@ def _gradcam_plus_plus(a, g, out):
             singular += not usable
             weight += rectified / denominator if usable else 0.0
         for p in range(out.size):
-            out[p] += weight * a[k, p]
+            out[p] += weight / positions * a[k, p]
     return singular / max(positive, 1)
+
+
+@sums
+def _gradcam_plus_plus(a, g, out):
+    return _plus_plus(a, g, out, 1.0)
+
+
+@sums
+def _gradcam_plus_plus_mean(a, g, out):
+    return _plus_plus(a, g, out, float(out.size))
+
+
+@inlined
+def _ill_conditioned(a, g, positions):
+    """Share of the terms of `_plus_plus` whose denominators are below 1, by what they weigh."""
+    total, ill = 0.0, 0.0
+    for k in range(a.shape[0]):
+        mass = 0.0
+        for p in range(a.shape[1]):
+            mass += np.float64(a[k, p])
+        mass /= positions
+        for p in range(a.shape[1]):
+            rectified = max(np.float64(g[k, p]), 0.0)
+            denominator = 2.0 + rectified * mass
+            term = rectified / denominator if denominator > SINGULAR_BELOW else 0.0
+            total += term
+            ill += term if denominator < ILL_CONDITIONED_BELOW else 0.0
+    return ill / total if total > 0.0 else 0.0
+
+
+@sums
+def _conditioning_by_sum(a, g):
+    return _ill_conditioned(a, g, 1.0)
+
+
+@sums
+def _conditioning_by_mean(a, g):
+    return _ill_conditioned(a, g, float(a.shape[1]))
 
 
 @sums

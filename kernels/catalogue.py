@@ -200,6 +200,16 @@ _METHODS = (
         "Chattopadhay et al. 2018, doi:10.1109/WACV.2018.00097",
         "kernels.cam:_gradcam_plus_plus",
         hides=True,
+        conditioning="kernels.cam:_conditioning_by_sum",
+    ),
+    MethodRecord(
+        "gradcam++-mean",
+        "w_k = mean(relu(G_k) / (2 + G_k mean(A_k))); M = relu(sum_k w_k A_k). Grad-CAM++ with the mean of the "
+        "activations in place of their sum, which leaves its denominators near 2",
+        "Fel et al. 2022, Xplique's GradCAMPP, arXiv 2206.04394",
+        "kernels.cam:_gradcam_plus_plus_mean",
+        hides=True,
+        conditioning="kernels.cam:_conditioning_by_mean",
     ),
     MethodRecord(
         "layercam",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cam import cams
+from kernels.cam import cams, conditioning
 from kernels.catalogue import METHODS
 from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
@@ -18,6 +18,8 @@ def compile_all() -> None:
     maps = random.random((2, WINDOW, WINDOW), np.float32)
     tensors = random.random((2, 1, 2, 2), np.float32)
     cams(METHODS.built_in, tensors, tensors)
+    for method in METHODS.built_in:
+        conditioning(method, tensors, tensors)
     upsample(maps, (2 * WINDOW, 2 * WINDOW))
     pair_metrics(maps, maps)
     pairwise_soft_iou(maps)

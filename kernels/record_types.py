@@ -124,6 +124,8 @@ class MethodRecord:
         and returns the share of singular weights; a user's function of A and G, float32 (C, h, w), that returns
         M (h, w); None where only the description is known
     hides: a gradient that is not finite may leave no trace in M, so that gradients are checked beforehand
+    conditioning: `module:function` of A (C, P) and G (C, P): the share of the weight that comes from small
+        denominators (`kernels.cam.conditioning`); None where the method divides by nothing of the kind
     fingerprint: digest of a user's function, in a description of it
     """
 
@@ -132,6 +134,7 @@ class MethodRecord:
     source: str
     implementation: Implementation = field(default=None, compare=False, repr=False)
     hides: bool = False
+    conditioning: str | None = field(default=None, compare=False, repr=False)
     paradigm: Paradigm = "gradient"
     fingerprint: str = ""
 
@@ -143,6 +146,12 @@ class MethodRecord:
     def described(self) -> MethodRecord:
         """The record with the digest of a user's function in its place."""
         return _described(self)
+
+    @cached_property
+    def measure_conditioning(self) -> Callable[[Any, Any], float]:
+        """The function of `conditioning`; only where there is one."""
+        assert self.conditioning is not None
+        return _imported(self.conditioning)
 
     @cached_property
     def reduce(self) -> Callable[[Any, Any, Any], float]:

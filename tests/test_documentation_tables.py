@@ -31,7 +31,7 @@ from tests.documents import ROOT, program, read
 
 TYPES = {"int32": "int32", "double": "double", "string": "text", "list<item: string>": "list of text",
          "list<item: float>": "list of float", "list<element: string>": "list of text",
-         "list<element: float>": "list of float"}  # fmt: skip
+         "list<element: float>": "list of float", "float": "float"}  # fmt: skip
 
 
 def rows(text: str) -> list[list[str]]:

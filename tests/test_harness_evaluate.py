@@ -10,9 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from harness.api.evaluation import Settings, evaluate_plan
+from harness.api.evaluation import Settings, evaluate_again, evaluate_plan
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import load_grey
@@ -24,7 +25,7 @@ from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.schema import Evaluation, MetricSummary
 from harness.results.vocabulary import STABILITY
-from kernels.cam import cam
+from kernels.cam import cam, conditioning
 from kernels.metrics import pair_metrics
 from tests import tiny_graphs
 
@@ -102,6 +103,37 @@ def test_result_holds_means_of_the_stored_scores(finished: Path) -> None:
     assert found.n == np.isfinite(values).sum()
     assert found.n + sum(found.undefined.values()) == 48
     assert found.estimate.low < found.estimate.mean < found.estimate.high
+
+
+def test_conditioning_is_stored_with_every_map_and_summed_up(inputs: Inputs, finished: Path) -> None:
+    """Witness: the kernel on activations and gradients of single images."""
+    model, found = Model.open(inputs.before), {}
+    for number in range(48):
+        grey = load_grey(inputs.data.parent / f"image-{number:03d}.png", (32, 32))
+        tensors = model.explain(np.repeat(grey[None, None], 3, axis=1), np.array([number % 3]), ["early"]).layers[
+            "early"
+        ]
+        found[f"image-{number:03d}.png"] = conditioning("gradcam++", *tensors)[0]
+    key, layer = Evaluation.read(finished).checkpoints[0].key, "early"
+    rows = [
+        row for row in rows_of(finished, "maps") if (row["checkpoint"], row["layer"], row["draw"]) == (key, layer, 0)
+    ]
+    stored = {row["image"]: row["conditioning"] for row in rows if row["method"] == "gradcam++"}
+    assert stored == pytest.approx(found, rel=1e-6)
+    assert {row["conditioning"] for row in rows if row["method"] == "layercam"} == {None}
+    (summed,) = [one for one in Evaluation.read(finished).checkpoints[0].conditioning if one.layer == layer]
+    assert (summed.method, summed.n) == ("gradcam++", 48)
+    assert summed.mean == pytest.approx(np.mean([*found.values()]), rel=1e-6)
+
+
+def test_parts_of_earlier_versions_have_no_conditioning(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "old")
+    for part in (tmp_path / "old" / "maps").iterdir():
+        table = pq.read_table(part)
+        pq.write_table(table.drop_columns(["conditioning"]), part)
+    again = evaluate_again(tmp_path / "old", Settings(tmp_path / "new", progress=False, report=False, resamples=300))
+    assert [item.conditioning for item in again.evaluation.checkpoints] == [[], []]
+    assert again.evaluation.pairs == Evaluation.read(finished).pairs
 
 
 def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -> None:

@@ -238,7 +238,8 @@ def test_undefined_maps_of_the_graph_have_a_reason() -> None:
 
     maps = np.ones((3, 2, 2), np.float32)
     maps[1, 0, 0] = np.nan
-    made, reasons = _judged("gradcam++", maps)
+    made, reasons, conditioning = _judged("gradcam++", maps)
+    assert np.isnan(conditioning).all()
     assert reasons.tolist() == [Reason.DEFINED, Reason.SINGULAR_ALPHA, Reason.DEFINED]
     assert np.isnan(made[1]).all()
     assert _judged("layercam", maps)[1].tolist() == [Reason.DEFINED, Reason.NON_FINITE, Reason.DEFINED]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kernels.cam import cam, cams
+from kernels.cam import cam, cams, conditioning
 from kernels.catalogue import METHODS, cam_method
 from kernels.reasons import Reason
 
@@ -31,6 +31,16 @@ def gradcam_plus_plus(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return relu(total)
 
 
+def gradcam_plus_plus_mean(A: np.ndarray, G: np.ndarray) -> np.ndarray:
+    """Xplique's GradCAMPP: alpha = g^2 / (2 g^2 + g^3 mean(A)), w = mean(alpha relu(g)); where g = 0, alpha = 0."""
+    total = np.zeros(A.shape[1:])
+    for a, g in zip(A, G, strict=True):
+        denominator = 2 * g**2 + g**3 * a.mean()
+        denominator = denominator + (denominator == 0) * 1e-4
+        total += (g**2 / denominator * relu(g)).mean() * a
+    return relu(total)
+
+
 def layercam(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return relu(sum(relu(g) * a for a, g in zip(A, G, strict=True)))
 
@@ -47,6 +57,7 @@ def xgradcam(A: np.ndarray, G: np.ndarray) -> np.ndarray:
 LITERAL = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
+    "gradcam++-mean": gradcam_plus_plus_mean,
     "layercam": layercam,
     "hirescam": hirescam,
     "xgradcam": xgradcam,
@@ -137,8 +148,58 @@ def test_singular_weights_are_left_out_up_to_one_percent(singular: int, reason: 
 
 def test_singular_gradients_do_not_touch_other_methods() -> None:
     A, G = singular_tensors(100, of=200)
-    for method in METHODS.keys() - {"gradcam++"}:
+    for method in METHODS.keys() - {"gradcam++"}:  # the mean of A is -1 / 200: its denominators stay at 2
         assert cam(method, A, G)[1][0] == Reason.DEFINED
+
+
+def literal_conditioning(A: np.ndarray, G: np.ndarray, reduced) -> float:
+    """Walk through every element: what it weighs, and whether its denominator is below 1."""
+    ill = total = 0.0
+    for a, g in zip(A.astype(float), G.astype(float), strict=True):
+        for element in g.ravel():
+            denominator = 2 + max(element, 0) * reduced(a)
+            if element > 0 and denominator > 1e-6:
+                total += element / denominator
+                ill += element / denominator * (denominator < 1)
+    return ill / total
+
+
+@pytest.mark.parametrize(("method", "reduced"), [("gradcam++", np.sum), ("gradcam++-mean", np.mean)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_conditioning_is_the_weight_of_small_denominators(method: str, reduced, threads: int) -> None:
+    random = np.random.default_rng(5)
+    A, G = random.normal(size=(2, 3, 4, 5, 5)).astype(np.float32)  # activations of both signs, as before a ReLU
+    found = conditioning(method, 3 * A, G, threads)
+    expected = [literal_conditioning(3 * a, g, reduced) for a, g in zip(A, G, strict=True)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert max(expected) > 0.1
+
+
+def test_conditioning_of_well_behaved_layers_is_zero_and_of_what_is_not_finite_unknown() -> None:
+    A, G = tensors()
+    G[2, 0, 0, 0] = np.nan
+    for method in ("gradcam++", "gradcam++-mean"):  # rectified activations: no denominator is below 2
+        assert np.array_equal(conditioning(method, A, G), [0, 0, np.nan], equal_nan=True)
+        assert conditioning(method, A[:1], -abs(G[:1])).tolist() == [0]
+    assert np.isnan(conditioning("layercam", A, G)).all()
+
+
+def test_the_mean_keeps_maps_where_the_sum_is_ill_conditioned() -> None:
+    """Moving the cut-off of the denominators from 1e-6 to 1 leaves the mean form as it is, and changes the other."""
+    random = np.random.default_rng(5)
+    A, G = random.normal(size=(2, 1, 64, 7, 7)).astype(np.float32)
+    G *= np.float32(0.5)
+
+    def without_small(reduced) -> np.ndarray:
+        weights = []
+        for a, g in zip(A[0].astype(float), relu(G[0].astype(float)), strict=True):
+            denominator = 2 + g * reduced(a)
+            weights.append(reduced(np.where(denominator >= 1, g / np.where(denominator >= 1, denominator, 1), 0)))
+        return relu(sum(w * a for w, a in zip(weights, A[0], strict=True)))
+
+    mean, total = cam("gradcam++-mean", A, G)[0][0], cam("gradcam++", A, G)[0][0]
+    assert mean == pytest.approx(without_small(np.mean), rel=1e-5, abs=1e-6)
+    assert abs(total - without_small(np.sum)).sum() > 0.5 * total.sum() > 0
 
 
 def test_channel_without_mass_has_no_weight_in_xgradcam() -> None:

@@ -66,15 +66,25 @@ def _xgradcam(op: Emitter, a: ir.Value, g: ir.Value) -> ir.Value:
 
 
 def _gradcam_plus_plus(op: Emitter, a: ir.Value, g: ir.Value) -> ir.Value:
-    """w_k = sum(relu(G_k) / (2 + G_k sum(A_k))); M = relu(sum_k w_k A_k). Chattopadhay 2018, arXiv 1710.11063.
+    """w_k = sum(relu(G_k) / (2 + G_k sum(A_k))); M = relu(sum_k w_k A_k). Chattopadhay 2018, arXiv 1710.11063."""
+    return _plus_plus(op, a, g, "ReduceSum")
+
+
+def _gradcam_plus_plus_mean(op: Emitter, a: ir.Value, g: ir.Value) -> ir.Value:
+    """w_k = mean(relu(G_k) / (2 + G_k mean(A_k))); M = relu(sum_k w_k A_k). Xplique's GradCAMPP, arXiv 2206.04394."""
+    return _plus_plus(op, a, g, "ReduceMean")
+
+
+def _plus_plus(op: Emitter, a: ir.Value, g: ir.Value, over: str) -> ir.Value:
+    """Grad-CAM++ with the operator `over` positions.
 
     Elements with G > 0 and a denominator <= 1e-6 are left out; more than 1 % of them make the map undefined.
     """
-    denominator = op.Add(op.Mul(g, _over_positions(op, "ReduceSum", a)), _number(op, 2.0))
+    denominator = op.Add(op.Mul(g, _over_positions(op, over, a)), _number(op, 2.0))
     positive = op.Greater(g, _number(op, 0.0))
     sound = op.And(positive, op.Greater(denominator, _number(op, SINGULAR_BELOW)))
     weights = op.Where(sound, op.Div(g, op.Where(sound, denominator, _number(op, 1.0))), _number(op, 0.0))
-    kept = _rectified_sum(op, op.Mul(_over_positions(op, "ReduceSum", weights), a))
+    kept = _rectified_sum(op, op.Mul(_over_positions(op, over, weights), a))
     return op.Add(kept, _undefined(op, positive, sound))
 
 
@@ -93,6 +103,7 @@ def _per_image(op: Emitter, values: ir.Value) -> ir.Value:
 METHODS: Mapping[str, Method] = {
     "gradcam": _gradcam,
     "gradcam++": _gradcam_plus_plus,
+    "gradcam++-mean": _gradcam_plus_plus_mean,
     "layercam": _layercam,
     "hirescam": _hirescam,
     "xgradcam": _xgradcam,

@@ -28,8 +28,8 @@ def run_case(model: Model, grey: np.ndarray, target: int, layers: Sequence[str],
     found = model.explain(channels_first(grey[None]), np.array([target]), layers)
     named = str(model.graph.path)
     maps = {
-        key: (raw[0], BY_CODE[int(codes[0])])
-        for key, (raw, codes) in reduce(found, methods, named=lambda _: named).items()
+        key: (made.raw[0], BY_CODE[int(made.codes[0])])
+        for key, made in reduce(found, methods, named=lambda _: named).items()
     }
     return Explained(found.logits[0], maps)
 

@@ -115,7 +115,7 @@ def explain_block(
     errors: dict[int, str] = {}
     notices: dict[int, list[str]] = {}
     classes = block.classes.copy()
-    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = {}
     place = {sample.name: number for number, sample in enumerate(block.samples)}
     for step, found, explained in _explained(model, block, request, batching, errors, notices):
         for sample, row in zip(step.samples, found, strict=True):
@@ -144,7 +144,7 @@ def _explained(
     errors: dict[int, str],
     notices: dict[int, list[str]],
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
-    """(step, logits, {(layer, method, draw): (rows, maps, reasons)}) of each batch of the block."""
+    """(step, logits, {(layer, method, draw): (rows, maps, reasons, conditioning)}) of each batch of the block."""
     rows, size, batch = _rows(block), model.metadata.input_size, batching.batch or BATCH
     decoded = prefetch(
         lambda start: _load(block, rows[start : start + batch], size, request.options, batching, notices),
@@ -239,7 +239,7 @@ def _explain(model: Model, step: _Step, request: Request) -> tuple[np.ndarray, l
 
 
 def _reduce(block: Block, calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
-    """{(layer, method, draw): (rows, maps, reasons)} of the rows that are explained."""
+    """{(layer, method, draw): (rows, maps, reasons, conditioning)} of the rows that are explained."""
     found = {}
     for call in calls:
         kept = call.rows >= 0
@@ -281,9 +281,10 @@ def _map_table(
     name: tuple[str, str, int],
     block: Block,
     classes: Sequence[str],
-    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    parts: Sequence[tuple[np.ndarray, ...]],
 ) -> pa.Table:
-    (layer, method, draw), (rows, maps, codes) = name, (np.concatenate(part) for part in zip(*parts, strict=True))
+    layer, method, draw = name
+    rows, maps, codes, conditioning = (np.concatenate(part) for part in zip(*parts, strict=True))
     count, height, width = maps.shape
     offsets = np.arange(count + 1, dtype=np.int32) * (height * width)
     columns = {
@@ -298,5 +299,6 @@ def _map_table(
         "height": np.full(count, height, np.int32),
         "width": np.full(count, width, np.int32),
         "map": pa.ListArray.from_arrays(offsets, pa.array(maps.ravel())),
+        "conditioning": pa.array(conditioning, pa.float32(), from_pandas=True),  # NaN becomes null
     }
     return pa.table(columns, schema=part_files.SCHEMAS["maps"])

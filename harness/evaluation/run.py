@@ -331,6 +331,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
         metadata=checkpoint.graph.metadata,
         quality=summary.classification.estimates(number),
         consistency=summary.consistency(number, threads),
+        conditioning=summary.conditioning(number),
     )
 
 

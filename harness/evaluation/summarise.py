@@ -17,7 +17,7 @@ import numpy as np
 from harness.evaluation.classification import Classification
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
-from harness.results.schema import ALL, Consistency, Estimate, IndexResult, MetricSummary, PairResult
+from harness.results.schema import ALL, Conditioning, Consistency, Estimate, IndexResult, MetricSummary, PairResult
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
 from harness.statistics.stability import stability_index
 from kernels.pairwise import consistency
@@ -110,6 +110,24 @@ class Summary:
                     value, reason, n = self._consistency(own, records, weights, threads)
                     found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
         return found
+
+    def conditioning(self, checkpoint: int) -> list[Conditioning]:
+        """Per layer and method, over the records of which it is known."""
+        places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+        found = [(place, self.reader.conditioning(checkpoint, *place)) for place in places]
+        known = [(place, values[np.isfinite(values)]) for place, values in found]
+        return [
+            Conditioning(
+                layer=layer,
+                method=method,
+                mean=float(values.mean()),
+                median=float(np.median(values)),
+                q95=float(np.quantile(values, 0.95)),
+                n=len(values),
+            )
+            for (layer, method), values in known
+            if len(values)
+        ]
 
     def observed(self, pair: Pair, layer: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Method -> values (R, metrics) of a pair at one layer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +12,17 @@ from harness.common.errors import InputError
 from harness.common.validation import user_functions
 from harness.images.loading import channels_first
 from harness.models.session import Explanation, Model
-from kernels.cam import cams
+from kernels.cam import cams, conditioning
 from kernels.catalogue import METHODS, cam_method
 from kernels.reasons import BY_CODE, Reason
 
-Maps = tuple[np.ndarray, np.ndarray]  # raw maps (N, h, w) float32, and reason codes (N,) uint8
+
+class Maps(NamedTuple):
+    """Raw maps (N, h, w) float32, reason codes (N,) uint8, and `conditioning` (N,), NaN where it is not known."""
+
+    raw: np.ndarray
+    codes: np.ndarray
+    conditioning: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,10 @@ def reduce(
     """
     maps = {key: _judged(key[1], made[rows]) for key, made in found.maps.items()}
     for layer, (activations, gradients) in found.layers.items():
+        a, g = activations[rows], gradients[rows]
         with user_functions(named):
-            made = cams(methods, activations[rows], gradients[rows], threads)
-        maps |= {(layer, method): result for method, result in made.items()}
+            made = cams(methods, a, g, threads)
+        maps |= {(layer, name): Maps(*result, conditioning(name, a, g, threads)) for name, result in made.items()}
     return maps
 
 
@@ -84,8 +92,8 @@ def explain_image(
     found = model.explain(channels_first(grey[None]), np.array([number]), labels)
     probabilities = metadata.probabilities(found.logits)[0]
     maps = [
-        Map(layer, method, raw[0], BY_CODE[int(codes[0])])
-        for (layer, method), (raw, codes) in reduce(found, _known(methods), named=lambda _: name).items()
+        Map(layer, method, made.raw[0], BY_CODE[int(made.codes[0])])
+        for (layer, method), made in reduce(found, _known(methods), named=lambda _: name).items()
     ]
     explained = int(probabilities.argmax()) if target is None else number
     return ExplainedImage(grey, metadata.classes, found.logits[0], probabilities, explained, maps)
@@ -101,9 +109,11 @@ def _known(methods: Sequence[str]) -> list[str]:
 def _judged(method: str, maps: np.ndarray) -> Maps:
     """Maps (n, h, w) that a graph made, and why some are undefined: there they are not finite.
 
-    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one.
+    A graph does not say which of the two reasons of Grad-CAM++ it was; singular weights are the usual one. It does not
+    say how well conditioned they are either, since activations and gradients stay inside.
     """
     finite = np.isfinite(maps).all(axis=(1, 2))
-    reason = Reason.SINGULAR_ALPHA if method == "gradcam++" else Reason.NON_FINITE
+    reason = Reason.SINGULAR_ALPHA if METHODS[method].conditioning else Reason.NON_FINITE
     maps = np.where(finite[:, None, None], maps, np.float32(np.nan))
-    return maps, np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)
+    codes = np.where(finite, np.uint8(Reason.DEFINED), np.uint8(reason)).astype(np.uint8)
+    return Maps(maps, codes, np.full(len(maps), np.nan))

@@ -46,6 +46,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             *((name, _TEXT) for name in ("image", "class", "reason")),
             ("height", pa.int32()),
             ("width", pa.int32()),
+            ("conditioning", pa.float32()),  # null: not known, as in parts of earlier versions that lack the column
             ("map", pa.list_(pa.float32())),  # row by row, raw: rectified, not rescaled
         ]
     ),

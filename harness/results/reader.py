@@ -238,3 +238,12 @@ class Reader:
                 raw[mine] = found
                 codes[mine] = part_files.reason_codes(rows["reason"])[there]
         return Maps(np.zeros((len(records), 1, 1), np.float32) if raw is None else raw, codes)
+
+    def conditioning(self, checkpoint: int, layer: str, method: str) -> np.ndarray:
+        """(R,) how well conditioned the map of each record is (`kernels.cam.conditioning`), NaN where not known."""
+        found = np.full(len(self.collected.records), np.nan)
+        parts = part_files.parts_of(checkpoint, len(self.collected.samples))
+        columns = ["record", "conditioning"]
+        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=0):
+            found[rows["record"].to_numpy()] = rows["conditioning"].to_numpy()
+        return found

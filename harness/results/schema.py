@@ -118,8 +118,25 @@ class Consistency(_Record):
     n: int
 
 
+class Conditioning(_Record):
+    """Share of the weight of a method that comes from denominators below 1 (`kernels.cam.conditioning`), by images.
+
+    n: the images of which it is known; q95: the share that 95 % of them do not exceed
+    """
+
+    layer: str
+    method: str
+    mean: float
+    median: float
+    q95: float
+    n: int
+
+
 class CheckpointResult(_Record):
-    """A checkpoint: which file, what it says about itself, and how well it classifies."""
+    """A checkpoint: which file, what it says about itself, and how well it classifies.
+
+    conditioning: of the methods that divide by small numbers, where their denominators are known
+    """
 
     key: str
     file: str
@@ -130,6 +147,7 @@ class CheckpointResult(_Record):
     metadata: GraphMetadata
     quality: dict[str, Estimate]  # accuracy, auc, ece
     consistency: list[Consistency]
+    conditioning: list[Conditioning] = []
 
 
 class Equivalence(_Record):
