@@ -184,22 +184,27 @@ def test_conditioning_of_well_behaved_layers_is_zero_and_of_what_is_not_finite_u
     assert np.isnan(conditioning("layercam", A, G)).all()
 
 
-def test_the_mean_keeps_maps_where_the_sum_is_ill_conditioned() -> None:
-    """Moving the cut-off of the denominators from 1e-6 to 1 leaves the mean form as it is, and changes the other."""
-    random = np.random.default_rng(5)
-    A, G = random.normal(size=(2, 1, 64, 7, 7)).astype(np.float32)
-    G *= np.float32(0.5)
+def without_small_denominators(A: np.ndarray, G: np.ndarray, reduced) -> np.ndarray:
+    """Grad-CAM++ whose cut-off of the denominators is 1 in place of 1e-6."""
+    total = np.zeros(A.shape[1:])
+    for a, g in zip(A.astype(float), relu(G.astype(float)), strict=True):
+        denominator = 2 + g * reduced(a)
+        kept = denominator >= 1
+        total += reduced(np.where(kept, g / np.where(kept, denominator, 1), 0)) * a
+    return relu(total)
 
-    def without_small(reduced) -> np.ndarray:
-        weights = []
-        for a, g in zip(A[0].astype(float), relu(G[0].astype(float)), strict=True):
-            denominator = 2 + g * reduced(a)
-            weights.append(reduced(np.where(denominator >= 1, g / np.where(denominator >= 1, denominator, 1), 0)))
-        return relu(sum(w * a for w, a in zip(weights, A[0], strict=True)))
 
+def test_one_small_denominator_decides_a_map_of_the_sum_and_not_of_the_mean() -> None:
+    """Channel 0 sums to -10, and 2 - 10 * 0.195 = 0.05; by the mean it is 2 - 0.2 * 0.195."""
+    A = relu(np.random.default_rng(5).normal(size=(1, 16, 7, 7))).astype(np.float32)
+    G = np.full_like(A, 0.01)
+    A[0, 0] *= -10 / A[0, 0].sum()
+    G[0, 0, 0, 0] = 0.195
+    assert conditioning("gradcam++-mean", A, G).tolist() == [0]
+    assert 0.3 < conditioning("gradcam++", A, G)[0] < 0.9
     mean, total = cam("gradcam++-mean", A, G)[0][0], cam("gradcam++", A, G)[0][0]
-    assert mean == pytest.approx(without_small(np.mean), rel=1e-5, abs=1e-6)
-    assert abs(total - without_small(np.sum)).sum() > 0.5 * total.sum() > 0
+    assert mean == pytest.approx(without_small_denominators(A[0], G[0], np.mean), rel=1e-5, abs=1e-6)
+    assert abs(total - without_small_denominators(A[0], G[0], np.sum)).sum() > 0.1 * total.sum() > 0
 
 
 def test_channel_without_mass_has_no_weight_in_xgradcam() -> None:
