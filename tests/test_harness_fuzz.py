@@ -51,6 +51,12 @@ def test_changed_inputs_are_read_or_refused(kinds: Callable[[str], Kind], name: 
     assert largest_memory() - before < MOST_MEMORY
 
 
+class Unfolded(InputError):
+    """An error whose message keeps its line breaks."""
+
+    __str__ = Exception.__str__
+
+
 def test_a_fault_is_noticed() -> None:
     """Any error but those for users, and a message of several lines, is another outcome."""
 
@@ -62,7 +68,8 @@ def test_a_fault_is_noticed() -> None:
 
     assert outcome(fail(KeyError("x"))).how == "KeyError"
     assert outcome(fail(InputError("one"))).how == "sentence"
-    assert outcome(fail(InputError("one\ntwo"))).how == "lines"
+    assert outcome(fail(InputError("one\ntwo"))).how == "sentence"
+    assert outcome(fail(Unfolded("one\ntwo"))).how == "lines"
     assert outcome(lambda: None).how == "accepted"
 
 
