@@ -19,9 +19,9 @@ from kernels.registry import Registry, look_up
 # What reports, policies and files call something else already: words of the glossary, predictions, scopes.
 RESERVED_METRICS = frozenset(
     {
-        "accuracy", "agreement", "all", "auc", "chance", "consistency", "distribution", "ece", "equivalence", "floor",
-        "holm", "index", "interaction", "interval", "n", "order", "reversal", "selection", "undefined", "vanished",
-        "words",
+        "accuracy", "agreement", "all", "auc", "chance", "conditioning", "consistency", "distribution", "ece",
+        "equivalence", "floor", "holm", "index", "interaction", "interval", "n", "order", "reversal", "selection",
+        "undefined", "vanished", "words",
     }
 )  # fmt: skip
 RESERVED_METHODS = frozenset(["gradcampp"])  # the name under which a page refers to gradcam++

@@ -53,7 +53,8 @@ def exact(z1: float, z2: float, n: int = 80) -> Cells:
     white = raw @ np.linalg.inv(np.linalg.cholesky(raw.T @ raw / n)).T  # mean 0, variance 1, no correlation
     d = white + np.array([z1, z2]) / math.sqrt(n)
     zero = np.zeros((n, 1))
-    return {("a", "x"): d[:, :1], ("b", "x"): zero, ("a", "y"): d[:, 1:], ("b", "y"): zero}
+    other = np.where(np.arange(n) % 2, 0.02, -0.02)[:, None]  # of mean 0: b does not differ, but is no single map
+    return {("a", "x"): d[:, :1], ("b", "x"): zero, ("a", "y"): d[:, 1:] + other, ("b", "y"): other}
 
 
 def only(result: Comparison) -> Reversal:
@@ -273,6 +274,30 @@ def test_agreement_or_one_clear_difference_is_not_a_reversal(
     found = only(compared(constructed(grid("ab", "xy", **means))))
     assert not found.called
     assert probability is None or found.probability == probability
+
+
+@pytest.mark.parametrize(("largest", "reason"), [(0.0009, "identical"), (0.0011, None)])
+def test_identical_cells_are_not_tested_and_leave_the_family(largest: float, reason: str | None) -> None:
+    """Grad-CAM and HiResCAM are one map behind global pooling, but for rounding at the edge of the masks."""
+    rng = np.random.default_rng(0)
+    x, z = rng.uniform(0, 0.9, (80, 1)), rng.uniform(0, 1, (80, 1))
+    x[0] = 1  # the scale
+    y = x.copy()
+    y[5] += largest
+    result = compared({("a", "x"): x, ("a", "y"): y, ("a", "z"): z})
+    found = difference_of(result, ("a", "x"), ("a", "y"))
+    others = [one for one in result.differences if one is not found]
+    assert found.reason == reason
+    assert (math.isnan(found.p), math.isnan(found.p_holm)) == (bool(reason), bool(reason))
+    assert [one.reason for one in others] == [None, None]
+    family = [one.p for one in (others if reason else result.differences)]
+    assert [one.p_holm for one in others] == holm(np.array(family))[-2:].tolist()
+
+
+def test_no_image_at_all_is_not_identical() -> None:
+    nothing = np.full((30, 1), np.nan)
+    result = compared({("a", "x"): nothing, ("a", "y"): nothing})
+    assert result.differences[0].reason == "no_images"
 
 
 @pytest.mark.parametrize(("z1", "z2"), [(2.1, -6.0), (6.0, -2.1)])

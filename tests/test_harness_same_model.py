@@ -16,7 +16,7 @@ from harness.gate.judge import judge
 from harness.gate.policy import Policy, parse_policy
 from harness.gate.verdict import Verdict
 from harness.models.metadata import identity, sameness
-from harness.report import findings
+from harness.report import findings, levels
 from harness.report.html import render
 from harness.report.summaries import Summaries
 from harness.report.text_tables import SHORT, drift_table, markdown
@@ -85,8 +85,9 @@ def test_the_report_says_so_first() -> None:
     assert drift_table(result).splitlines()[0] == line
     assert markdown(result).splitlines()[2].startswith("- WARNING: a ->")
     found = findings.findings(result, Summaries(result))
-    assert found[0].level is findings.SAME
-    assert found[0].sentence.startswith(f"Before and after are {FILE}: nothing was compared.")
+    assert found[0].level is levels.SAME_MODEL
+    assert found[0].sentence == f"Before and after are {FILE}: nothing was compared."
+    assert (found[0].index, found[0].facts) == (None, [])
     assert findings.overall(found) == "Nothing was compared: before and after are the same model."
     assert findings.overall([*found, *found]) == "2 pairs of checkpoints: 2 of a model with itself."
     assert "WARNING" not in drift_table(evaluation()) + markdown(evaluation())

@@ -64,6 +64,13 @@ class Classification:
         names = [of for of in ("accuracy", "auc") if of in self.qualities[one[0]]]
         return [self._equivalence(name, of, self._mean(one, of), self._mean(other, of)) for of in names]
 
+    def majority(self) -> float | None:
+        """Share of the most frequent class: the accuracy of always answering it. None but for one label per image."""
+        truth = self._truth()
+        if truth is None or self.plan.score_kind == "multilabel":
+            return None
+        return float(truth[self.collected.readable].mean(axis=0).max())
+
     def _equivalence(self, name: str, of: str, first: Quality, second: Quality) -> Equivalence:
         margin, patients = self.plan.options.margin, min(first.n_patients, second.n_patients)
         found = equivalence(second.distribution - first.distribution, margin, patients)

@@ -282,6 +282,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         patients=len({sample.group for sample in collected.samples}),
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
         resamples=execution.resamples,
+        majority=summary.classification.majority(),
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         study=study,

@@ -20,6 +20,7 @@ from harness.gate.comparability import difference_from, foreign_origins, other_r
 from harness.gate.policy import ALL, EACH, WORST, Policy, Requirements, Rule
 from harness.gate.statistic import Statistic, UnavailableError, find, near
 from harness.gate.verdict import OUTCOMES, Case, Outcome, Verdict
+from harness.results.cautions import cautions
 from harness.results.schema import Evaluation, PairResult
 
 Bounds = tuple[float | None, float | None]
@@ -57,7 +58,7 @@ def _required(result: Evaluation, policy: Policy, baseline: Evaluation | None) -
             cases.append(Case(rule=0, title="same data", outcome="error", message=message))
         else:
             warnings.append(message)
-    return cases, warnings
+    return cases, warnings + cautions(result)
 
 
 def _of_images(result: Evaluation, allowed: float) -> Iterator[Case]:

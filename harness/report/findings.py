@@ -1,7 +1,7 @@
 """The findings in words: what drifted, by how much against floor and chance, for whom, and what is not known.
 
-The words follow the stability index of the headline metric at the first layer under the first method. They are a
-convention for readers, not a test: a gate has bounds of its own.
+The words follow the interval of the stability index of the headline metric at the first layer under the first method
+(`harness.report.levels`). Of a pair whose maps are identical nothing is said but that.
 """
 
 from __future__ import annotations
@@ -14,35 +14,20 @@ from itertools import combinations
 from harness.common.formatting import count, number, percent, points, signed, span
 from harness.models.metadata import sameness
 from harness.report.glossary import reason_sentence
+from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power
 from harness.report.summaries import Summaries, with_span
+from harness.results.cautions import at_chance, cautions
 from harness.results.schema import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
 from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import MIN_PATIENTS
 
-_MANY_STEPS = 3  # an interval over more steps than these says too little for a word
 _UNDEFINED_SHARE = 0.01  # from which the undefined are named: a gate's usual bound
 _FLOORS = {"jitter": "noise alone leaves", "replicate": "a second training with another seed leaves"}
-
-
-@dataclass(frozen=True)
-class Level:
-    """A word for an index of at least `least`."""
-
-    key: str
-    least: float
-    words: str
-
-
-LEVELS = (
-    Level("none", 0.90, "No drift beyond the floor"),
-    Level("slight", 0.75, "Slight drift"),
-    Level("moderate", 0.50, "Moderate drift"),
-    Level("strong", 0.25, "Strong drift"),
-    Level("severe", float("-inf"), "Severe drift"),
+_IDENTITY = "soft_iou"  # 1 where two maps are the same but for their scale, and nowhere else
+_MILDEST_FLOOR = (
+    "Noise is the mildest floor: trainings that differ by their seed alone move maps, too, and by how much only "
+    "replicates tell."
 )
-UNCERTAIN = Level("uncertain", float("nan"), "Uncertain")
-UNKNOWN = Level("unknown", float("nan"), "Not judged")
-SAME = Level("same", float("nan"), "Nothing compared")  # before and after are one model
 
 
 @dataclass(frozen=True)
@@ -65,14 +50,6 @@ class Finding:
     facts: list[Fact]
 
 
-def level_of(index: IndexResult | None) -> Level:
-    """The word for an index; UNCERTAIN where its interval is too wide, UNKNOWN where there is none."""
-    if index is None or index.value is None or index.low is None or index.high is None:
-        return UNKNOWN
-    steps = _step(index.low) - _step(index.high)
-    return UNCERTAIN if steps >= _MANY_STEPS else LEVELS[_step(index.value)]
-
-
 def findings(result: Evaluation, summaries: Summaries) -> list[Finding]:
     """One finding per pair."""
     return [_finding(result, summaries, pair) for pair in result.pairs]
@@ -80,16 +57,12 @@ def findings(result: Evaluation, summaries: Summaries) -> list[Finding]:
 
 def overall(found: Sequence[Finding]) -> str:
     """One sentence about all pairs together."""
-    if len(found) == 1 and found[0].level is SAME:
+    if len(found) == 1 and found[0].level is SAME_MODEL:
         return "Nothing was compared: before and after are the same model."
     if len(found) == 1:
         return f"{found[0].level.words} between two checkpoints."
-    counts = Counter(finding.level.key for finding in found)
-    parts = [
-        f"{counts[level.key]} {_of_level(level)}"
-        for level in (SAME, *reversed(LEVELS), UNCERTAIN, UNKNOWN)
-        if counts[level.key]
-    ]
+    counts = Counter(finding.level for finding in found)
+    parts = [f"{counts[level]} {_of_level(level)}" for level in sorted(counts, key=_place)]
     return f"{len(found)} pairs of checkpoints: {', '.join(parts)}."
 
 
@@ -102,35 +75,53 @@ def lowest(found: Sequence[Finding]) -> str:
     return f"The lowest stability index is {number(value, 2)}: {name}."
 
 
+def _place(level: Level) -> tuple[bool, int]:
+    """Pairs that are one model or one map first, then the most drifted, then what was not judged."""
+    return level.key != "same", -level.order
+
+
 def _of_level(level: Level) -> str:
-    words = {
-        "same": "of a model with itself",
-        "none": "with no drift beyond the floor",
-        "unknown": "not judged",
-        "uncertain": "uncertain",
-    }
-    return words.get(level.key, f"with {level.words.lower()}")
-
-
-def _step(value: float) -> int:
-    """The index of its level; the number counts as it is shown, with two decimals."""
-    return next(index for index, level in enumerate(LEVELS) if round(value, 2) >= level.least)
+    words = {SAME_MODEL: "of a model with itself", UNKNOWN: "not judged"}
+    return words.get(level, f"with {level.words[:1].lower()}{level.words[1:]}")
 
 
 def _finding(result: Evaluation, summaries: Summaries, pair: PairResult) -> Finding:
+    same = _sameness(result, pair)
+    if same:
+        return Finding(pair, SAME_MODEL, None, f"Before and after are {same}: nothing was compared.", [])
+    if _identical_maps(result, summaries, pair):
+        sentence = (
+            f"The maps before and after are identical in each of the {count(pair.selected, 'compared image')}, under "
+            "every method and at every layer."
+        )
+        return Finding(pair, SAME_MAPS, None, sentence, [*_at_chance(result, pair), _accuracy(result, pair)])
     item = summaries.get(pair, result.layers[0], result.methods[0], HEADLINE)
     index = item.index if item else None
     facts = [
+        *_at_chance(result, pair),
         _accuracy(result, pair),
         _worst_class(result, summaries, pair),
         _vanished(result, summaries, pair),
         *_methods(result, summaries, pair),
         *_undefined(result, summaries, pair),
     ]
-    same, sentence = _sameness(result, pair), _sentence(result, pair, item)
-    if same:
-        return Finding(pair, SAME, index, f"Before and after are {same}: nothing was compared. {sentence}", facts)
-    return Finding(pair, level_of(index), index, sentence, facts)
+    level = level_of(index, pair.floor)
+    sentence = " ".join([_sentence(result, pair, item), *_what_is_shown(level, index, pair)])
+    return Finding(pair, level, index, sentence, facts)
+
+
+def _identical_maps(result: Evaluation, summaries: Summaries, pair: PairResult) -> bool:
+    """True where every compared image has the same maps before and after, up to their scale."""
+    items = [summaries.get(pair, layer, method, _IDENTITY) for layer in result.layers for method in result.methods]
+    return all(item is not None and item.n > 0 and item.estimate.mean == 1 and not item.vanished for item in items)
+
+
+def _what_is_shown(level: Level, index: IndexResult | None, pair: PairResult) -> Iterator[str]:
+    """What has to stand beside the words: what could not have been shown, or which floor it is."""
+    if level.key in ("none", "uncertain") and index is not None:
+        yield f"{power(index)}."
+    elif level is not UNKNOWN and pair.floor == "jitter":
+        yield _MILDEST_FLOOR
 
 
 def _sameness(result: Evaluation, pair: PairResult) -> str | None:
@@ -138,10 +129,18 @@ def _sameness(result: Evaluation, pair: PairResult) -> str | None:
     return sameness(result.by_key[pair.before], result.by_key[pair.after])
 
 
-def same_model_lines(result: Evaluation) -> list[str]:
-    """One warning per pair of a model with itself, as after a download that failed."""
+def warning_lines(result: Evaluation) -> list[str]:
+    """One warning per pair of a model with itself, as after a download that failed, and per caution."""
     found = [(pair.name, _sameness(result, pair)) for pair in result.pairs]
-    return [f"WARNING: {name}: before and after are {same}: nothing was compared" for name, same in found if same]
+    same = [f"WARNING: {name}: before and after are {same}: nothing was compared" for name, same in found if same]
+    return same + [f"WARNING: {text}" for text in cautions(result)]
+
+
+def _at_chance(result: Evaluation, pair: PairResult) -> Iterator[Fact]:
+    """That a checkpoint of the pair is not shown to classify at all."""
+    for key in (pair.before, pair.after):
+        for text in at_chance(result.by_key[key], result.majority):
+            yield Fact("Warning", "accuracy", f"{key}: {text}.")
 
 
 def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:
@@ -284,14 +283,22 @@ def _methods(result: Evaluation, summaries: Summaries, pair: PairResult) -> Iter
     if len(known) < 2:
         yield Fact("Methods", "index", "Fewer than two methods have an index, so they cannot be compared.")
         return
+    text = f"{_disagreement(known)} {_each_says(known, pair.floor)}"
+    yield Fact("Methods", "index", text)
+
+
+def _each_says(known: Sequence[_Judged], floor: str | None) -> str:
+    """The words of all methods where they are the same, else of the lowest and of the highest index."""
     lowest, highest = known[0], known[-1]
-    levels = list(dict.fromkeys(level_of(one.index).words.lower() for one in known))
-    spread = f"All say {levels[0]}" if len(levels) == 1 else f"Their words range from {levels[0]} to {levels[-1]}"
-    yield Fact(
-        "Methods",
-        "index",
-        f"{_disagreement(known)} {spread}: the index runs from {number(lowest.value, 2)} ({lowest.name}) "
-        f"to {number(highest.value, 2)} ({highest.name}).",
+    words = [level_of(one.index, floor).words.lower() for one in known]
+    if len(set(words)) == 1:
+        return (
+            f"All say {words[0]}: the index runs from {number(lowest.value, 2)} ({lowest.name}) "
+            f"to {number(highest.value, 2)} ({highest.name})."
+        )
+    return (
+        f"{lowest.name}: {words[0]}, index {with_span(lowest.index, 2)}; "
+        f"{highest.name}: {words[-1]}, index {with_span(highest.index, 2)}."
     )
 
 

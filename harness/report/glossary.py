@@ -14,6 +14,8 @@ _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 i
 # Why a statistic has no interval or no value; a map's own reasons are those of `kernels.reasons`.
 STATISTIC_REASONS = {
     "few_patients": "fewer than 20 patients, too few to resample: there is no interval",
+    "identical": "the values are the same in every image, to within a thousandth of the largest one, so there is "
+    "nothing to test; it is not one of the comparisons that are corrected for",
     "floor_not_separated": "the interval of floor minus chance reaches 0: without any drift the maps differ about "
     "as much as those of unrelated images do, so drift cannot be told from that",
     "no_images": "no image has the value and both of its references",
@@ -89,8 +91,10 @@ _WORDS = (
     Definition(
         "words",
         "Words for drift",
-        "A convention on the index: from 0.90 no drift beyond the floor, from 0.75 slight, from 0.50 moderate, from "
-        "0.25 strong, below severe. Uncertain where the interval reaches over more than three of these steps.",
+        "A convention on the 95 % interval of the index: from 0.90 no drift, from 0.75 slight, from 0.50 moderate, "
+        "from 0.25 strong, below severe. Each end of the interval names a step; nothing between is excluded. Where "
+        "the interval reaches the first step, no drift is shown, and the drop that as many patients would have shown "
+        "with 80 % power stands beside it. “Beyond” names the floor: words on different floors cannot be compared.",
         "our own convention; a gate policy sets bounds of its own",
     ),
     Definition(
@@ -168,6 +172,13 @@ _WORDS = (
         "How alike the maps of one class are from image to image: mean over pairs of images of the soft IoU of the "
         "squared, scaled maps, weighted by both class probabilities.",
         "our own definition, after the C-Score of arXiv 2604.08502",
+    ),
+    Definition(
+        "conditioning",
+        "Conditioning",
+        "Of Grad-CAM++, per image: the share of the sum of relu(G) / d that comes from denominators d below 1. Such a "
+        "term diverges where d nears 0, so that a few elements of the layer decide the map.",
+        "our own definition",
     ),
     Definition(
         "order",

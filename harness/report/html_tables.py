@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.common.formatting import DASH, MINUS, number, percent, signed, span
 from harness.report.glossary import reason_sentence
 from harness.report.summaries import Summaries, with_span
+from harness.results.cautions import ILL_CONDITIONED
 from harness.results.schema import (
     ALL,
     ComparisonResult,
@@ -518,6 +519,26 @@ def consistencies(result: Evaluation) -> list[Line]:
             for path, found in by_path.items()
         ]
     return rows
+
+
+def conditionings(result: Evaluation) -> list[Line]:
+    """Per checkpoint, layer and method: the share of the weight from denominators below 1; marked where ill."""
+    return [
+        Line(
+            (
+                checkpoint.key,
+                item.layer,
+                item.method,
+                percent(item.mean, 1),
+                percent(item.median, 1),
+                percent(item.q95, 1),
+                str(item.n),
+            ),
+            item.mean > ILL_CONDITIONED,
+        )
+        for checkpoint in result.checkpoints
+        for item in checkpoint.conditioning
+    ]
 
 
 # Drift along a training

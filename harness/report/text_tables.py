@@ -8,7 +8,9 @@ from textwrap import fill
 from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
-from harness.report.findings import same_model_lines
+from harness.report.findings import findings, warning_lines
+from harness.report.levels import power
+from harness.report.summaries import Summaries
 from harness.results.schema import (
     ALL,
     CheckpointResult,
@@ -21,6 +23,7 @@ from harness.results.schema import (
 )
 from harness.results.vocabulary import HEADLINE
 
+_INDENT = "  "
 MARKDOWN = "github"
 PLAIN = "simple"
 WIDTH = 80  # columns of a terminal
@@ -43,6 +46,7 @@ _ONE_PAIR = [
 ]
 _ONLY_WIDE = ("layer", "method", "stable is", "n", "undefined")  # n: those compared without the undefined
 _QUALITY_NAMES = ("accuracy", "auc", "ece")
+_CONDITIONING = ["checkpoint", "layer", "method", "weight from denominators < 1", "median", "95 %", "n"]
 _QUALITIES = ["checkpoint", "accuracy", "macro AUC", "calibration error"]
 
 
@@ -60,11 +64,14 @@ def markdown(result: Evaluation) -> str:
 
 
 def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
-    same = same_model_lines(result)
-    if same:
-        yield _lines(same, style)
+    warnings = warning_lines(result)
+    if warnings:
+        yield _lines(warnings, style)
     yield _set(_checkpoint_rows(result), _QUALITIES, style)
     yield _lines(_heading(result), style)
+    conditioning = list(_conditioning_rows(result))
+    if wide and conditioning:
+        yield _set(conditioning, _CONDITIONING, style)
     if len(result.pairs) == 1:
         pair = result.pairs[0]
         shown = None if wide else _short(result)
@@ -81,9 +88,9 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
 
 def _narrow(result: Evaluation) -> Iterator[str]:
     """The short tables within WIDTH columns."""
-    same = same_model_lines(result)
-    if same:
-        yield _lines(same, PLAIN)
+    warnings = warning_lines(result)
+    if warnings:
+        yield _filled(warnings)
     yield _narrow_checkpoints(result)
     yield _filled(_heading(result))
     yield from _by_path(result) if len(result.pairs) == 1 else _by_metric(result)
@@ -201,10 +208,30 @@ def _quality(checkpoint: CheckpointResult, name: str) -> str:
     return with_interval(checkpoint.quality[name]) if name in checkpoint.quality else "no labels"
 
 
+def _conditioning_rows(result: Evaluation) -> Iterator[list[str]]:
+    for checkpoint in result.checkpoints:
+        for item in checkpoint.conditioning:
+            shares = [digits(value) for value in (item.mean, item.median, item.q95)]
+            yield [checkpoint.key, item.layer, item.method, *shares, str(item.n)]
+
+
 def _heading(result: Evaluation) -> list[str]:
     unreadable = f", {len(result.unreadable)} unreadable" if result.unreadable else ""
     lines = [f"{result.images} images of {result.patients} patients{unreadable}; compared: {result.selection}"]
-    return lines + [_pair_line(pair) for pair in result.pairs]
+    return lines + [
+        line
+        for pair, verdict in zip(result.pairs, _verdicts(result), strict=True)
+        for line in (_pair_line(pair), f"{_INDENT}{verdict}")
+    ]
+
+
+def _verdicts(result: Evaluation) -> Iterator[str]:
+    """The words of each pair; beside no drift, what would have been shown."""
+    for finding in findings(result, Summaries(result)):
+        without = finding.level.key in ("none", "uncertain") and finding.index is not None
+        more = f". {power(finding.index)}" if without and finding.index else ""
+        where = f" by {HEADLINE}, {result.layers[0]}, {result.methods[0]}" if finding.index else ""
+        yield f"{finding.level.words}{where}{more}"
 
 
 def _pair_line(pair: PairResult) -> str:

@@ -288,6 +288,7 @@ class Evaluation(_Record):
     """Everything that an evaluation found.
 
     registered_metrics, registered_methods: those that are none of ours; not written where there are none
+    majority: share of the most frequent class among the images, None for several labels per image or for none
     """
 
     format: Literal[1] = FORMAT
@@ -312,6 +313,7 @@ class Evaluation(_Record):
     jitter_seed: int
     chance_draws: int
     margin: float
+    majority: Number = None
     checkpoints: list[CheckpointResult]
     pairs: list[PairResult]
     study: StudyResult | None = None

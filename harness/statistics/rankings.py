@@ -38,6 +38,8 @@ MAX_ORDERS = 24  # orders of architectures that are listed: all orders of four
 MIN_REPLICATES = 3  # from which replicates are resampled
 NULL_PROBABILITY = 0.5  # what `Reversal.probability` is about where both differences are null
 NO_VARIATION = "no_variation"
+IDENTICAL = "identical"
+SAME_WITHIN = 1e-3  # of the largest value: cells are identical where no image differs by more; one map in two ways does
 _STRETCH = 2**22  # moments of images that are held at a time: 32 MB
 ROUNDING = 1e-12  # relative: means that differ by less are equal
 
@@ -47,8 +49,8 @@ class Difference:
     """Mean difference first - second of two cells of one method, or of one architecture.
 
     `low` and `high` are the 95 % interval over draws of patients; `p` is that of `sign_flip` on the means of the
-    replicates; `p_holm` is adjusted for all differences of the same `Comparison`. `reason`: why there is no interval
-    (`few_patients`) or nothing at all (`no_images`).
+    replicates; `p_holm` is adjusted for all differences of the same `Comparison` that are tested. `reason`: why there
+    is no interval (`few_patients`), no test (`identical`: no image differs) or nothing at all (`no_images`).
     """
 
     first: Cell
@@ -246,9 +248,18 @@ def _differences(study: _Study) -> tuple[Difference, ...]:
     pairs += [((a, m), (a, o)) for a in study.architectures for m, o in combinations(study.methods, 2)]
     if not pairs:
         return ()
-    sums = [study.resampling.sums(_image_differences(study, pair)[:, None]) for pair in pairs]
-    p = sign_flip_of(PatientSums.beside(sums), study.seed)
-    return tuple(_difference(study, *row) for row in zip(pairs, p.tolist(), holm(p).tolist(), strict=True))
+    values = [_image_differences(study, pair) for pair in pairs]
+    same = np.array([_is_identical(study, of_pair) for of_pair in values])
+    sums = [study.resampling.sums(of_pair[:, None]) for of_pair in values]
+    p = np.where(same, np.nan, sign_flip_of(PatientSums.beside(sums), study.seed))
+    rows = zip(pairs, p.tolist(), holm(p).tolist(), same.tolist(), strict=True)
+    return tuple(_difference(study, *row) for row in rows)
+
+
+def _is_identical(study: _Study, differences: np.ndarray) -> bool:
+    """True where no image differs, of those on which both cells are defined. Nothing is tested there."""
+    defined = differences[np.isfinite(differences)]
+    return bool(defined.size and (np.abs(defined) <= SAME_WITHIN * study.scale).all())
 
 
 def _image_differences(study: _Study, pair: tuple[Cell, Cell]) -> np.ndarray:
@@ -256,7 +267,7 @@ def _image_differences(study: _Study, pair: tuple[Cell, Cell]) -> np.ndarray:
     return study.values[pair[0]].mean(axis=1) - study.values[pair[1]].mean(axis=1)
 
 
-def _difference(study: _Study, pair: tuple[Cell, Cell], p: float, p_holm: float) -> Difference:
+def _difference(study: _Study, pair: tuple[Cell, Cell], p: float, p_holm: float, same: bool) -> Difference:
     first, second = study.means(pair).tolist()
     n, patients, reason = study.size(pair)
     low, high = NAN, NAN
@@ -264,7 +275,7 @@ def _difference(study: _Study, pair: tuple[Cell, Cell], p: float, p_holm: float)
         draws = study.draws(pair)
         ends = interval(draws[:, 0] - draws[:, 1], patients)
         low, high = ends.low, ends.high
-    return Difference(*pair, first - second, low, high, p, p_holm, n, patients, reason)
+    return Difference(*pair, first - second, low, high, p, p_holm, n, patients, IDENTICAL if same else reason)
 
 
 def _rankings(study: _Study, direction: int) -> tuple[Ranking, ...]:

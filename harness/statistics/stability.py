@@ -17,6 +17,7 @@ from harness.statistics.bootstrap import (
 )
 
 FLOOR_NOT_SEPARATED = "floor_not_separated"
+NO_DRIFT = 0.90  # an index whose interval lies below this one has shown drift
 
 
 @dataclass(frozen=True)

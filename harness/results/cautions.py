@@ -1,0 +1,49 @@
+"""What a reader has to know before any number of a result: accuracy at chance, maps that hang on small denominators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.common.formatting import digits
+from harness.results.schema import CheckpointResult, Conditioning, Estimate, Evaluation
+
+ILL_CONDITIONED = 0.05  # mean share of the weight from denominators below 1, from which on maps are ill-conditioned
+GUESSING = 0.5  # the AUC of answers that know nothing
+
+
+def cautions(result: Evaluation) -> list[str]:
+    """One sentence each, without a full stop."""
+    of_accuracy = [f"{item.key}: {text}" for item in result.checkpoints for text in at_chance(item, result.majority)]
+    of_maps = [f"{item.key}: {ill_conditioned(one)}" for item in result.checkpoints for one in _ill(item)]
+    return of_accuracy + of_maps
+
+
+def at_chance(checkpoint: CheckpointResult, majority: float | None) -> Iterator[str]:
+    """Why a checkpoint is not shown to classify better than an answer that does not look at the image.
+
+    By the lower ends of the intervals of macro AUC (0.5) and accuracy (`majority`). Nothing where there is none.
+    """
+    auc, accuracy = checkpoint.quality.get("auc"), checkpoint.quality.get("accuracy")
+    if auc is not None and auc.low is not None and auc.low <= GUESSING:
+        yield f"macro AUC {_shown(auc)} is not shown to be above 0.5, that of guessing: its maps explain no skill"
+    if accuracy is not None and accuracy.low is not None and majority is not None and accuracy.low <= majority:
+        yield (
+            f"accuracy {_shown(accuracy)} is not shown to be above {digits(majority)}, that of always answering the "
+            "most frequent class"
+        )
+
+
+def ill_conditioned(item: Conditioning) -> str:
+    """The sentence about a method whose weights come from small denominators."""
+    return (
+        f"{item.method} at {item.layer} takes {100 * item.mean:.0f} % of its weights from denominators below 1, so "
+        "a few elements decide its maps; compare with gradcam++-mean or layercam"
+    )
+
+
+def _ill(checkpoint: CheckpointResult) -> list[Conditioning]:
+    return [item for item in checkpoint.conditioning if item.mean > ILL_CONDITIONED]
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{digits(estimate.mean)} ({digits(estimate.low)} .. {digits(estimate.high)})"
