@@ -51,7 +51,7 @@ def test_changed_inputs_are_read_or_refused(kinds: Callable[[str], Kind], name: 
     assert largest_memory() - before < MOST_MEMORY
 
 
-class Unfolded(InputError):
+class UnfoldedError(InputError):
     """An error whose message keeps its line breaks."""
 
     __str__ = Exception.__str__
@@ -69,7 +69,7 @@ def test_a_fault_is_noticed() -> None:
     assert outcome(fail(KeyError("x"))).how == "KeyError"
     assert outcome(fail(InputError("one"))).how == "sentence"
     assert outcome(fail(InputError("one\ntwo"))).how == "sentence"
-    assert outcome(fail(Unfolded("one\ntwo"))).how == "lines"
+    assert outcome(fail(UnfoldedError("one\ntwo"))).how == "lines"
     assert outcome(lambda: None).how == "accepted"
 
 
