@@ -15,10 +15,11 @@ from kernels.checks import positive_integer
 from kernels.metrics import BUILT_IN
 from kernels.reasons import Reason
 from kernels.record_types import MetricRecord
-from kernels.scoring import PairScores, PairWriter, Side, common_size, empty_scores
+from kernels.scoring import PairScores, PairWriter, RecentMaps, Side, common_size, empty_scores
 from kernels.threads import for_each
 
 NOBODY = -1
+RUN = 64  # maps in a row that one thread takes, where they have partners in common
 
 
 def partner_metrics(
@@ -30,33 +31,44 @@ def partner_metrics(
     before_reasons: np.ndarray | None = None,
     after_reasons: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
-    shifts: Sequence[tuple[float, float]] | None = None,
+    shifts: Sequence[tuple[float, float]] | np.ndarray | None = None,
     metrics: Sequence[MetricRecord] = BUILT_IN,
+    near: bool = False,
 ) -> PairScores:
     """Every one of `metrics` of before[i] and after[partners[d, i]]: values and reasons of shape (draws, N, M).
 
-    shifts: per draw, by how much (in shares of height and width) the map after is moved up and left first, as in
-        `kernels.resize`
+    shifts: by how much (in shares of height and width) the map after is moved up and left first, as in
+        `kernels.resize`: (draws, 2), or (draws, N, 2)
+    near: True where maps before that follow each other have partners in common, which then are worked on once
     The other arguments are those of `kernels.metrics.pair_metrics`; stored raw maps with `size` serve as well.
     Without a partner the reason is NO_PARTNER. What is known of before[i] is computed once for all draws.
     """
     left, right = Side.of(before, before_reasons, "before"), Side.of(after, after_reasons, "after")
     size = common_size(left.maps, right.maps, size)
     partners = _checked_partners(partners, len(left.maps), len(right.maps))
-    moves = [(0.0, 0.0)] * len(partners) if shifts is None else [(float(d), float(e)) for d, e in shifts]
-    if len(moves) != len(partners):
-        raise ValueError(f"there are {len(partners)} draws and {len(moves)} shifts; give one per draw")
-    return _against_partners(left, right, partners, moves, size, metrics, positive_integer(threads, "threads"))
+    moves = _checked_shifts(shifts, partners.shape)
+    return _against_partners(left, right, partners, moves, size, metrics, positive_integer(threads, "threads"), near)
+
+
+def _checked_shifts(shifts: object, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 (draws, N, 2)."""
+    if shifts is None:
+        return np.zeros((*shape, 2))
+    found = np.asarray(shifts, np.float64)
+    if len(found) != shape[0]:
+        raise ValueError(f"there are {shape[0]} draws and {len(found)} shifts; give one per draw")
+    return np.broadcast_to(found[:, None] if found.ndim == 2 else found, (*shape, 2))
 
 
 def _against_partners(
     left: Side,
     right: Side,
     partners: np.ndarray,
-    moves: list[tuple[float, float]],
+    moves: np.ndarray,
     size: tuple[int, int],
     metrics: Sequence[MetricRecord],
     threads: int,
+    near: bool,
 ) -> PairScores:
     """`partner_metrics` of arguments that have been checked; one image at a time per thread."""
     scores = empty_scores(metrics, *partners.shape)
@@ -66,17 +78,18 @@ def _against_partners(
 
     def worker() -> Callable[[int], None]:
         shared = Memory()
-        one, other = Slot(size, shared), Slot(size, shared)
+        one = Slot(size, shared)
+        others = RecentMaps(right, [Slot(size, shared) for _ in range(len(partners) + 1 if near else 1)])
 
         def compare(n: int) -> None:
             facts = left.load(one, n)
             for draw in np.flatnonzero(partners[:, n] != NOBODY):
-                partner = right.load(other, partners[draw, n], moves[draw])
+                partner = others.load(int(partners[draw, n]), (moves[draw, n, 0], moves[draw, n, 1]))
                 writer.write(facts, partner, scores.values[draw, n], scores.reasons[draw, n])
 
         return compare
 
-    for_each(range(partners.shape[1]), threads, worker)
+    for_each(range(partners.shape[1]), threads, worker, RUN if near else 1)
     return scores
 
 

@@ -5,6 +5,7 @@ Each thread owns two slots of memory, one for each side of a pair, so memory is 
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,26 @@ class Side:
     def load(self, slot: Slot, n: int, shift: tuple[float, float] = (0.0, 0.0)) -> MapFacts:
         """The facts of map n, moved by `shift`, in the memory of `slot`."""
         return slot.load(self.maps[n], int(self.reasons[n]), shift)
+
+
+class RecentMaps:
+    """The maps of a side that were asked for last, as many as there are slots, with what is known of them."""
+
+    def __init__(self, side: Side, slots: Sequence[Slot]) -> None:
+        self._side = side
+        self._free = deque(slots)
+        self._known: OrderedDict[tuple[int, tuple[float, float]], tuple[Slot, MapFacts]] = OrderedDict()
+
+    def load(self, n: int, shift: tuple[float, float] = (0.0, 0.0)) -> MapFacts:
+        """The facts of map n, moved by `shift`; valid until as many other maps as there are slots were asked for."""
+        key = n, shift
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key][1]
+        slot = self._free.popleft() if self._free else self._known.popitem(last=False)[1][0]
+        facts = self._side.load(slot, n, shift)
+        self._known[key] = slot, facts
+        return facts
 
 
 def score(metric: MetricRecord, maps: tuple[object, ...], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:

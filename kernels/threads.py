@@ -13,8 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from kernels.function_errors import UserFunctionError
 
 
-def for_each(items: Sequence[int], threads: int, make_worker: Callable[[], Callable[[int], None]]) -> None:
+def for_each(
+    items: Sequence[int], threads: int, make_worker: Callable[[], Callable[[int], None]], run: int = 1
+) -> None:
     """Call a worker on every item, the index of a map or pair. What is pending after an exception is dropped.
+
+    run: how many items that follow each other a thread takes at a time
 
     :raises UserFunctionError: with the item, where a user's function failed; any other exception as it is.
     """
@@ -22,26 +26,26 @@ def for_each(items: Sequence[int], threads: int, make_worker: Callable[[], Calla
     if threads <= 1:
         _each(items, make_worker())
         return
-    pending = deque(items)
+    pending = deque(items[start : start + run] for start in range(0, len(items), run))
     with ThreadPoolExecutor(threads) as pool:
         for done in [pool.submit(_drain, pending, make_worker()) for _ in range(threads)]:
             done.result()
 
 
-def _drain(pending: deque[int], worker: Callable[[int], None]) -> None:
+def _drain(pending: deque[Sequence[int]], worker: Callable[[int], None]) -> None:
     try:
         _each(_taken(pending), worker)
     finally:
         pending.clear()  # after an exception nobody starts another item
 
 
-def _taken(pending: deque[int]) -> Iterator[int]:
+def _taken(pending: deque[Sequence[int]]) -> Iterator[int]:
     while True:
         try:
-            item = pending.popleft()  # a deque hands each item to one thread only
+            items = pending.popleft()  # a deque hands each run of items to one thread only
         except IndexError:
             return
-        yield item
+        yield from items
 
 
 def _each(items: Iterable[int], worker: Callable[[int], None]) -> None:

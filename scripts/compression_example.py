@@ -39,6 +39,9 @@ def command(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True)
 
 
+REFERENCES = ("--jitter", 4, "--chance", 20)  # with which the page's numbers were measured
+
+
 def compress(run: Path, out: Path) -> dict[str, Path]:
     """Name -> graph, the original first."""
     original = run / "onnx/finetune.onnx"
@@ -58,7 +61,7 @@ def evaluate(run: Path, graphs: dict[str, Path]) -> dict[str, Evaluation]:
         layers = [part for layer in LAYERS for part in ("--layer", layer)]
         pair = ["--before", graphs["float32"], "--after", graphs[name]]
         data = ["--data", run / "split.csv", "--split", "test"]
-        command("harness", "evaluate", *pair, *data, *layers, "--out", folder, "--quiet")
+        command("harness", "evaluate", *pair, *data, *layers, *REFERENCES, "--out", folder, "--quiet")
         found[name] = Evaluation.read(folder)
     return found
 

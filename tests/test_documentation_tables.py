@@ -163,7 +163,7 @@ def test_parts_of_a_bundle() -> None:
     assert set(codes([text])) >= {*GoldenCase.model_fields, *Deviation.model_fields} - {"name"}
 
 
-DERIVED = {"derived_from", "data_digest", "before_digests"}
+DERIVED = {"derived_from", "data_digest", "before_digests", "references"}
 
 
 def test_keys_of_a_policy_stand_in_the_reference() -> None:

@@ -482,7 +482,32 @@ def test_indices_against_different_floors_are_not_compared() -> None:
     other = evaluation()
     other.pairs[0].floor = "replicate"
     verdict = against(other, evaluation(), statistic="index", max_worsening=0.9)
-    assert "floor and draws differ" in verdict.cases[0].message
+    assert verdict.cases[0].message == (
+        "floor and chance are not drawn as the baseline's (jitter floor, jitter 4, chance 20; there replicate floor, "
+        "jitter 4, chance 20): make the baseline anew"
+    )
+
+
+def test_old_draws_of_floor_and_chance_are_told_apart() -> None:
+    """Of a baseline and of a policy that was derived; a policy that was written by hand rests on no draws."""
+    old, new = (
+        evaluation(),
+        evaluation().model_copy(update={"jitter_draws": None, "chance_draws": None, "reference_budget": 1500}),
+    )
+    message = against(old, new, statistic="index", max_worsening=0.9).cases[0].message
+    assert "jitter floor, by budget of 1500 images; there jitter floor, jitter 4, chance 20" in message
+    assert "make the baseline anew" in message
+    rules = {"format": 1, "rule": [{**PLACE, "statistic": "mean", "min": 0.1}]}
+    for found, references, expected in (
+        (new, None, "as an earlier version did, which did not say how; here by budget of 1500 images"),
+        (new, old.references, "jitter 4, chance 20; here by budget of 1500 images"),
+        (old, new.references, "by budget of 1500 images; here jitter 4, chance 20"),
+        (new, new.references, None),
+    ):
+        derived = Policy.model_validate({**rules, "derived_from": "sha", "references": references})
+        told = [text for text in judge(found, derived).warnings if "floor and chance drawn otherwise" in text]
+        assert [expected in text and "derive it anew" in text for text in told] == ([] if expected is None else [True])
+    assert judge(new, Policy.model_validate(rules)).warnings == []
 
 
 # ---- policies

@@ -394,9 +394,8 @@ def test_maps_that_do_not_depend_on_the_images_have_an_index_near_0(larger: Path
     files = ["--before", larger / "a.onnx", "--after", larger / "hair.onnx"]
     data = ["--data", larger / "images" / "manifest.csv"]
     evaluate(tmp_path, *files, *data, "--method", "layercam", "--map-size", 20, "--jitter", 1)
-    random = np.random.default_rng(3)
     for part in (tmp_path / "maps").iterdir():
-        replace_maps(part, random)
+        replace_maps(part)
     result = evaluate(tmp_path / "again", "--from", tmp_path)
     inside = []
     for name in STABILITY:
@@ -408,14 +407,14 @@ def test_maps_that_do_not_depend_on_the_images_have_an_index_near_0(larger: Path
     assert np.mean(inside) >= 0.8
 
 
-def replace_maps(part: Path, random: np.random.Generator) -> None:
+def replace_maps(part: Path) -> None:
     """Put random maps in place of those of a checkpoint: its own on every image, with a hundredth of noise in draws."""
     table = pq.ParquetFile(part).read()
-    own: dict[int, np.ndarray] = {}
     maps = []
-    for record, draw in zip(table["record"].to_pylist(), table["draw"].to_pylist(), strict=True):
-        drawn_ = own.setdefault(record, random.gamma(0.5, size=64).astype(np.float32))
-        maps.append(drawn_ if draw == 0 else drawn_ * random.normal(1, 0.01, 64).astype(np.float32))
+    for row in table.select(["checkpoint", "record", "draw"]).to_pylist():
+        random = np.random.default_rng([3, len(row["checkpoint"]), row["record"]])
+        own = random.gamma(0.5, size=64).astype(np.float32)
+        maps.append(own if row["draw"] == 0 else own * random.normal(1, 0.01, 64).astype(np.float32))
     column = table.schema.get_field_index("map")
     table = table.set_column(column, table.schema.field(column), pa.array(list(maps), pa.list_(pa.float32())))
     reasons = pa.array(["defined"] * len(maps)).dictionary_encode()

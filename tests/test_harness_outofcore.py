@@ -67,7 +67,7 @@ def part(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluat
     """Chance on a sample, in parts of 20 images."""
     out = tmp_path_factory.mktemp("part") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+        patch.setattr("harness.results.references.SAMPLE", LIMIT)
         patch.setattr("harness.results.part_files.BLOCK", 20)
         return evaluate(out, *asked(place)), out
 
@@ -134,7 +134,7 @@ def test_sample_and_scores_depend_neither_on_blocks_nor_on_the_order_of_the_imag
     header, *rows = (place / "images" / "manifest.csv").read_text().splitlines()
     turned = place / "images" / "turned.csv"
     turned.write_text("\n".join([header, *rows[::-1]]))
-    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.results.references.SAMPLE", LIMIT)
     again = evaluate(tmp_path / "out", *asked(place, "turned.csv"))
     for reference in ("observed", "chance"):
         for name in STABILITY:
@@ -144,7 +144,7 @@ def test_sample_and_scores_depend_neither_on_blocks_nor_on_the_order_of_the_imag
 
 def test_a_part_can_be_computed_alone(part: tuple[Evaluation, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     _, out = part
-    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.results.references.SAMPLE", LIMIT)
     monkeypatch.setattr("harness.results.part_files.BLOCK", 20)
     stored, samples = restore(read_stored(out), out)
     folder = part_files.Store(out)
@@ -226,7 +226,7 @@ def test_reading_some_metrics_at_a_time_changes_no_number(
 ) -> None:
     """But for the last digit of bootstrap draws, whose matrix product is of another width."""
     result, out = part
-    monkeypatch.setattr("harness.evaluation.score.SAMPLE", LIMIT)
+    monkeypatch.setattr("harness.results.references.SAMPLE", LIMIT)
     monkeypatch.setattr("harness.results.part_files.BLOCK", 20)
     for name in ("summarise", "compare_architectures"):
         monkeypatch.setattr(f"harness.evaluation.{name}.HELD", 5 * PATIENTS * EACH)

@@ -87,7 +87,8 @@ def evaluate(
     :param checkpoints: graphs in the order of a training, instead of `before` and `after`.
     :param root, split: folder of the manifest's files, and which rows of it.
     :param settings: all of `Settings`; `out`, `progress` and `report` are its most used fields.
-    :param options: fields of `Options`: methods, layers, select, map_size, seed, jitter, chance, margin, maps.
+    :param options: fields of `Options`: methods, layers, select, map_size, seed, jitter, chance,
+        reference_budget, margin, maps.
     :raises InputError: what was given cannot be used.
     :raises CannotEvaluateError: the provider is not there, no image can be read, or none is selected.
     """

@@ -1,4 +1,4 @@
-"""Every image through every checkpoint: predictions and raw maps, of the image and of the image with noise.
+"""Every image through every checkpoint: predictions and raw maps; and maps of images with noise.
 
 Decoding, the ONNX Runtime call and the CAM kernels overlap, each ahead of the next by a batch or two. The result of
 an image does not depend on its neighbours, on the batch size or on the number of threads.
@@ -24,6 +24,7 @@ from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
 from harness.results.pseudonyms import without_home
+from harness.results.references import Noise
 from harness.results.vocabulary import BUILT_IN, Vocabulary
 
 BATCH = 16  # images per call on the CPU
@@ -60,26 +61,17 @@ class Block:
     images: np.ndarray  # (r,) image of each record, counted within the block
     classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
     records: np.ndarray  # (r,)
+    draws: np.ndarray | None = None  # (r,) of the noise, counted from 1; None: the images themselves
     unreadable: Mapping[int, str] = field(default_factory=dict)  # images known as such, by their place, and why
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What one ONNX Runtime call found: the draw of the noise (0: none), the records it belongs to."""
-
-    draw: int
-    rows: np.ndarray
-    found: Explanation
 
 
 @dataclass
 class _Step:
-    """What one ONNX Runtime call works on: decoded images and the class to explain in each."""
+    """What one ONNX Runtime call works on: decoded images, with their noise, and the class to explain in each."""
 
     rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
     samples: Sequence[Sample]  # (n,)
     greys: np.ndarray  # (n, H, W)
-    noisy: np.ndarray  # (draws, n, H, W)
     targets: np.ndarray  # (n,)
 
 
@@ -95,7 +87,20 @@ def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str,
         places = np.arange(rows.start, rows.stop)
         some = samples[start:stop]
         known = {n: unreadable[sample.name] for n, sample in enumerate(some) if sample.name in unreadable}
-        found.append(Block(some, records.images[rows] - start, records.classes[rows], places, known))
+        found.append(Block(some, records.images[rows] - start, records.classes[rows], places, unreadable=known))
+    return found
+
+
+def noise_blocks(samples: Sequence[Sample], records: Records, noise: Noise) -> list[Block]:
+    """The images that a checkpoint sees with noise, in the parts of `blocks`; a record once per draw."""
+    found = []
+    for start in range(0, len(samples), part_files.BLOCK):
+        rows = records.within(start, start + part_files.BLOCK)
+        mine = noise.within(rows.start, rows.stop)
+        repeated = np.repeat(mine.records, mine.draws.shape[1])
+        images, places = np.unique(records.images[repeated], return_inverse=True)
+        some = [samples[image] for image in images]
+        found.append(Block(some, places, records.classes[repeated], repeated, mine.draws.ravel()))
     return found
 
 
@@ -110,6 +115,7 @@ def explain_block(
     """Predictions and maps of one checkpoint for one block: a table, and the row groups of another.
 
     :raises InputError: an unreadable image, where `batching.strict`.
+    :raises CannotEvaluateError: logits that are not finite.
     """
     logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
     errors: dict[int, str] = {}
@@ -118,6 +124,7 @@ def explain_block(
     maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = {}
     place = {sample.name: number for number, sample in enumerate(block.samples)}
     for step, found, explained in _explained(model, block, request, batching, errors, notices):
+        _require_finite(model, step, found)
         for sample, row in zip(step.samples, found, strict=True):
             logits[place[sample.name]] = row
         unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
@@ -130,6 +137,28 @@ def explain_block(
     named = replace(block, classes=classes)
     tables = [_map_table(key, name, named, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
     return _prediction_table(key, block, model.metadata.classes, logits, errors, notices), tables
+
+
+def explain_noise(
+    key: str, model: Model, block: Block, request: Request, batching: Batching, progress: Advance
+) -> list[pa.Table]:
+    """Maps of one checkpoint for the noisy copies of one block: the row groups of a table.
+
+    :raises InputError: an image that could be read before cannot be read any more.
+    """
+    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = {}
+    for step, _, explained in _explained(model, block, request, replace(batching, strict=True), {}, {}):
+        for name, result in explained.items():
+            maps.setdefault(name, []).append(result)
+        progress(len(set(step.samples)))
+    return [_map_table(key, name, block, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
+
+
+def _require_finite(model: Model, step: _Step, logits: np.ndarray) -> None:
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        name = step.samples[int(broken[0])].name
+        raise CannotEvaluateError(f"{model.graph.path}: its logits for {name!r} are not finite; check the model")
 
 
 def _outputs(model: Model) -> int:
@@ -145,22 +174,31 @@ def _explained(
     notices: dict[int, list[str]],
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons, conditioning)}) of each batch of the block."""
-    rows, size, batch = _rows(block), model.metadata.input_size, batching.batch or BATCH
+    rows, size = _rows(block), model.metadata.input_size
+    batch = _images_per_call(block, batching.batch or BATCH)
     decoded = prefetch(
         lambda start: _load(block, rows[start : start + batch], size, request.options, batching, notices),
         range(0, len(rows), batch),
         depth=2 * batching.threads,
         threads=batching.threads,
     )
+    maps = request.options.methods if request.options.maps == "graph" else ()
 
-    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, np.ndarray, list]:
+    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, Explanation | None]:
         step, wrong = loaded
         errors.update(wrong)
-        return (step, *_explain(model, step, request)) if len(step.rows) else (step, np.empty(0), [])
+        if not len(step.rows):
+            return step, None
+        return step, model.explain(channels_first(step.greys), step.targets, request.layers, maps)
 
-    for step, logits, calls in prefetch(run, decoded, depth=1):
-        if len(step.rows):
-            yield step, logits, _reduce(block, calls, request.options.methods, batching.threads)
+    for step, found in prefetch(run, decoded, depth=1):
+        if found is not None:
+            yield step, found.logits, _reduce(block, step, found, request.options.methods, batching.threads)
+
+
+def _images_per_call(block: Block, batch: int) -> int:
+    """Images of which a call holds `batch` pictures: an image has as many as it has draws of the noise."""
+    return batch if block.draws is None or not len(block.draws) else max(1, batch // len(np.unique(block.draws)))
 
 
 def _rows(block: Block) -> list[list[tuple[int, int]]]:
@@ -179,7 +217,7 @@ def _load(
     batching: Batching,
     notices: dict[int, list[str]],
 ) -> tuple[_Step, dict[int, str]]:
-    """The decoded images of a batch, with and without noise, and what is wrong with those that cannot be read.
+    """The decoded images of a batch, with their noise, and what is wrong with those that cannot be read.
 
     What else is to be said about an image is put into `notices`; no two batches have the same image.
     """
@@ -196,17 +234,16 @@ def _load(
     rows = np.array([record for _, record in kept], np.int64)
     targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
     samples = [block.samples[image] for image, _ in kept]
-    pictures = np.stack([greys[image] for image, _ in kept]) if kept else np.zeros((0, *size), np.float32)
-    return _Step(rows, samples, pictures, _noisy(pictures, samples, options), targets), wrong
+    pictures = [_with_noise(block, greys[image], image, record, options.seed) for image, record in kept]
+    stacked = np.stack(pictures) if kept else np.zeros((0, *size), np.float32)
+    return _Step(rows, samples, stacked, targets), wrong
 
 
-def _noisy(pictures: np.ndarray, samples: Sequence[Sample], options: Options) -> np.ndarray:
-    """(draws, n, H, W): made where images are decoded, so that nothing waits for it."""
-    noisy = np.empty((options.jitter, *pictures.shape), np.float32)
-    for draw, made in enumerate(noisy, start=1):
-        for grey, sample, place in zip(pictures, samples, made, strict=True):
-            place[:] = jittered(grey, sample.name, draw, options.seed)
-    return noisy
+def _with_noise(block: Block, grey: np.ndarray, image: int, record: int, seed: int) -> np.ndarray:
+    """The picture as the record sees it: the noise is made where images are decoded, so that nothing waits for it."""
+    if block.draws is None:
+        return grey
+    return jittered(grey, block.samples[image].name, int(block.draws[record]), seed)
 
 
 def _decoded(block: Block, image: int, size: tuple[int, int], batching: Batching, kinds: list[str]) -> np.ndarray:
@@ -217,36 +254,17 @@ def _decoded(block: Block, image: int, size: tuple[int, int], batching: Batching
     )
 
 
-def _explain(model: Model, step: _Step, request: Request) -> tuple[np.ndarray, list[_Call]]:
-    """(logits, calls): the images themselves, then with noise where they may be compared."""
-    maps = request.options.methods if request.options.maps == "graph" else ()
-    clean = model.explain(channels_first(step.greys), step.targets, request.layers, maps)
-    broken = np.flatnonzero(~np.isfinite(clean.logits).all(axis=1))
-    if len(broken):
-        name = step.samples[int(broken[0])].name
-        raise CannotEvaluateError(f"{model.graph.path}: its logits for {name!r} are not finite; check the model")
-    decided = model.metadata.decisions(clean.logits)
-    targets = np.where(step.targets == UNLABELLED, decided.argmax(axis=1), step.targets)
-    calls = [_Call(0, step.rows, clean)]
-    compared = step.rows >= 0
-    if request.select == "true-positive":
-        compared = compared & decided[np.arange(len(targets)), targets]
-    if compared.any():
-        for draw, greys in enumerate(step.noisy, start=1):
-            found = model.explain(channels_first(greys[compared]), targets[compared], request.layers, maps)
-            calls.append(_Call(draw, step.rows[compared], found))
-    return clean.logits, calls
-
-
-def _reduce(block: Block, calls: Sequence[_Call], methods: Sequence[str], threads: int) -> dict:
-    """{(layer, method, draw): (rows, maps, reasons, conditioning)} of the rows that are explained."""
-    found = {}
-    for call in calls:
-        kept = call.rows >= 0
-        named = _image(block, block.images[call.rows[kept]])
-        for (layer, method), result in reduce(call.found, methods, kept, threads, named).items():
-            found[layer, method, call.draw] = (call.rows[kept], *result)
-    return found
+def _reduce(block: Block, step: _Step, found: Explanation, methods: Sequence[str], threads: int) -> dict:
+    """{(layer, method, draw): (rows, maps, reasons, conditioning)} of the rows that are explained; draw 0: no noise."""
+    kept = step.rows >= 0
+    rows = step.rows[kept]
+    draws = np.zeros(len(rows), np.int64) if block.draws is None else block.draws[rows]
+    reduced = reduce(found, methods, kept, threads, _image(block, block.images[rows]))
+    return {
+        (layer, method, draw): tuple(part[draws == draw] for part in (rows, *result))
+        for (layer, method), result in reduced.items()
+        for draw in np.unique(draws).tolist()
+    }
 
 
 def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:

@@ -15,7 +15,7 @@ from harness.common.errors import InputError
 from harness.common.progress import Advance
 from harness.common.provenance import bytes_digest
 from harness.evaluation.batch_size import best_batch
-from harness.evaluation.explain import Batching, Block, Request, explain_block
+from harness.evaluation.explain import Batching, Block, Request, explain_block, explain_noise
 from harness.evaluation.score import Scorer
 from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Sample, content_digests
@@ -55,7 +55,9 @@ class Hashing:
 
 
 class Explaining:
-    """One checkpoint; items (part, block): writes predictions and maps, returns seconds spent in ONNX Runtime.
+    """One checkpoint; items (part, block): writes predictions and maps, or maps of noisy copies.
+
+    Returns the seconds spent in ONNX Runtime.
 
     The graph travels with the job: only the images and the result have to be seen from everywhere.
     """
@@ -89,6 +91,14 @@ class Explaining:
         part, block = item
         model = self._opened()
         before = model.seconds
+        if block.draws is None:
+            self._images(model, part, block, progress)
+        else:
+            noisy = explain_noise(self.checkpoint.key, model, block, self.request, self.batching, progress)
+            self.folder.write("maps", part, noisy)
+        return model.seconds - before
+
+    def _images(self, model: Model, part: int, block: Block, progress: Advance) -> None:
         with self.folder.begun("predictions", part) as deaths:
             if deaths:  # an image may have ended the process that decoded it
                 unreadable = {
@@ -99,7 +109,6 @@ class Explaining:
             predictions, maps = explain_block(self.checkpoint.key, model, block, self.request, self.batching, progress)
             self.folder.write("maps", part, maps)
             self.folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
-        return model.seconds - before
 
     def _opened(self) -> Model:
         if self._model is None:

@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
 from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
-from harness.evaluation.explain import Batching, Request, blocks
+from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
 from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
@@ -33,7 +35,15 @@ from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Plan, Stored, identity_of, read_stored, restore
 from harness.results.pseudonyms import portable_command, portable_path, without_home
-from harness.results.reader import Collected, Reader, labels_of, read_collected, tasks
+from harness.results.reader import (
+    Collected,
+    Reader,
+    labels_of,
+    noise_parts,
+    read_collected,
+    tasks,
+    with_noise,
+)
 from harness.results.schema import CheckpointResult, Evaluation
 from harness.statistics.bootstrap import RESAMPLES
 
@@ -109,9 +119,11 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
     executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
-        _explain(stored, samples, folder, execution, clock, first)
+        last = _explain(stored, samples, folder, execution, clock, first)
         del first  # its session may hold much memory
-        return _score_and_summarise(stored, samples, folder, execution, clock)
+        reader = _reader(stored, samples, folder, execution)
+        _explain_noise(stored, reader, execution, clock, last)
+        return _score_and_summarise(stored, reader, execution, clock)
 
 
 def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Execution) -> Finished:
@@ -134,7 +146,7 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     folder = Store(execution.out, labels)
     execution.executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
-        return _score_and_summarise(stored, samples, folder, execution, clock)
+        return _score_and_summarise(stored, _reader(stored, samples, folder, execution), execution, clock)
 
 
 def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
@@ -182,8 +194,12 @@ def _content_digests(samples: list[Sample], executor: Executor) -> list[bytes]:
 
 def _explain(
     stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
-) -> None:
-    """Write the parts of predictions and maps that are not there yet."""
+) -> dict[int, Explaining]:
+    """Write the parts of predictions and maps that are not there yet.
+
+    Returns the last job that was begun, if any, by the number of its checkpoint.
+    """
+    last: dict[int, Explaining] = {}
     plan, executor = stored.plan, execution.executor
     records, unreadable = Records.of(samples), dict[str, str]()
     total = len(samples) * len(plan.checkpoints)
@@ -197,26 +213,61 @@ def _explain(
             todo = [(part, parts[part]) for part in sorted(missing)]
             done.add(len(samples) - sum(len(block.samples) for _, block in todo))
             if todo:
-                executor.begin(first if number == 0 else _explaining(stored, number, folder, execution))
-                for seconds in executor.run(todo, done.add):
-                    clock.add("onnxruntime", seconds)
+                last = {number: first if number == 0 else _explaining(stored, number, folder, execution)}
+                _run(last[number], todo, executor, clock, done)
             if number == 0:  # the classes of images without labels are what the first checkpoint says
                 collected = read_collected(folder, plan, samples, 1)
                 records, unreadable = collected.records, collected.errors
+    return last
 
 
-def _score_and_summarise(
-    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock
-) -> Finished:
-    """Scores of the maps that are there, and the numbers made of them."""
+def _run(job: Explaining, todo: list[tuple[int, Block]], executor: Executor, clock: Clock, done: Counter) -> None:
+    executor.begin(job)
+    for seconds in executor.run(todo, done.add):
+        clock.add("onnxruntime", seconds)
+
+
+def _explain_noise(
+    stored: Stored, reader: Reader, execution: Execution, clock: Clock, opened: dict[int, Explaining]
+) -> None:
+    """Write the parts with the maps of noisy copies that are not there yet.
+
+    :param opened: jobs by their checkpoints that need not be prepared again.
+    """
+    samples, records, folder = reader.collected.samples, reader.collected.records, reader.store
+    noise = {number: reader.noise(number) for number, _ in with_noise(stored.plan)}
+    counts = [len(np.unique(records.images[found.records])) for found in noise.values()]
+    done = Counter(execution.progress, "explain noisy copies", sum(counts))
+    with clock.measure("collect"):
+        for number in reversed(noise):  # the last checkpoint may still be open
+            numbers = noise_parts(stored.plan, number, len(samples))
+            parts = dict(zip(numbers, noise_blocks(samples, records, noise[number]), strict=True))
+            todo = [(part, parts[part]) for part in folder.missing("maps", parts)]
+            done.add(sum(len(block.samples) for part, block in parts.items() if part not in dict(todo)))
+            if todo:
+                job = opened.get(number) or _explaining(stored, number, folder, execution)
+                _run(job, todo, execution.executor, clock, done)
+            opened = {}
+
+
+def _reader(stored: Stored, samples: list[Sample], folder: Store, execution: Execution) -> Reader:
+    """The predictions, and what is compared.
+
+    :raises CannotEvaluateError: no image could be read, or none is selected.
+    """
     plan = stored.plan
     collected = read_collected(folder, plan, samples, len(plan.checkpoints))
     _require_images(collected, samples, execution.out)
     for sentence in notices.summary(collected.notices, int(collected.readable.sum())):
         warn(sentence)
-    reader = Reader(plan, collected, stored.select, folder)
+    reader = Reader(plan, collected, stored.select, folder, stored.jitter_seed)
     _require_selected(reader, execution.out)
-    folder.keep_scores_of(stored.statistics())
+    return reader
+
+
+def _score_and_summarise(stored: Stored, reader: Reader, execution: Execution, clock: Clock) -> Finished:
+    """Scores of the maps that are there, and the numbers made of them."""
+    reader.store.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
         _score(reader, execution)
     with clock.measure("summarise"):
@@ -316,6 +367,7 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "jitter_draws": options.jitter,
         "jitter_seed": stored.jitter_seed,
         "chance_draws": options.chance,
+        "reference_budget": options.reference_budget if None in (options.jitter, options.chance) else None,
         "margin": options.margin,
     }
 
@@ -345,14 +397,32 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
         strange = [item for item in changes.get(name, ()) if item not in has]
         if strange:
             raise InputError(f"the maps hold no {name[:-1]} {strange[0]!r}; they hold: {', '.join(has)}")
-    if changes.get("jitter", 0) > plan.options.jitter:
-        raise InputError(f"the maps hold {plan.options.jitter} draws of jitter; evaluate anew for more")
     select = changes.get("select") or stored.select
-    if select != "true-positive" and stored.select == "true-positive" and changes.get("jitter", plan.options.jitter):
-        raise InputError(
-            f"the maps hold jitter for true positives only; give --jitter 0, or evaluate anew with --select {select}"
-        )
+    _require_noise(stored, changes, select)
     layers = tuple(changes.get("layers") or plan.layers)
     options = plan.options.changed(**{**changes, "layers": plan.options.layers, "select": select})
     vocabulary = plan.vocabulary.extended()
     return replace(stored, plan=replace(plan, options=options, layers=layers, vocabulary=vocabulary), select=select)
+
+
+def _require_noise(stored: Stored, changes: Mapping[str, Any], select: Selection) -> None:
+    """Refuse what needs noisy copies that the maps do not hold."""
+    held, asked = stored.plan.options.jitter, changes.get("jitter", stored.plan.options.jitter)
+    if asked == 0:
+        return
+    if held is not None and asked is not None and asked > held:
+        raise InputError(f"the maps hold {held} draws of jitter; evaluate anew for more")
+    if held is None and asked is not None:
+        raise InputError(f"the maps hold jitter by budget; evaluate anew with --jitter {asked}")
+    if held is not None and select != "true-positive" and stored.select == "true-positive":
+        raise InputError(
+            f"the maps hold jitter for true positives only; give --jitter 0, or evaluate anew with --select {select}"
+        )
+    if held is None and select != stored.select:
+        raise InputError(
+            f"the maps hold jitter by budget, for what {stored.select!r} selects; give --jitter 0, or evaluate anew "
+            f"with --select {select}"
+        )
+    budget = stored.plan.options.reference_budget
+    if held is None and changes.get("reference_budget", budget) != budget:
+        raise InputError(f"the maps hold jitter for a budget of {budget} images; give --jitter 0, or evaluate anew")

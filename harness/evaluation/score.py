@@ -1,21 +1,20 @@
 """From stored maps to scores: what a pair scores, what chance would score, and what noise alone does.
 
-Nothing here runs a model. Per layer and method there are three kinds of comparison, each written to `scores/`:
+Nothing here runs a model. Per layer and method there are four kinds of comparison, each written to `scores/`:
 
-- a pair of checkpoints: `observed` (image i before and after) and `chance` (image i before, image j after, of the
-  same class and another patient, as `harness.statistics.chance` draws them; of more than SAMPLE records for a
-  sample of them only);
+- a pair of checkpoints: `observed` (image i before and after);
+- a pair of checkpoints: `chance` (image i before, image j after, of the same class and another patient);
 - a checkpoint with itself: `jitter` (the image, and the image with noise, moved by a pixel and moved back);
 - two trainings of one phase: `replicate`.
 
-A part is computed from the maps of its own block and, for chance, from those of the sample, so memory does not grow
-with the number of images, and any part can be computed alone.
+What is compared for `chance` and `jitter` is decided in `harness.results.references`. A part is computed from the maps
+of its own block or, for chance, from those of the sample, so memory does not grow with the number of images, and any
+part can be computed alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -25,19 +24,11 @@ from harness.common.validation import user_functions
 from harness.images.jitter import shift_of
 from harness.results import part_files
 from harness.results.reader import NOT_COMPARED, Maps, Reader, Reference, Task
+from harness.results.references import Noise
 from harness.results.vocabulary import Vocabulary
-from harness.statistics.chance import SAMPLE, derangements, sampled
 from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
 from kernels.scoring import PairScores
-
-
-@dataclass(frozen=True)
-class Unrelated:
-    """The records of a pair that get a chance level, ascending (n,), and their partners (draws, n), counted in them."""
-
-    records: np.ndarray
-    partners: np.ndarray
 
 
 class Scorer:
@@ -49,17 +40,19 @@ class Scorer:
         self.vocabulary = reader.plan.vocabulary
         self.collected = reader.collected
         self.threads = threads
-        self._unrelated: dict[str, Unrelated] = {}
-        self._partners: tuple[tuple[str, ...], Maps] | None = None
+        self._unrelated: tuple[Task, Maps, Maps] | None = None
 
     def score(self, task: Task, block: int) -> Iterator[pa.Table]:
-        """The tables of one part, one per reference; they depend on nothing but plan, predictions and maps."""
+        """The tables of one part; they depend on nothing but plan, predictions and maps."""
+        reference, records, scores = self._chance(task, block) if task.kind == "chance" else self._of_block(task, block)
+        yield self._table(task, reference, records, scores)
+
+    def _of_block(self, task: Task, block: int) -> tuple[Reference, np.ndarray, PairScores]:
         within = self.collected.records.within(block * part_files.BLOCK, (block + 1) * part_files.BLOCK)
         rows = np.arange(len(self.collected.records))[within]
-        for reference, records, scores in (self._jitter if task.kind == "jitter" else self._pair)(task, rows):
-            yield self._table(task, reference, records, scores)
+        return self._jitter(task, within) if task.kind == "jitter" else self._pair(task, rows)
 
-    def _pair(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+    def _pair(self, task: Task, rows: np.ndarray) -> tuple[Reference, np.ndarray, PairScores]:
         """(reference, records, scores) of a pair of checkpoints."""
         chosen = rows[self.reader.selections[task.name][rows]]
         before, after = (self.reader.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
@@ -76,61 +69,78 @@ class Scorer:
             )
         observed = with_absolute_changes(scores, self.vocabulary)
         if task.pair is not None and task.pair.kind == "replicates":
-            yield "replicate", chosen, only(observed, self.vocabulary.stability)
-            return
-        yield "observed", chosen, observed
-        if self.plan.options.chance:
-            yield self._chance(task, chosen, before)
+            return "replicate", chosen, only(observed, self.vocabulary.stability)
+        return "observed", chosen, observed
 
     def _require_maps(self, chosen: np.ndarray, *sides: Maps) -> None:
         """Refuse maps that lack a record which is to be compared."""
-        lost = np.flatnonzero(np.any([side.codes == NOT_COMPARED for side in sides], axis=0))
+        self._require_none_lost(chosen[np.any([side.codes == NOT_COMPARED for side in sides], axis=0)])
+
+    def _require_none_lost(self, lost: np.ndarray) -> None:
         if len(lost):
-            name = self.collected.samples[self.collected.records.images[chosen[lost[0]]]].name
+            name = self.collected.samples[self.collected.records.images[lost[0]]].name
             raise InputError(
                 f"{self.reader.store.folder}: its maps hold none of {name!r}, which was read; evaluate anew"
             )
 
-    def _chance(self, task: Task, chosen: np.ndarray, before: Maps) -> tuple[Reference, np.ndarray, PairScores]:
-        """What those of the records that are in the sample score against unrelated ones."""
-        unrelated = self.unrelated(task.name)
-        _, mine, drawn = np.intersect1d(chosen, unrelated.records, assume_unique=True, return_indices=True)
-        left, right = before.of(mine), self._partners_of(task)
-        with user_functions(self._image(chosen[mine])):
+    def _chance(self, task: Task, block: int) -> tuple[Reference, np.ndarray, PairScores]:
+        """What a part of those records that have a chance level score against unrelated ones."""
+        unrelated = self.reader.references.unrelated(task.name)
+        records, part = unrelated.records, self._part_of(len(unrelated.records), block)
+        before, after = self._maps_of(task, records)
+        left = before.of(part)
+        with user_functions(self._image(records[part])):
             mixed = partner_metrics(
                 left.raw,
-                right.raw,
-                unrelated.partners[:, drawn],
+                after.raw,
+                unrelated.partners[:, part],
                 self.threads,
                 before_reasons=left.codes,
-                after_reasons=right.codes,
+                after_reasons=after.codes,
                 size=self.plan.options.map_size,
                 metrics=self.vocabulary.functions(),
+                near=unrelated.near,
             )
-        return "chance", chosen[mine], self._mean_over_draws(mixed)
+        return "chance", records[part], self._mean_over_draws(mixed)
 
-    def _jitter(self, task: Task, rows: np.ndarray) -> Iterator[tuple[Reference, np.ndarray, PairScores]]:
+    def _part_of(self, count: int, block: int) -> np.ndarray:
+        """The places of so many records that belong to a part: whole parts, as far as they go; the last are empty."""
+        size = max(part_files.BLOCK, -(-count // len(self.reader.parts(0))))
+        return np.arange(count)[block * size : (block + 1) * size]
+
+    def _jitter(self, task: Task, within: slice) -> tuple[Reference, np.ndarray, PairScores]:
         """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
         place = task.before, task.layer, task.method
-        draws = range(1, self.plan.options.jitter + 1)
-        rows = rows[self.collected.readable[self.collected.records.images[rows]]]
-        noisy = [self.reader.maps(*place, rows, draw) for draw in draws]
-        inside = np.flatnonzero(noisy[0].codes != NOT_COMPARED)
-        clean = self.reader.maps(*place, rows[inside])
+        noise = self.reader.noise(task.before).within(within.start, within.stop)
+        clean, noisy = self.reader.maps(*place, noise.records), self._noisy(place, noise)
+        self._require_maps(noise.records, clean)
         height, width = task.checkpoint.graph.metadata.input_size
-        with user_functions(self._image(rows[inside])):
+        moves = np.array([shift_of(draw) for draw in noise.draws.T.ravel()]).reshape(*noise.draws.T.shape, 2)
+        with user_functions(self._image(noise.records)):
             scores = partner_metrics(
                 clean.raw,
-                np.concatenate([maps.raw[inside] for maps in noisy]),
-                np.arange(len(noisy) * len(inside)).reshape(len(noisy), -1),
+                noisy.raw,
+                np.arange(noise.draws.size).reshape(noise.draws.T.shape),
                 self.threads,
                 before_reasons=clean.codes,
-                after_reasons=np.concatenate([maps.codes[inside] for maps in noisy]),
+                after_reasons=noisy.codes,
                 size=self.plan.options.map_size,
-                shifts=[(down / height, right / width) for down, right in map(shift_of, draws)],
+                shifts=moves / (height, width),
                 metrics=self.vocabulary.functions(),
             )
-        yield "jitter", rows[inside], self._mean_over_draws(scores)
+        return "jitter", noise.records, self._mean_over_draws(scores)
+
+    def _noisy(self, place: tuple[int, str, str], noise: Noise) -> Maps:
+        """The maps (D n, h, w) of noisy copies, draw by draw."""
+        raw, codes = None, np.full(noise.draws.T.shape, NOT_COMPARED, np.uint8)
+        for draw in np.unique(noise.draws).tolist():
+            which, rows = np.nonzero(draw == noise.draws.T)
+            found = self.reader.maps(*place, noise.records[rows], draw)
+            raw = np.zeros((*codes.shape, *found.raw.shape[1:]), np.float32) if raw is None else raw
+            raw[which, rows], codes[which, rows] = found.raw, found.codes
+        lost = np.flatnonzero((codes == NOT_COMPARED).any(axis=0))
+        self._require_none_lost(noise.records[lost])
+        return Maps(np.zeros((0, 1, 1), np.float32) if raw is None else raw.reshape(-1, *raw.shape[2:]), codes.ravel())
 
     def _mean_over_draws(self, scores: PairScores) -> PairScores:
         """The mean of what has a reference."""
@@ -140,29 +150,13 @@ class Scorer:
         """What the images of some records are called in messages."""
         return lambda place: f"image {self.collected.samples[self.collected.records.images[rows[place]]].name!r}"
 
-    def unrelated(self, pair: str) -> Unrelated:
-        """The chance partners of the records of a pair."""
-        if pair not in self._unrelated:
-            self._unrelated[pair] = self._draw(np.flatnonzero(self.reader.selections[pair]))
-        return self._unrelated[pair]
-
-    def _draw(self, chosen: np.ndarray) -> Unrelated:
-        records, samples, options = self.collected.records, self.collected.samples, self.plan.options
-
-        def described(rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
-            images = [samples[image] for image in records.images[rows]]
-            return [image.name for image in images], records.classes[rows], [image.group for image in images]
-
-        drawn = chosen[sampled(*described(chosen), options.seed, SAMPLE)]
-        return Unrelated(drawn, derangements(*described(drawn), options.chance, options.seed))
-
-    def _partners_of(self, task: Task) -> Maps:
-        """The maps after of the sample, kept while the parts of one task are computed."""
-        place = task.name, task.layer, task.method
-        if self._partners is None or self._partners[0] != place:
-            records = self.unrelated(task.name).records
-            self._partners = place, self.reader.maps(task.after, task.layer, task.method, records)
-        return self._partners[1]
+    def _maps_of(self, task: Task, records: np.ndarray) -> tuple[Maps, Maps]:
+        """The maps before and after of some records, kept while the parts of one task are computed."""
+        if self._unrelated is None or self._unrelated[0] != task:
+            before, after = (self.reader.maps(n, task.layer, task.method, records) for n in (task.before, task.after))
+            self._require_maps(records, before, after)
+            self._unrelated = task, before, after
+        return self._unrelated[1:]
 
     def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
         """The long form: one row per record and metric."""

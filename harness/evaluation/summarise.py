@@ -6,9 +6,9 @@ however many metrics, layers, methods and pairs there are. What the bootstrap dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from harness.evaluation.classification import Classification
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
+from harness.results.references import AFTER, BEFORE, NO_TURN
 from harness.results.schema import ALL, Conditioning, Consistency, Estimate, IndexResult, MetricSummary, PairResult
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
 from harness.statistics.stability import stability_index
@@ -35,15 +36,29 @@ FloorKind = Literal["jitter", "replicate"]
 class _Read:
     """Some metrics of one task over all records.
 
-    chance: None where there is none; weights (R,): how many records each stands for that has a chance level, None
-    where all have one; floor (R, S): of the metrics `stable`, None where there is none
+    stable: those of them that have references; chance, floor: None where there is none
+    classes (R,): by which the records of a reference stand for those that are compared
     """
 
+    classes: np.ndarray
     observed: Scores
     stable: tuple[str, ...]
-    chance: Scores | None
-    weights: np.ndarray | None
-    floor: np.ndarray | None
+    chance: _Reference | None
+    floor: _Reference | None
+
+    def stand_for_all(self, drawn: np.ndarray) -> np.ndarray | None:
+        """(R,) how many compared records of its class each of the records `drawn` (R,) stands for; None: 1 each."""
+        compared, own = (np.bincount(self.classes[mask]) for mask in (self.observed.compared, drawn))
+        own = np.pad(own, (0, len(compared) - len(own)))
+        return None if (compared == own).all() else (compared / np.maximum(own, 1))[self.classes]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """values (R, S), NaN where undefined; drawn (R,): the records that have one, defined or not."""
+
+    values: np.ndarray
+    drawn: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ class Summary:
         return np.sort(np.random.default_rng(self.plan.options.seed).permutation(records)[:CONSISTENCY_LIMIT])
 
     def _tasks_of(self, pair: Pair) -> list[tuple[int, Task]]:
-        return [(part, item) for part, item in enumerate(self.tasks) if item.pair == pair]
+        return [(part, item) for part, item in enumerate(self.tasks) if item.kind == "pair" and item.pair == pair]
 
     def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
         columns = self.vocabulary.columns
@@ -170,27 +185,25 @@ class Summary:
         """Per scope the summaries of some metrics."""
         observed = self.reader.scores(part, "observed", names)
         stable = tuple(name for name in names if name in self.vocabulary.stability)
-        chance = self.reader.scores(part, "chance", stable) if stable else None
-        chance = chance if chance is not None and chance.compared.any() else None
-        weights = self._weights(observed, chance) if chance is not None else None
-        read = _Read(observed, stable, chance, weights, self._floor(pair, task, stable))
-        return [list(self._scope(task, scope, mask, read)) for scope, mask in self.scopes]
-
-    def _weights(self, observed: Scores, chance: Scores) -> np.ndarray | None:
-        """(R,) how many compared records of its class each record stands for that was drawn for a chance level."""
         classes = self.collected.records.classes
-        compared, drawn = (
-            np.bincount(classes[scores.compared], minlength=len(self.plan.classes)) for scores in (observed, chance)
-        )
-        return None if (compared == drawn).all() else (compared / np.maximum(drawn, 1))[classes]
+        chance, floor = self._chance(task, stable), self._floor(pair, task, stable)
+        read = _Read(classes, observed, stable, chance, floor)
+        return [list(self._scope(task, scope, mask, read)) for scope, mask in self.scopes]
 
     def _floor_kind(self, pair: Pair) -> FloorKind | None:
         if any(self._is_replicate(item, pair) for item in self.tasks):
             return "replicate"
-        return "jitter" if self.plan.options.jitter else None
+        return None if self.plan.options.jitter == 0 else "jitter"
 
-    def _floor(self, pair: Pair, task: Task, names: tuple[str, ...]) -> np.ndarray | None:
-        """(R, S) floor of every record: the mean over the replicates of the phase, or over the noise of both sides."""
+    def _chance(self, task: Task, names: tuple[str, ...]) -> _Reference | None:
+        parts = [part for part, item in enumerate(self.tasks) if item == replace(task, kind="chance")]
+        if not parts or not names:
+            return None
+        found = self.reader.scores(parts[0], "chance", names)
+        return _Reference(found.values, found.compared) if found.compared.any() else None
+
+    def _floor(self, pair: Pair, task: Task, names: tuple[str, ...]) -> _Reference | None:
+        """The floor of every record: the mean over the replicates of the phase, or over the noise of both sides."""
         kind = self._floor_kind(pair)
         if kind is None or not names:
             return None
@@ -201,7 +214,20 @@ class Summary:
             if (item.layer, item.method) == (task.layer, task.method)
             and (self._is_replicate(item, pair) if kind == "replicate" else _is_noise(item, sides))
         ]
-        return mean_of_defined(np.stack([self.reader.scores(part, kind, names).values for part in parts]))
+        found = [self.reader.scores(part, kind, names) for part in parts]
+        if kind == "jitter" and self.plan.options.jitter is None:
+            return self._by_turns(
+                pair, {self.tasks[part].before: scores for part, scores in zip(parts, found, strict=True)}
+            )
+        drawn = np.any([scores.compared for scores in found], axis=0)
+        return _Reference(mean_of_defined(np.stack([scores.values for scores in found])), drawn)
+
+    def _by_turns(self, pair: Pair, found: Mapping[int, Scores]) -> _Reference:
+        """The floor of every record by the checkpoint whose turn it was."""
+        before, after = (found[self.plan.place(key)].values for key in (pair.before, pair.after))
+        turn = self.reader.references.turns(pair.name)[:, None]
+        values = np.where(turn == BEFORE, before, np.where(turn == AFTER, after, np.nan))
+        return _Reference(values, turn[:, 0] != NO_TURN)
 
     @staticmethod
     def _is_replicate(item: Task, pair: Pair) -> bool:
@@ -247,26 +273,26 @@ class Summary:
     def _references(self, rows: np.ndarray, read: _Read) -> dict[str, _Sample]:
         """Chance and floor of some records, as far as there are any."""
         found = {}
-        if read.chance is not None:
-            drawn, resampling = self._drawn(rows, read, read.chance)
-            found["chance"] = _Sample(read.stable, read.chance.values[drawn], resampling)
-        if read.floor is not None:
-            found["floor"] = _Sample(read.stable, read.floor[rows], self.by_record.of(rows))
+        for name, reference in (("chance", read.chance), ("floor", read.floor)):
+            if reference is not None:
+                drawn, resampling = self._drawn(rows, read, reference.drawn)
+                found[name] = _Sample(read.stable, reference.values[drawn], resampling)
         return found
 
-    def _drawn(self, rows: np.ndarray, read: _Read, chance: Scores) -> tuple[np.ndarray, Resampling]:
-        """Those of the records that have a chance level, defined or not, and the draws of their patients."""
-        drawn = rows[chance.compared[rows]]
-        return drawn, self.by_record.of(drawn, None if read.weights is None else read.weights[drawn])
+    def _drawn(self, rows: np.ndarray, read: _Read, drawn: np.ndarray) -> tuple[np.ndarray, Resampling]:
+        """Those of the records that were drawn, and the draws of their patients."""
+        drawn = drawn & read.observed.compared
+        some, weights = rows[drawn[rows]], read.stand_for_all(drawn)
+        return some, self.by_record.of(some, None if weights is None else weights[some])
 
     def _indices(self, rows: np.ndarray, read: _Read) -> dict[str, IndexResult]:
-        """Metric -> stability index over the records that have a chance level."""
+        """Metric -> stability index over the records that have both references."""
         if read.chance is None or read.floor is None:
             return {}
-        drawn, resampling = self._drawn(rows, read, read.chance)
+        drawn, resampling = self._drawn(rows, read, read.chance.drawn & read.floor.drawn)
         own = read.observed.values[drawn][:, [read.observed.names.index(name) for name in read.stable]]
         directions = [self.vocabulary.direction_of(name) for name in read.stable]
-        indices = stability_index(resampling, own, read.chance.values[drawn], read.floor[drawn], directions)
+        indices = stability_index(resampling, own, read.chance.values[drawn], read.floor.values[drawn], directions)
         sampled = len(drawn) if len(drawn) < len(rows) else None
         return {
             name: IndexResult(**asdict(index), sampled=sampled)

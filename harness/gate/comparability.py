@@ -34,11 +34,10 @@ def difference_from(result: Evaluation, baseline: Evaluation) -> str | None:
 def other_reference(
     rule: Rule, result: Evaluation, pair: PairResult, baseline: Evaluation, other: PairResult
 ) -> str | None:
-    """Why two indices cannot be compared: another kind of floor, or other draws."""
-    ours = (pair.floor, result.jitter_draws, result.chance_draws)
-    theirs = (other.floor, baseline.jitter_draws, baseline.chance_draws)
+    """Why two indices cannot be compared: another kind of floor, or references that were drawn otherwise."""
+    ours, theirs = (f"{one.floor} floor, {of.references}" for one, of in ((pair, result), (other, baseline)))
     if rule.statistic == "index" and ours != theirs:
-        return f"floor and draws differ from the baseline's: {ours} and {theirs}"
+        return f"floor and chance are not drawn as the baseline's ({ours}; there {theirs}): make the baseline anew"
     return None
 
 
@@ -56,6 +55,12 @@ def foreign_origins(result: Evaluation, policy: Policy, baseline: Evaluation | N
         yield _other_data("policy", policy.data_digest, result)
     if policy.before_digests and not befores(result) <= set(policy.before_digests):
         yield _other_before("policy")
+    if policy.derived_from is not None and policy.references != result.references:
+        there = policy.references or "as an earlier version did, which did not say how"
+        yield (
+            f"the policy rests on floor and chance drawn otherwise ({there}; here {result.references}): derive it anew "
+            "with gate --init"
+        )
     if baseline is not None and baseline.data_digest != result.data_digest:
         yield _other_data("baseline", baseline.data_digest, result)
     if baseline is not None and not befores(result) <= befores(baseline):

@@ -93,6 +93,7 @@ def propose(result: Evaluation, digest: str, name: str) -> str:
         "digest": digest,
         "data_digest": result.data_digest,
         "befores": sorted(befores(result)),
+        "references": result.references,
     }
     shown |= {"rules": rules, "left_out": left_out, "replicates": len(pairs), "requirements": REQUIREMENTS}
     environment = jinja2.Environment(

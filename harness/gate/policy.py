@@ -156,13 +156,15 @@ class Rule(_Config):
 class Policy(_Config):
     """The rules of a gate, and what they require.
 
-    derived_from: sha256 of the result that --init read; data_digest, before_digests: what that result rests on
+    derived_from: sha256 of the result that --init read; data_digest, before_digests: what that result rests on;
+    references: how its floor and chance were drawn
     """
 
     format: Literal[1]
     derived_from: str | None = None
     data_digest: str | None = None
     before_digests: list[str] = []
+    references: str | None = None
     requirements: Requirements = Requirements()
     rule: list[Rule] = Field(min_length=1)
 

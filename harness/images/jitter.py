@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from zlib import crc32
 
 import numpy as np
@@ -27,3 +28,8 @@ def jittered(grey: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
 def shift_of(draw: int) -> tuple[int, int]:
     """Pixels (down, right) by which a draw moves the picture."""
     return SHIFTS[(draw - 1) % len(SHIFTS)]
+
+
+def draw_of(name: str, seed: int) -> int:
+    """The draw of an image of which there is one only: any of the shifts, by the digest of its name under `seed`."""
+    return 1 + blake2b(name.encode(), digest_size=8, key=f"draw {seed}".encode()).digest()[0] % len(SHIFTS)

@@ -74,7 +74,7 @@ class Gallery:
         return {
             (item.name, (item.layer, item.method)): self._ranking(number)
             for number, item in enumerate(tasks(self.plan))
-            if item.pair in self.plan.drifts
+            if item.kind == "pair" and item.pair in self.plan.drifts
         }
 
     @cached_property

@@ -153,8 +153,7 @@ def _options(result: Evaluation) -> Group:
         ("map size", " x ".join(map(str, result.map_size))),
         ("seed", str(result.seed)),
         ("bootstrap resamples", f"{result.resamples:,}"),
-        ("jitter draws", str(result.jitter_draws)),
-        ("chance draws", str(result.chance_draws)),
+        ("floor and chance", result.references),
         ("margin of equivalence", f"{result.margin:g}"),
     ]
     return Group("Options", _shown(lines))

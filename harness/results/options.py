@@ -14,6 +14,7 @@ Selection = Literal["true-positive", "agree", "all"]
 MapSource = Literal["kernels", "graph"]  # who makes maps of activations and gradients: our kernels, or fused nodes
 SMALLEST_MAP, LARGEST_MAP = 2, 4096  # pixels of a side
 MOST_DRAWS = 1000  # of the noise floor and of the chance level: each costs a pass through the model, or a comparison
+LEAST_BUDGET, MOST_BUDGET = 50, 10**6  # images
 LARGEST_SEED = 2**63 - 1
 
 
@@ -43,8 +44,15 @@ class Options(BaseModel):
         default=(224, 224), description="Side of compared maps"
     )
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of all that is drawn")
-    jitter: int = Field(default=4, ge=0, le=MOST_DRAWS, description="Draws of the noise floor, 0 for none")
-    chance: int = Field(default=20, ge=0, le=MOST_DRAWS, description="Derangements of the chance level, 0 for none")
+    jitter: int | None = Field(
+        default=None, ge=0, le=MOST_DRAWS, description="Draws of the noise floor, 0 for none [by budget]"
+    )
+    chance: int | None = Field(
+        default=None, ge=0, le=MOST_DRAWS, description="Derangements of the chance level, 0 for none [by budget]"
+    )
+    reference_budget: int = Field(
+        default=1500, ge=LEAST_BUDGET, le=MOST_BUDGET, description="Most images on which floor and chance are estimated"
+    )
     margin: float = Field(default=0.02, gt=0, lt=1, description="Accuracies closer than this are equal")
     maps: MapSource = Field(default="kernels", description="Who makes the maps; graph: nodes exported with --fuse")
 

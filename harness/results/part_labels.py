@@ -24,8 +24,8 @@ class Label:
     """What one part belongs to.
 
     owner: key of the checkpoint, or name of the pair (or of the checkpoint whose noise is compared); path: layer and
-    method of scores, else empty; digests: SHA-256 of the files of the checkpoints; plan: digest of what else the rows
-    depend on; block: which block of images
+    method of scores, `with noise` for maps of noisy copies, else empty; digests: SHA-256 of the files of the
+    checkpoints; plan: digest of what else the rows depend on; block: which block of images
     """
 
     kind: str

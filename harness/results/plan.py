@@ -23,7 +23,7 @@ from harness.statistics.chance import SAMPLE
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
-FORMAT = 1
+FORMAT = 2
 MOST_IMAGES = 10**9
 PATHS = "of the folder"  # how files are named; plans without it are relative to the working folder of their run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -17,6 +17,7 @@ from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
+from harness.results.references import Noise, References, pairs_with_noise
 from harness.results.selection import selected
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
@@ -57,7 +58,7 @@ class Task:
     """A place in the plan: whose maps of which layer and method are compared."""
 
     name: str
-    kind: Literal["pair", "jitter"]
+    kind: Literal["jitter", "pair", "chance"]
     before: int  # index of the checkpoint
     after: int
     layer: str
@@ -85,26 +86,37 @@ class Collected:
 def tasks(plan: Plan) -> list[Task]:
     """Every comparison of the plan, in the order of their parts."""
     places = [(layer, method) for layer in plan.layers for method in plan.options.methods]
-    with_noise = plan.checkpoints if plan.options.jitter else ()
-    alone = [
+    noise = [
         Task(checkpoint.key, "jitter", number, number, layer, method, checkpoint)
-        for number, checkpoint in enumerate(with_noise)
+        for number, checkpoint in with_noise(plan)
         for layer, method in places
     ]
-    return alone + [
-        Task(
-            pair.name,
-            "pair",
-            plan.place(pair.before),
-            plan.place(pair.after),
-            layer,
-            method,
-            plan.by_key[pair.after],
-            pair,
-        )
-        for pair in plan.pairs
-        for layer, method in places
-    ]
+    return [*noise, *_of_pairs(plan, "pair", plan.pairs), *_of_pairs(plan, "chance", plan.drifts)]
+
+
+def _of_pairs(plan: Plan, kind: Literal["pair", "chance"], pairs: Sequence[Pair]) -> Iterator[Task]:
+    if kind == "chance" and plan.options.chance == 0:
+        return
+    for pair in pairs:
+        before, after, checkpoint = plan.place(pair.before), plan.place(pair.after), plan.by_key[pair.after]
+        for layer in plan.layers:
+            for method in plan.options.methods:
+                yield Task(pair.name, kind, before, after, layer, method, checkpoint, pair)
+
+
+def with_noise(plan: Plan) -> list[tuple[int, Checkpoint]]:
+    """(place, checkpoint) of those that see noisy copies: by budget only where noise is the floor of a pair."""
+    numbered = list(enumerate(plan.checkpoints))
+    if plan.options.jitter is not None:
+        return numbered if plan.options.jitter else []
+    keys = {key for pair in pairs_with_noise(plan) for key in (pair.before, pair.after)}
+    return [(number, checkpoint) for number, checkpoint in numbered if checkpoint.key in keys]
+
+
+def noise_parts(plan: Plan, checkpoint: int, images: int) -> range:
+    """Numbers of the parts of `maps/` that hold the maps of a checkpoint's noisy copies."""
+    place = [number for number, _ in with_noise(plan)].index(checkpoint)
+    return part_files.parts_of(len(plan.checkpoints) + place, images)
 
 
 def labels_of(stored: Stored) -> PartLabels:
@@ -116,16 +128,21 @@ def labels_of(stored: Stored) -> PartLabels:
     plan = stored.plan
     digests = [checkpoint.graph.digest for checkpoint in plan.checkpoints]
     explained = [(item.key, "", (item.graph.digest,)) for item in plan.checkpoints]
-    scored = [
-        (task.name, f"{task.layer}, {task.method}", (digests[task.before], digests[task.after])) for task in tasks(plan)
-    ]
+    noisy = [(item.key, "with noise", (item.graph.digest,)) for _, item in with_noise(plan)]
+    scored = [(task.name, _path_of(task), (digests[task.before], digests[task.after])) for task in tasks(plan)]
     data = {"data_digest": stored.data_digest, "images": stored.images, "jitter_seed": stored.jitter_seed}
     for_maps, for_scores = plan_digest(data), plan_digest({**data, **stored.statistics()})
     return PartLabels(
-        {"predictions": explained, "maps": explained, "scores": scored},
+        {"predictions": explained, "maps": [*explained, *noisy], "scores": scored},
         {"predictions": for_maps, "maps": for_maps, "scores": for_scores},
         len(part_files.parts_of(0, stored.images)),
     )
+
+
+def _path_of(task: Task) -> str:
+    """What tells the parts of a task from others of the same name."""
+    place = f"{task.layer}, {task.method}"
+    return f"{place}, chance" if task.kind == "chance" else place
 
 
 def maps_of_rows(rows: pa.Table) -> np.ndarray:
@@ -182,13 +199,19 @@ def _with_classes(records: Records, metadata: GraphMetadata, logits: np.ndarray)
 
 
 class Reader:
-    """Predictions, maps and scores of a result folder, for the comparisons of a plan."""
+    """Predictions, maps and scores of a result folder, for the comparisons of a plan.
 
-    def __init__(self, plan: Plan, collected: Collected, select: Selection, store: Store) -> None:
+    noise_seed: with which the noise of the maps was drawn, by default the plan's
+    """
+
+    def __init__(
+        self, plan: Plan, collected: Collected, select: Selection, store: Store, noise_seed: int | None = None
+    ) -> None:
         self.plan = plan
         self.collected = collected
         self.select = select
         self.store = store
+        self._noise_seed = plan.options.seed if noise_seed is None else noise_seed
 
     @cached_property
     def selections(self) -> dict[str, np.ndarray]:
@@ -204,6 +227,16 @@ class Reader:
             )
             for pair in self.plan.pairs
         }
+
+    @cached_property
+    def references(self) -> References:
+        """What the records of the pairs are held against."""
+        collected = self.collected
+        return References(self.plan, collected.samples, collected.records, self.selections, self._noise_seed)
+
+    def noise(self, checkpoint: int) -> Noise:
+        """The records of which a checkpoint sees noisy copies."""
+        return self.references.noise(checkpoint, self.collected.logits[checkpoint], self.select)
 
     def parts(self, task: int) -> range:
         """The numbers of the parts that hold the scores of a task."""
@@ -226,7 +259,8 @@ class Reader:
     def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
         """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
         raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
-        numbers = part_files.parts_of(checkpoint, len(self.collected.samples))
+        images = len(self.collected.samples)
+        numbers = noise_parts(self.plan, checkpoint, images) if draw else part_files.parts_of(checkpoint, images)
         parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
         columns = ["record", "reason", "height", "width", "map"]
         for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):

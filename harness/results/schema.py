@@ -61,7 +61,7 @@ class Estimate(_Record):
 class IndexResult(_Record):
     """Stability index (observed - chance) / (floor - chance), and the three means on its `n` images.
 
-    sampled: the number of images that were drawn for a chance level, None where all that are compared have one
+    sampled: the number of images that were drawn for chance and floor, None where all that are compared were
     """
 
     value: Number
@@ -289,6 +289,8 @@ class Evaluation(_Record):
 
     registered_metrics, registered_methods: those that are none of ours; not written where there are none
     majority: share of the most frequent class among the images, None for several labels per image or for none
+    jitter_draws, chance_draws: those that were asked for, None where the reference is estimated by budget;
+    reference_budget: most images on which it is; not written where none is
     """
 
     format: Literal[1] = FORMAT
@@ -309,9 +311,10 @@ class Evaluation(_Record):
     map_size: tuple[int, int]
     seed: int
     resamples: int
-    jitter_draws: int
+    jitter_draws: int | None
     jitter_seed: int
-    chance_draws: int
+    chance_draws: int | None
+    reference_budget: int | None = None
     margin: float
     majority: Number = None
     checkpoints: list[CheckpointResult]
@@ -334,9 +337,18 @@ class Evaluation(_Record):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_empty_lists(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        left_out = [name for name in ("registered_metrics", "registered_methods") if not getattr(self, name)]
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        rare = ("registered_metrics", "registered_methods", "reference_budget")
+        left_out = [name for name in rare if not getattr(self, name)]
         return {name: value for name, value in dump(self).items() if name not in left_out}
+
+    @property
+    def references(self) -> str:
+        """How chance and floor were drawn, in words."""
+        draws = [("jitter", self.jitter_draws), ("chance", self.chance_draws)]
+        asked = [f"{name} {number}" for name, number in draws if number is not None]
+        budget = [] if self.reference_budget is None else [f"by budget of {self.reference_budget} images"]
+        return ", ".join([*asked, *budget])
 
     @property
     def by_key(self) -> dict[str, CheckpointResult]:

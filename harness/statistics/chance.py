@@ -12,6 +12,7 @@ from kernels.checks import positive_integer
 from kernels.partners import NOBODY
 
 DRAWS = 20
+PARTNERS = 10  # by budget: the error of a mean over images hardly depends on the tenth
 SAMPLE = 4096  # rows: their maps are held in memory, and 20 draws of them cost as much as 82,000 pairs
 
 
@@ -35,13 +36,28 @@ def sampled(
     _require_as_many(images, labels, groups)
     if len(labels) <= limit:
         return np.arange(len(labels))
-    key = str(seed).encode()
-    digests = [blake2b(name.encode(), digest_size=8, key=key).digest() for name in images]
-    order = np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
+    order = _by_digest(images, seed)
     names, counts = np.unique(labels, return_counts=True)
     share = _share(counts, limit)
     chosen = [_with_two_patients(order[labels[order] == label], groups, share) for label in names]
     return np.sort(np.concatenate(chosen))
+
+
+def turns(images: Sequence[str], classes: Sequence | np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N,) 0 and 1 in turns within every class, in the order of the names' digests under `seed`."""
+    labels, found = np.asarray(classes), np.empty(len(images), np.int64)
+    order = _by_digest(images, seed)
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        found[rows] = np.arange(len(rows)) % 2
+    return found
+
+
+def _by_digest(images: Sequence[str], seed: int) -> np.ndarray:
+    """(N,) the rows in the order of the digests of their names: a random order that no other row has a part in."""
+    key = str(seed).encode()
+    digests = [blake2b(name.encode(), digest_size=8, key=key).digest() for name in images]
+    return np.argsort(np.array(digests, "S8").view(">u8"), kind="stable")
 
 
 def _share(counts: np.ndarray, limit: int) -> int:
@@ -87,6 +103,57 @@ def derangements(
     return partners
 
 
+def neighbours(
+    images: Sequence[str],
+    classes: Sequence | np.ndarray,
+    groups: Sequence | np.ndarray,
+    partners: int = PARTNERS,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """An order int64 (N,) of the rows, class by class, and their partners int64 (partners, N), as places in that order.
+
+    images, classes, groups (N,): name, explained class and patient of each row
+    The images of a class stand in a circle, patient by patient, in random order. The partners of an image are
+    `partners` others in a row, from a random distance on, no nearer than the m images of the largest patient on either
+    side: none is of its own patient, and each is the partner of as many. So the partners of neighbours are the same but
+    for one. A circle with room for fewer gives fewer, the others are -1; where one patient has more than half of a
+    class, the images that would meet their own get random images of somebody else, as in `derangements`. A class with
+    fewer than two patients has no partners: -1.
+    """
+    names, labels, patients = np.asarray(images, str), np.asarray(classes), np.asarray(groups)
+    _require_as_many(names, labels, patients)
+    by_name = np.argsort(names, kind="stable")
+    order: list[np.ndarray] = []
+    found: list[np.ndarray] = []
+    for label in np.unique(labels):
+        rows = by_name[labels[by_name] == label]
+        random = np.random.default_rng([seed, crc32(str(label).encode())])
+        codes = np.unique(patients[rows], return_inverse=True)[1]
+        start = sum(len(one) for one in order)
+        circle = _circle(codes, random)
+        order.append(rows[circle])
+        near = _nearest(codes[circle], positive_integer(partners, "partners"), random)
+        found.append(np.where(near == NOBODY, NOBODY, near + start))
+    if not order:
+        return np.empty(0, np.int64), np.empty((partners, 0), np.int64)
+    return np.concatenate(order), np.concatenate(found, axis=1)
+
+
+def _nearest(codes: np.ndarray, partners: int, random: np.random.Generator) -> np.ndarray:
+    """(partners, n) places of the partners of n images in a circle, whose patients are `codes`; NOBODY: none."""
+    n, found = len(codes), np.full((partners, len(codes)), NOBODY, np.int64)
+    largest = np.bincount(codes).max()
+    if largest == n:
+        return found
+    first, last = min(largest, n - largest), max(largest, n - largest)  # the distances at which nobody meets his own
+    count = min(partners, last - first + 1)
+    distance = random.integers(first, last - count + 2)
+    found[:count] = (np.arange(n) + distance + np.arange(count)[:, None]) % n
+    for draw, place in np.argwhere((found != NOBODY) & (codes[found] == codes)):
+        found[draw, place] = random.choice(np.flatnonzero(codes != codes[place]))
+    return found
+
+
 def _require_as_many(images: Sized, classes: Sized, groups: Sized) -> None:
     if not len(images) == len(classes) == len(groups):
         raise ValueError(f"images, classes and groups have {len(images)}, {len(classes)} and {len(groups)} rows")
@@ -99,7 +166,7 @@ def _derangement(codes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     largest patient and at most n - m, no image meets its own patient.
     """
     n, counts = len(codes), np.bincount(codes)
-    order = np.lexsort((random.random(n), random.permutation(len(counts))[codes]))
+    order = _circle(codes, random)
     largest = min(counts.max(), n - counts.max())  # the other way round where one patient has the majority
     turned = np.roll(order, -random.integers(largest, n - largest + 1))
     partner = np.empty(n, np.int64)
@@ -107,3 +174,9 @@ def _derangement(codes: np.ndarray, random: np.random.Generator) -> np.ndarray:
     for i in np.flatnonzero(codes[partner] == codes):
         partner[i] = random.choice(np.flatnonzero(codes != codes[i]))
     return partner
+
+
+def _circle(codes: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The places (n,) of n images, patient by patient, in random order."""
+    n = len(codes)
+    return np.lexsort((random.random(n), random.permutation(codes.max() + 1)[codes]))
