@@ -208,6 +208,10 @@ RESIZE = [
     _resize((1, 2, 3, 4), scales=[1, 1, 2, 2], mode="linear", coordinate_transformation_mode="asymmetric"),
     _resize((1, 2, 3, 4), scales=[1, 1, 2.5, 2], mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
     _resize((1, 2, 3, 4), scales=[2, 1.5], mode="linear", axes=[2, 3]),
+    _resize((1, 2, 6, 7), sizes=[1, 2, 3, 4], mode="linear", antialias=1),
+    _resize((1, 2, 4, 5), sizes=[1, 2, 6, 3], mode="cubic"),
+    _resize((1, 2, 4, 5), scales=[1, 1, 1.5, 2], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
+    _resize((1, 2, 7, 8), sizes=[1, 2, 3, 4], mode="cubic", antialias=1),
 ]
 RESPONSE = [
     Case("LRN", [values(*MAPS)], {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5}, dynamic=True),

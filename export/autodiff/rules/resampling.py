@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 
@@ -32,68 +30,49 @@ def along_computed(s: Step, cotangent: ir.Value, axis: int, weights: ir.Value) -
 
 def _resize(s: Step) -> ir.Value:
     """y = x interpolated along each axis, a linear map with constant weights: the transposed map of g."""
-    _refuse_unusual(s)
+    _refuse_cropping(s)
     cotangent = s.g
     for axis, (old, new) in enumerate(zip(s.shape(s.a), s.shape(s.y), strict=True)):
         if old is None or new is None:
             if axis == 0:  # the batch, which no exporter resizes
                 continue
             raise InputError(f"{describe(s.node)}: resizes an axis of unknown size; export the model with fixed ones")
-        if old != new or _scale(s, axis) != 1.0:
-            cotangent = along(s, cotangent, axis, _weights(s, old, new, _scale(s, axis)))
+        scale = _given_scale(s, axis)
+        if old != new or scale not in (None, 1.0):
+            cotangent = along_computed(s, cotangent, axis, _weights(s, old, new, scale))
     return cotangent
 
 
-def _scale(s: Step, axis: int) -> float:
-    """How far the axis is stretched: as given, or as the sizes say."""
-    axes = [a % len(s.shape(s.a)) for a in s.attribute("axes", list(range(len(s.shape(s.a)))))]
-    if axis not in axes:
-        return 1.0
-    if s.has(2) and s.constant(2).size:
-        return float(s.constant(2)[axes.index(axis)])
-    old, new = s.shape(s.a)[axis], s.shape(s.y)[axis]
-    return 1.0 if old is None or new is None else new / old
+def _given_scale(s: Step, axis: int) -> float | None:
+    """How far the axis is stretched, where the node says it by factors and not by sizes."""
+    rank = len(s.shape(s.a))
+    axes = [a % rank for a in s.attribute("axes", list(range(rank)))]
+    given = s.has(2) and s.constant(2).size and axis in axes
+    return float(s.constant(2)[axes.index(axis)]) if given else None
 
 
-def _weights(s: Step, old: int, new: int, scale: float) -> np.ndarray:
-    """(new, old) interpolation weights, rows summing to 1."""
+def _weights(s: Step, old: int, new: int, scale: float | None) -> ir.Value:
+    """(new, old) interpolation weights: the operator itself on unit vectors, one per row of a batch.
+
+    So places, rounding, borders and filters are those of the runtime that computes y.
+    """
+    number = s.a.dtype.numpy() if s.a.dtype is not None else np.float32
+    unit = s.op.constant(np.eye(old, dtype=number)[:, None, :, None])
+    how = {name: attribute.value for name, attribute in s.node.attributes.items() if name != "axes"}
+    if scale is None:
+        resized = s.op.Resize(unit, None, None, s.op.integers(old, 1, new, 1), **how)
+    else:
+        resized = s.op.Resize(unit, None, s.op.constant(np.array([1, 1, scale, 1], np.float32)), **how)
+    return s.op.Transpose(s.op.Reshape(resized, s.op.integers(old, new)), perm=[1, 0])
+
+
+def _refuse_cropping(s: Step) -> None:
     transform = s.attribute("coordinate_transformation_mode", "half_pixel")
-    nearest = s.attribute("mode", "nearest") == "nearest"
-    # ONNX Runtime computes positions in float32, where rounding decides which pixel is the nearest.
-    number = np.float32 if nearest else np.float64
-    places = _PLACES[transform](np.arange(new, dtype=number), old, new, float(number(scale)))
-    if nearest:
-        chosen = _NEAREST[s.attribute("nearest_mode", "round_prefer_floor")](places)
-        return np.eye(old)[np.clip(chosen.astype(int), 0, old - 1)]
-    places = np.clip(places, 0, old - 1)
-    below = np.floor(places).astype(int)
-    above = np.minimum(below + 1, old - 1)
-    part = (places - below)[:, None]
-    return (1 - part) * np.eye(old)[below] + part * np.eye(old)[above]
-
-
-def _refuse_unusual(s: Step) -> None:
-    transform = s.attribute("coordinate_transformation_mode", "half_pixel")
-    unusual = s.attribute("mode", "nearest") == "cubic" or s.attribute("antialias", 0) or transform not in _PLACES
-    if unusual or s.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if transform == "tf_crop_and_resize" or s.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise InputError(
-            f"{describe(s.node)}: only nearest and linear resizing without antialias or cropping can be "
-            "differentiated; choose a later layer"
+            f"{describe(s.node)}: resizing that crops or keeps proportions cannot be differentiated; choose a later "
+            "layer"
         )
 
 
-_Places = Callable[[np.ndarray, int, int, float], np.ndarray]
-_PLACES: dict[str, _Places] = {
-    "half_pixel": lambda y, _old, _new, scale: (y + 0.5) / scale - 0.5,
-    "pytorch_half_pixel": lambda y, _old, new, scale: (y + 0.5) / scale - 0.5 if new > 1 else np.zeros_like(y),
-    "asymmetric": lambda y, _old, _new, scale: y / scale,
-    "align_corners": lambda y, old, new, _scale: y * (old - 1) / (new - 1) if new > 1 else np.zeros_like(y),
-}
-_NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
-
-define("Resize", _resize, note="nearest and linear; no antialias, no cropping")
+define("Resize", _resize, note="no cropping, no kept proportions")
