@@ -108,6 +108,12 @@ LINEAR = [
     ),
 ]
 CONVOLUTION = [
+    Case("Col2Im", [values(2, 12, 6), ints(3, 4), ints(2, 2)]),
+    Case(
+        "Col2Im",
+        [values(1, 18, 4), ints(5, 6), ints(3, 3)],
+        {"strides": [2, 3], "dilations": [1, 2], "pads": [0, 1, 1, 1]},
+    ),
     _transposed((2, 3, 4, 5), (3, 2, 3, 3)),
     _transposed((2, 3, 4, 5), (3, 2, 3, 2), strides=[2, 3], pads=[1, 0, 1, 1], output_padding=[1, 0]),
     _transposed((2, 4, 4, 5), (4, 3, 3, 3), group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -208,6 +214,17 @@ RESIZE = [
     _resize((1, 2, 3, 4), scales=[1, 1, 2, 2], mode="linear", coordinate_transformation_mode="asymmetric"),
     _resize((1, 2, 3, 4), scales=[1, 1, 2.5, 2], mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
     _resize((1, 2, 3, 4), scales=[2, 1.5], mode="linear", axes=[2, 3]),
+    *(
+        Case(
+            "GridSample",
+            [values(2, 3, 4, 5), values(2, 3, 2, 2, low=-1.2, high=1.2, seed=1)],
+            {"mode": mode, "padding_mode": edge, "align_corners": corners},
+            opset=20,
+        )
+        for mode in ("linear", "nearest", "cubic")
+        for edge, corners in (("zeros", 0), ("border", 1), ("reflection", 0))
+        if (mode, edge) != ("cubic", "border")  # ONNX's reference reads other pixels there than ONNX Runtime
+    ),
     _resize((1, 2, 6, 7), sizes=[1, 2, 3, 4], mode="linear", antialias=1),
     _resize((1, 2, 4, 5), sizes=[1, 2, 6, 3], mode="cubic"),
     _resize((1, 2, 4, 5), scales=[1, 1, 1.5, 2], mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),

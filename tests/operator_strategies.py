@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any
 
@@ -265,6 +266,25 @@ def transposed_convolution(draw: Draw) -> Case:
     attributes = {"strides": list(strides), "pads": pads, "output_padding": more, "group": group}
     x = array(draw, (1, inside * group, *draw(sizes(rank, 3, 4))))
     return case("ConvTranspose", [x, array(draw, (inside * group, outside, *kernel))], attributes)
+
+
+@st.composite
+def overlapping_blocks(draw: Draw) -> Case:
+    block, steps, strides = draw(sizes(2, 1, 3)), draw(sizes(2, 1, 3)), draw(sizes(2, 1, 2))
+    image = [(n - 1) * stride + k for n, stride, k in zip(steps, strides, block, strict=True)]
+    x = array(draw, (1, 2 * math.prod(block), math.prod(steps)))
+    return case("Col2Im", [x, ints(*image), ints(*block)], {"strides": list(strides)})
+
+
+@st.composite
+def sampling(draw: Draw) -> Case:
+    how = {
+        "mode": draw(st.sampled_from(["linear", "nearest"])),
+        "padding_mode": draw(st.sampled_from(["zeros", "border", "reflection"])),
+        "align_corners": draw(st.integers(0, 1)),
+    }
+    x, grid = array(draw, (1, 2, *draw(sizes(2, 2, 4)))), array(draw, (1, *draw(sizes(2, 1, 4)), 2))
+    return case("GridSample", [x, grid], how)
 
 
 @st.composite
@@ -566,6 +586,7 @@ STRATEGIES: dict[str, Strategy] = {
     "Attention": attention(),
     "CenterCropPad": centre(),
     "Clip": clip(),
+    "Col2Im": overlapping_blocks(),
     "Compress": compress(),
     "Concat": concat(),
     "Conv": convolution(),
@@ -578,6 +599,7 @@ STRATEGIES: dict[str, Strategy] = {
     "GatherElements": gather_elements(),
     "GatherND": gather_slices(),
     "Gemm": gemm(),
+    "GridSample": sampling(),
     "LRN": local_response(),
     "LpNormalization": unit_norm(),
     "MatMul": matrix_product(),

@@ -457,6 +457,28 @@ def test_scales_of_groups_become_scales_of_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, said, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("opset", "mode"), [(18, "bilinear"), (20, "linear")])
+def test_a_map_sampled_at_the_places_of_a_grid(opset: int, mode: str, tmp_path: Path) -> None:
+    n = Network(opset=opset)
+    places = np.random.default_rng(3).uniform(-1.1, 1.1, (1, 5, 4, 2))
+    batch = n.add("Shape", n.features(), start=0, end=1)
+    grid = n.add("Expand", n.constant(places, np.float32), n.add("Concat", batch, n.integers(1, 1, 1), axis=0))
+    n.head(n.add("GridSample", "features", grid, mode=mode))
+    path = n.save(tmp_path / "m.onnx")
+    agrees(path, exported(path))
+
+
+def test_cubic_resizing_and_overlapping_blocks(tmp_path: Path) -> None:
+    n = Network()
+    factors = n.constant([1, 1, 1.5, 0.5], np.float32)
+    resized = n.add("Resize", n.features(), "", factors, mode="cubic", antialias=1)  # (N, 4, 12, 3)
+    blocks = n.add("Reshape", resized, n.integers(0, CHANNELS, 36))
+    summed = n.add("Col2Im", blocks, n.integers(7, 7), n.integers(2, 2))  # (N, 1, 7, 7)
+    n.add("MatMul", n.add("Flatten", summed), n.weight(49, CLASSES), out="scores")
+    path = n.save(tmp_path / "m.onnx")
+    agrees(path, exported(path))
+
+
 def test_the_model_is_not_overwritten(tmp_path: Path) -> None:
     n = Network()
     n.head(n.features())

@@ -104,10 +104,14 @@ class Step:
             )
         return size
 
+    @property
+    def real_type(self) -> np.dtype:
+        """The NumPy type that the node computes in."""
+        return np.dtype(np.float32) if self.a.dtype is None else self.a.dtype.numpy()
+
     def number(self, value: float) -> ir.Value:
         """A scalar constant in the type that the node computes in."""
-        dtype = self.a.dtype
-        return self.op.constant(np.array(value, dtype.numpy() if dtype is not None else np.float32))
+        return self.op.constant(np.array(value, self.real_type))
 
     def reshaped(self, value: ir.Value, like: ir.Value) -> ir.Value:
         """`value` in the shape of the forward tensor `like`."""

@@ -41,13 +41,16 @@ def check_rules(
     """
     seen: set[tuple[object, ...]] = set()
     read = {"logits"}.union(*(node.input for node in nodes))
+    varying = varying - {name for node in nodes for name in node.output}
     found = []
     for node in nodes:
-        if not any(name in varying and _is_real(values[name]) for name in node.input if name):
+        rule = rule_for(ir.Node(node.domain, node.op_type, []), opset)
+        if rule is None or rule.vjp is None or not varying & set(node.input):  # nothing varies with a shape
             continue
         kind = _kind(node, values, varying)
-        rule = rule_for(ir.Node(node.domain, node.op_type, []), opset)
-        if kind in seen or rule is None or rule.vjp is None or rule.integers:
+        varying.update(node.output)
+        real = any(name in varying and _is_real(values[name]) for name in node.input if name)
+        if kind in seen or rule.integers or not real:
             continue
         seen.add(kind)
         found.append(_Check(node, opset, values, varying, read).difference())

@@ -23,11 +23,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 SLOW = {"Conv", "ConvTranspose", "AveragePool", "Resize", "Einsum", "LpPool", "GridSample"}  # in the reference
-LINEAR = {"Conv", "ConvTranspose", "AveragePool", "Resize", "Einsum", "Mean", "Pad", "GatherElements"}  # in each input
+LINEAR = {  # in each input that may vary
+    "Conv", "ConvTranspose", "AveragePool", "Resize", "Einsum", "Mean", "Pad", "GatherElements", "GridSample", "Col2Im",
+}  # fmt: skip
 # What `onnx.reference` 1.23 computes wrongly, or in float32; tests/literal_operators.py has them as specified.
 NOT_BY_REFERENCE = {
-    "ConvTranspose", "Erf", "GatherElements", "Gelu", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "LRN",
-    "LpNormalization", "MaxPool", "Mean", "Pad",
+    "ConvTranspose", "Erf", "GatherElements", "Gelu", "GlobalLpPool", "GlobalMaxPool", "GridSample",
+    "GroupNormalization", "LRN", "LpNormalization", "MaxPool", "Mean", "Pad",
 }  # fmt: skip
 MANY = 50_000  # elements beyond which the reference takes long over SLOW ones
 LAYOUT = {  # linear in all inputs together, and zero at zero

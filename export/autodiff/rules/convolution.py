@@ -1,4 +1,4 @@
-"""Convolution, with respect to its input.
+"""Convolution and the overlapping sum of blocks, with respect to their input.
 
 For y = conv(x, W) the cotangent of x is the transposed convolution of g with W. With stride 1 it is an ordinary
 convolution of g with the kernel rotated by 180 degrees and its channel axes exchanged, padded by d (k - 1) - p;
@@ -8,6 +8,8 @@ Source: Dumoulin & Visin, A guide to convolution arithmetic for deep learning, a
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -135,6 +137,27 @@ def _sizes(s: Step, weights: ir.Value) -> tuple[int, ...]:
     return tuple(int(size) for size in s.shape(weights) if size is not None)
 
 
+def _col2im(s: Step) -> ir.Value:
+    """y = the blocks of x (N, C k..., L) summed where they overlap: x' takes every block of g.
+
+    Taking blocks is a convolution of each channel with the k... kernels that are 1 at one place and 0 elsewhere.
+    """
+    block = [int(size) for size in s.constant(2)]
+    area, channels, rank = math.prod(block), s.size(s.y, 1), len(block)
+    places = np.eye(area, dtype=s.real_type).reshape(area, 1, *block)
+    blocks = s.op.Conv(
+        s.g,
+        s.op.constant(np.tile(places, (channels, *[1] * (rank + 1)))),
+        kernel_shape=block,
+        strides=s.attribute("strides", [1] * rank),
+        dilations=s.attribute("dilations", [1] * rank),
+        pads=s.attribute("pads", [0] * (2 * rank)),
+        group=channels,
+    )
+    return s.reshaped(blocks, s.a)
+
+
 _NOTE = "with respect to the input; weights are constants"
 define("Conv", _conv_input, note=_NOTE)
 define("ConvTranspose", _transposed_input, note=_NOTE)
+define("Col2Im", _col2im)

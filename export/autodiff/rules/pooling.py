@@ -151,7 +151,7 @@ def shared_by_equals(s: Step, extremum: ir.Value, cotangent: ir.Value, axes: lis
 
 
 def _like(s: Step, array: np.ndarray) -> ir.Value:
-    return s.op.constant(array, s.a.dtype.numpy() if s.a.dtype is not None else np.float32)
+    return s.op.constant(array, s.real_type)
 
 
 define("AveragePool", _average_pool)

@@ -1,6 +1,8 @@
-"""Operators that are a fixed linear map along each axis: resizing, and what layout needs of the same kind."""
+"""Operators that are a linear map of the image: resizing, sampling, and what layout needs of the same kind."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx_ir as ir
@@ -8,10 +10,12 @@ import onnx_ir as ir
 from export.autodiff.engine import Step, define, describe
 from harness.common.errors import InputError
 
+LARGEST_SAMPLING = 2**24  # pixels of x times pixels of y: 64 MB per image in float32
+
 
 def along(s: Step, cotangent: ir.Value, axis: int, matrix: np.ndarray) -> ir.Value:
     """The cotangent of x where y = matrix x along one axis: matrix^T g. `matrix` is (y's size, x's size)."""
-    weights = s.op.constant(matrix.astype(s.a.dtype.numpy() if s.a.dtype is not None else np.float32))
+    weights = s.op.constant(matrix.astype(s.real_type))
     return along_computed(s, cotangent, axis, weights)
 
 
@@ -56,8 +60,7 @@ def _weights(s: Step, old: int, new: int, scale: float | None) -> ir.Value:
 
     So places, rounding, borders and filters are those of the runtime that computes y.
     """
-    number = s.a.dtype.numpy() if s.a.dtype is not None else np.float32
-    unit = s.op.constant(np.eye(old, dtype=number)[:, None, :, None])
+    unit = s.op.constant(np.eye(old, dtype=s.real_type)[:, None, :, None])
     how = {name: attribute.value for name, attribute in s.node.attributes.items() if name != "axes"}
     if scale is None:
         resized = s.op.Resize(unit, None, None, s.op.integers(old, 1, new, 1), **how)
@@ -75,4 +78,25 @@ def _refuse_cropping(s: Step) -> None:
         )
 
 
+def _grid_sample(s: Step) -> ir.Value:
+    """y = x interpolated at the places of a grid, a linear map S of x's pixels: x' = g S.
+
+    S (N, pixels of x, pixels of y) is the operator itself on unit images.
+    """
+    image = [s.size(s.a, axis) for axis in range(2, len(s.shape(s.a)))]
+    pixels = math.prod(image)
+    if pixels * math.prod(s.size(s.y, axis) for axis in range(2, len(s.shape(s.y)))) > LARGEST_SAMPLING:
+        raise InputError(
+            f"{describe(s.node)}: a map this large cannot be sampled backwards; choose a later layer, or export the "
+            "model at a smaller size"
+        )
+    unit = s.op.constant(np.eye(pixels, dtype=s.real_type).reshape(1, pixels, *image))
+    batch = s.op.Concat(s.op.Shape(s.a, start=0, end=1), s.op.integers(*[1] * (len(image) + 1)), axis=0)
+    how = {name: attribute.value for name, attribute in s.node.attributes.items()}
+    sampled = s.op.Reshape(s.op.GridSample(s.op.Expand(unit, batch), s.b, **how), s.op.integers(0, pixels, -1))
+    flat = s.op.Reshape(s.g, s.op.integers(0, 0, -1))
+    return s.reshaped(s.op.MatMul(flat, s.op.Transpose(sampled, perm=[0, 2, 1])), s.a)
+
+
+define("GridSample", _grid_sample, note="with respect to the image; the grid is a constant")
 define("Resize", _resize, note="no cropping, no kept proportions")
