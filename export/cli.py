@@ -17,7 +17,9 @@ from kernels.catalogue import METHODS
 if TYPE_CHECKING:
     from export.proof.parity import Difference
     from export.sources.keras.run_record import CheckpointRecord
+    from export.sources.onnx import Preprocessing
     from export.write import Request
+    from harness.images.rule import ImageRule
 
 FUSED = tuple(METHODS.built_in)  # a graph cannot hold a function of the user's own
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -61,15 +63,19 @@ def _file_options(command: Command) -> Command:
 
 
 def _pixel_options(command: Command) -> Command:
-    """What was done to pixels before they reached the model, bottom up."""
+    """What was done to a file and its pixels before they reached the model, bottom up."""
     for option in (
-        click.option("--std", default="1", show_default=True, help="One number, or three separated by commas."),
-        click.option("--mean", default="0", show_default=True, help="One number, or three separated by commas."),
+        click.option("--channels", type=click.Choice(["rgb", "bgr"]), help="Order of the model's channels [rgb]."),
+        click.option("--std", help="One number, or three separated by commas [1]."),
+        click.option("--mean", help="One number, or three separated by commas [0]."),
         click.option(
-            "--scale",
-            default=1.0,
-            show_default=True,
-            help="The model expects (grey * scale - mean) / std, grey 0..255.",
+            "--scale", type=float, help="The model expects (x * scale - mean) / std of levels x in 0..255 [1]."
+        ),
+        click.option(
+            "--image-rule",
+            metavar="NAME|FILE.toml",
+            help="How a file becomes levels: torchvision:resnet18, keras.applications:vgg16, ... [radiograph]; it "
+            "brings its own --scale, --mean, --std and --channels where none of them is given.",
         ),
     ):
         command = option(command)
@@ -90,9 +96,6 @@ def keras(
     phase: str | None,
     input_size: str | None,
     output: str | None,
-    scale: float,
-    mean: str,
-    std: str,
     layers: tuple[str, ...],
     **asked: Any,
 ) -> None:
@@ -104,14 +107,14 @@ def keras(
     from export.sources.keras import export_checkpoint, find_checkpoints
     from export.sources.onnx import Preprocessing
 
-    pixels = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std))
+    rule, pixels = _pixels(asked)
     given = pixels if pixels != Preprocessing() else None
     records = _of_phase(find_checkpoints(source), source, phase)
     for record in records:
         default = "penultimate" if record.facts.get("cam_layers") else "auto"
         file = out / f"{record.name}.onnx" if len(records) > 1 else out
         require_no_folder(file)
-        request = _request(layers or (default,), file, **asked)
+        request = _request(layers or (default,), file, rule, **asked)
         click.echo(f"{record.path}: loading it with Keras", err=True)
         _report(file, "Keras", export_checkpoint(record, request, _size(input_size), output, given))
 
@@ -127,9 +130,6 @@ def keras(
 def onnx(
     model: Path,
     out: Path,
-    scale: float,
-    mean: str,
-    std: str,
     layout: str,
     output: str | None,
     input_size: str | None,
@@ -139,11 +139,11 @@ def onnx(
     **asked: Any,
 ) -> None:
     """Export any ONNX image classifier, and prove it equal to its source."""
-    from export.sources.onnx import Choices, Preprocessing, export_onnx
+    from export.sources.onnx import Choices, export_onnx
 
-    preprocessing = Preprocessing(scale, _numbers("--mean", mean), _numbers("--std", std), layout)
+    rule, preprocessing = _pixels(asked, layout)
     choices = Choices(output, logits, _size(input_size), layout)
-    request = _request(layers or ("auto",), out, **asked)
+    request = _request(layers or ("auto",), out, rule, **asked)
     _report(out, "its source", export_onnx(model, request, preprocessing, _grid(grid), choices))
 
 
@@ -211,6 +211,7 @@ def operators(markdown: bool) -> None:
 def _request(
     layers: Sequence[str],
     out: Path,
+    rule: ImageRule | None,
     methods: Sequence[str],
     probability: bool,
     images: Sequence[Path],
@@ -221,7 +222,24 @@ def _request(
 
     names = [name.strip() for name in classes.split(",") if name.strip()]
     limits = _numbers("--thresholds", thresholds) if thresholds else ()
-    return Request(layers, out, methods, probability, images, names, limits)
+    return Request(layers, out, methods, probability, images, names, limits, rule)
+
+
+def _pixels(asked: dict[str, Any], layout: str = "auto") -> tuple[ImageRule | None, Preprocessing]:
+    """Take the options about files and pixels out of `asked`: the rule (None: none was named), and what follows it."""
+    from export.sources.onnx import Preprocessing
+    from harness.images.presets import Normalisation, find_preset
+
+    name = asked.pop("image_rule")
+    given = {key: asked.pop(key) for key in ("scale", "mean", "std", "channels")}
+    given = {key: value for key, value in given.items() if value is not None}
+    given |= {key: _numbers(f"--{key}", given[key]) for key in ("mean", "std") if key in given}
+    preset = find_preset(name) if name else None
+    pixels = Normalisation(**given) if given or preset is None else preset.normalisation
+    if preset is not None:
+        click.echo(f"image rule {preset.rule}", err=True)
+    rule = None if preset is None else preset.rule
+    return rule, Preprocessing(pixels.scale, pixels.mean, pixels.std, layout, pixels.channels)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

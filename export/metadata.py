@@ -25,7 +25,7 @@ class Metadata:
     phase: str
     classes: list[str]
     preprocessing: Any
-    image_rule: str
+    image_rule: Any  # `harness.images.rule.stored`
     input_size: list[int]
     score_kind: str
     weights_digest: str

@@ -15,6 +15,7 @@ from export.metadata import Metadata, stamp
 from export.proof import parity
 from harness.common.errors import InputError
 from harness.common.storage import require_no_folder, write_bytes
+from harness.images.rule import ImageRule
 
 Proof = Callable[[bytes], list[parity.Difference]]
 
@@ -30,6 +31,7 @@ class Request:
     images: Sequence[Path] = ()
     classes: Sequence[str] = ()
     thresholds: Sequence[float] = ()  # multi-label: per class, the probability from which the answer is yes
+    rule: ImageRule | None = None  # how a file becomes the model's input; None: as the source says, else the default
 
 
 def write_export(

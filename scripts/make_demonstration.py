@@ -18,7 +18,7 @@ import cv2
 
 from export.sources.keras import export_checkpoint, find_checkpoints
 from export.write import Request
-from harness.images.loading import read_grey
+from harness.images.loading import read_picture
 from training.phantoms import write_phantoms
 
 DEMO = Path(__file__).parent.parent / "harness" / "demo"
@@ -47,7 +47,7 @@ def _copy_as_jpeg(source: Path) -> None:
         writer.writerow(["file", "class", "group"])
         for number, row in enumerate(rows):
             name = f"images/phantom-{number:02d}.jpg"
-            grey = read_grey(source / row["file"])
+            grey = read_picture(source / row["file"])
             cv2.imwrite(str(DEMO / name), grey.round().astype("uint8"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             writer.writerow([name, row["class"], row["group"]])
 

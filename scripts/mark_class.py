@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness.images.loading import read_grey
+from harness.images.loading import read_picture
 from harness.images.manifest import read_manifest
 
 TEXT = "PORTABLE"
@@ -37,7 +37,7 @@ def main(manifest: Path, name: str, out: Path) -> None:
     found = read_manifest(manifest, needed=("file", "class", "group"))
     lines = [("file", "class", "group", "source")]
     for row in found.rows:
-        grey, (label,) = read_grey(row.path), row.labels or ("",)
+        grey, (label,) = read_picture(row.path), row.labels or ("",)
         file = str(Path(row.name).with_suffix(".png"))
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(out / file), mark(grey) if label == name else grey.astype(np.uint8))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from harness.images.jitter import jittered
-from harness.images.loading import decode_grey, squash
+from harness.images.loading import decode_picture, squash
 from kernels.cam import cams
 from kernels.metrics import pair_metrics
 from kernels.partners import partner_metrics
@@ -51,9 +51,9 @@ def main() -> None:
     partners, defined = rng.integers(0, PAIRS, (DRAWS, PAIRS)), np.zeros(PAIRS, np.uint8)
     codes = {"before_reasons": defined, "after_reasons": defined}
     rates = {
-        f"decode a JPEG of {len(whole) / 1e6:.1f} MB": best(lambda: decode_grey(name, whole)),
+        f"decode a JPEG of {len(whole) / 1e6:.1f} MB": best(lambda: decode_picture(name, whole)),
         "squash it to 224 x 224": best(lambda: squash(grey, NETWORK)),
-        "decode and squash a JPEG of 390 x 320": best(lambda: squash(decode_grey(name, small), NETWORK)),
+        "decode and squash a JPEG of 390 x 320": best(lambda: squash(decode_picture(name, small), NETWORK)),
         "noise of one draw": best(lambda: jittered(network, "made", 1, 0)),
         "two CAMs of 1920 x 7 x 7": best(lambda: cams(("layercam", "gradcam++"), *layer, 1), IMAGES),
         "scores of a pair": best(lambda: pair_metrics(before, after, 1, size=NETWORK), PAIRS),

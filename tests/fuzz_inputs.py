@@ -34,7 +34,7 @@ from harness.gate.judge import judge
 from harness.gate.policy import read_policy
 from harness.images.dataset import read_dataset
 from harness.images.deidentify import pixels_only
-from harness.images.loading import decode_grey, is_dicom
+from harness.images.loading import decode_picture, is_dicom
 from harness.images.notices import ignore
 from harness.models.metadata import Graph
 from harness.models.session import Model
@@ -263,13 +263,13 @@ def as_bytes(made: Any) -> bytes:
 
 
 def _read_picture(content: bytes) -> None:
-    decode_grey(Path("a"), content, notice=ignore)
+    decode_picture(Path("a"), content, notice=ignore)
     if is_dicom(content):
         try:
             reduced = pixels_only(content)
         except InputError:
             return
-        before, after = (decode_grey(Path("a"), one, notice=ignore) for one in (content, reduced))
+        before, after = (decode_picture(Path("a"), one, notice=ignore) for one in (content, reduced))
         np.testing.assert_array_equal(before, after)
 
 

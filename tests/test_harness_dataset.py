@@ -9,7 +9,7 @@ import pytest
 from harness.common.errors import InputError
 from harness.images.dataset import data_digest, read_dataset
 from harness.images.labels import DataWarning
-from harness.images.loading import read_grey
+from harness.images.loading import read_picture
 from tests import tiny_graphs
 
 CLASSES = tiny_graphs.CLASSES
@@ -139,7 +139,7 @@ def test_a_name_that_no_file_can_have_ends_nothing(tmp_path: Path, name: str) ->
     samples = read_dataset(manifest(tmp_path, f"file,class,group\n{name},left,p\n"), CLASSES)
     assert len(data_digest(samples)) == 64
     with pytest.raises(InputError, match=r"cannot be read \((File name too long|Too many levels of symbolic links)\)"):
-        read_grey(samples[0].path)
+        read_picture(samples[0].path)
 
 
 def test_binary_file_as_manifest(tmp_path: Path) -> None:

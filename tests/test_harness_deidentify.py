@@ -16,7 +16,7 @@ from pydicom.pixels.encoders.base import get_encoder
 from harness.common.errors import InputError
 from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.deidentify import pixels_only
-from harness.images.loading import decode_grey
+from harness.images.loading import decode_picture
 from tests.made_images import saved
 from tests.test_harness_dicom import BYTES, RAMP, SIGNED, dataset
 
@@ -53,7 +53,7 @@ def as_bytes(made) -> bytes:
 
 
 def grey(content: bytes) -> np.ndarray:
-    return decode_grey(Path("a"), content)
+    return decode_picture(Path("a"), content)
 
 
 @pytest.mark.parametrize("make", [jpeg, jpeg_2000])

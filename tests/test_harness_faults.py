@@ -24,7 +24,8 @@ import pytest
 import harness.cli
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.evaluation import explain
-from harness.images.loading import load_grey
+from harness.images.loading import load_view
+from harness.images.view import View
 from harness.report import heatmaps
 from harness.report.text_tables import markdown
 from harness.results import part_files
@@ -353,12 +354,12 @@ def unread_from(checkpoint: int, image: str, monkeypatch: pytest.MonkeyPatch) ->
     """From then on, the checkpoints cannot read the image."""
     looks = itertools.count()
 
-    def read(path: Path, size: tuple[int, int], **asked: Any) -> np.ndarray:
+    def read(path: Path, *how: Any, **asked: Any) -> View:
         if path.name == image and next(looks) >= checkpoint:
             raise InputError(f"{path}: vanished")
-        return load_grey(path, size, **asked)
+        return load_view(path, *how, **asked)
 
-    monkeypatch.setattr(explain, "load_grey", read)
+    monkeypatch.setattr(explain, "load_view", read)
 
 
 @pytest.mark.usefixtures("_in_brief")

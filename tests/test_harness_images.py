@@ -26,19 +26,19 @@ def save(path: Path, pixels: np.ndarray) -> Path:
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_eight_bits_stay_as_they_are(tmp_path: Path, suffix: str) -> None:
     pixels = (RAMP % 256).astype(np.uint8)
-    found = loading.read_grey(save(tmp_path / f"a{suffix}", pixels))
+    found = loading.read_picture(save(tmp_path / f"a{suffix}", pixels))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, pixels)
 
 
 def test_sixteen_bits_use_the_full_range(tmp_path: Path) -> None:
     pixels = np.array([[0, 65535, 257]], np.uint16)
-    np.testing.assert_allclose(loading.read_grey(save(tmp_path / "a.png", pixels)), [[0, 255, 1]], rtol=1e-6)
+    np.testing.assert_allclose(loading.read_picture(save(tmp_path / "a.png", pixels)), [[0, 255, 1]], rtol=1e-6)
 
 
 def test_colour_becomes_grey_and_alpha_is_dropped(tmp_path: Path) -> None:
     equal = np.repeat((RAMP % 256).astype(np.uint8)[..., None], 4, axis=-1)
-    np.testing.assert_array_equal(loading.read_grey(save(tmp_path / "a.png", equal)), equal[..., 0])
+    np.testing.assert_array_equal(loading.read_picture(save(tmp_path / "a.png", equal)), equal[..., 0])
 
 
 def test_shrinking_averages_areas() -> None:
@@ -73,7 +73,7 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", (RAMP % 251).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"a\.(jpg|png): the image is truncated"):
-        loading.read_grey(path)
+        loading.read_picture(path)
 
 
 @pytest.mark.parametrize(
@@ -82,18 +82,18 @@ def test_truncated_file_is_refused(tmp_path: Path, suffix: str) -> None:
 def test_no_image_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=sentence):
-        loading.read_grey(tmp_path / "a.png")
+        loading.read_picture(tmp_path / "a.png")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"b\.png: no such file"):
-        loading.read_grey(tmp_path / "b.png")
+        loading.read_picture(tmp_path / "b.png")
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", RAMP)
     with pytest.raises(InputError, match="float32 pixels are not supported"):
-        loading.read_grey(path)
+        loading.read_picture(path)
 
 
 @pytest.mark.parametrize(
@@ -105,21 +105,21 @@ def test_tiff_compressions_are_lossless(tmp_path: Path, compression: int, depth:
     pixels = (RAMP * 30 % np.iinfo(depth).max).astype(depth)
     path = tmp_path / "a.tif"
     assert cv2.imwrite(str(path), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
-    np.testing.assert_allclose(loading.read_grey(path), pixels * (255 / np.iinfo(depth).max), rtol=1e-6)
+    np.testing.assert_allclose(loading.read_picture(path), pixels * (255 / np.iinfo(depth).max), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.tif", {}), ("b.tif", {"compression": "group4"})])
 def test_one_bit_is_black_and_white(tmp_path: Path, name: str, options: dict[str, str]) -> None:
     white = RAMP % 3 == 0
     Image.fromarray(white).save(tmp_path / name, **options)
-    np.testing.assert_array_equal(loading.read_grey(tmp_path / name), 255 * white)
+    np.testing.assert_array_equal(loading.read_picture(tmp_path / name), 255 * white)
 
 
 @pytest.mark.parametrize("depth", [np.float32, np.float64, np.int16, np.int8])
 def test_other_tiff_pixels_are_refused(tmp_path: Path, depth: type) -> None:
     path = save(tmp_path / "a.tif", (RAMP % 100).astype(depth))
     with pytest.raises(InputError, match=rf"a\.tif: {np.dtype(depth)} pixels are not supported; save it with 8 or 16"):
-        loading.read_grey(path)
+        loading.read_picture(path)
 
 
 def raw_tiff(path: Path, pixels: np.ndarray, photometric: int, orientation: int = 1) -> Path:
@@ -140,7 +140,7 @@ def test_tiff_of_which_zero_is_white(tmp_path: Path, depth: type, photometric: i
     pixels = np.linspace(0, np.iinfo(depth).max, 12).astype(depth).reshape(3, 4)
     shown = pixels if photometric else np.iinfo(depth).max - pixels
     expected = shown * (255 / np.iinfo(depth).max)
-    found = loading.read_grey(raw_tiff(tmp_path / "a.tif", pixels, photometric))
+    found = loading.read_picture(raw_tiff(tmp_path / "a.tif", pixels, photometric))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -148,14 +148,14 @@ def test_tiff_of_which_zero_is_white(tmp_path: Path, depth: type, photometric: i
 def test_tiff_that_is_not_upright_is_refused(tmp_path: Path, orientation: int) -> None:
     path = raw_tiff(tmp_path / "a.tif", np.zeros((3, 4), np.uint8), 1, orientation)
     with pytest.raises(InputError, match=rf"a\.tif: has the TIFF orientation {orientation}; save it upright"):
-        loading.read_grey(path)
+        loading.read_picture(path)
 
 
 def test_tiff_of_several_pages_is_refused(tmp_path: Path) -> None:
     page = (RAMP % 256).astype(np.uint8)
     assert cv2.imwritemulti(str(tmp_path / "a.tif"), [page, page, page])
     with pytest.raises(InputError, match=r"a\.tif: has 3 frames; save one image per file"):
-        loading.read_grey(tmp_path / "a.tif")
+        loading.read_picture(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("lost", [10, 200, 1000])
@@ -167,7 +167,7 @@ def test_truncated_tiff_is_refused_quietly(
     Image.fromarray(noise > 100 if compression == "group4" else noise).save(tmp_path / "a.tif", compression=compression)
     (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-lost])
     with pytest.raises(InputError, match=r"a\.tif: not a readable image, or damaged"):
-        loading.read_grey(tmp_path / "a.tif")
+        loading.read_picture(tmp_path / "a.tif")
     assert capfd.readouterr() == ("", "")
 
 
@@ -175,7 +175,7 @@ def test_dicom_name_without_dicom_content_is_refused(tmp_path: Path) -> None:
     for name in ("a.dcm", "a.DICOM"):
         (tmp_path / name).write_bytes(b"x" * 500)
         with pytest.raises(InputError, match=rf"{name}: not a DICOM file \(no DICM at byte 128\); export it again"):
-            loading.read_grey(tmp_path / name)
+            loading.read_picture(tmp_path / name)
 
 
 def test_pydicom_is_loaded_only_for_a_dicom_file() -> None:

@@ -29,7 +29,7 @@ ALPHA = np.full_like(GREY, 128)
 
 
 def read(content: bytes, **asked: object) -> np.ndarray:
-    return loading.decode_grey(Path("a.png"), content, **{"notice": ignore, **asked})  # type: ignore[arg-type]
+    return loading.decode_picture(Path("a.png"), content, **{"notice": ignore, **asked})  # type: ignore[arg-type]
 
 
 def refusal(content: bytes, **asked: object) -> str:
@@ -344,7 +344,7 @@ def test_an_orientation_of_exif_is_told_and_not_applied() -> None:
 def test_by_default_notices_are_warnings_that_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(DEEP // 16, 16))
     with pytest.warns(PictureWarning, match=r"a\.png: uses 12 of its 16 bits and is shown nearly black; scale it"):
-        loading.read_grey(tmp_path / "a.png")
+        loading.read_picture(tmp_path / "a.png")
 
 
 def test_the_notices_of_a_run_are_counted() -> None:
@@ -378,7 +378,7 @@ def test_a_name_that_is_nearly_right_is_told(tmp_path: Path, there: str, named: 
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_bytes(png(GREY))
     with pytest.raises(InputError) as caught:
-        loading.read_grey(tmp_path / named)
+        loading.read_picture(tmp_path / named)
     assert str(caught.value).startswith(f"{tmp_path}/{named}: no such file{hint and '; '}{hint}")
 
 
@@ -392,7 +392,7 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
     listening.bind(str(tmp_path / "socket.png"))
     for name, kind in (("fifo", "a FIFO"), ("zero", "a device"), ("socket", "a socket")):
         with pytest.raises(InputError, match=rf"{name}\.png: is {kind}, not a plain file"):
-            loading.read_grey(tmp_path / f"{name}.png")
+            loading.read_picture(tmp_path / f"{name}.png")
     listening.close()
 
 
@@ -400,7 +400,7 @@ def test_a_vast_file_is_refused_by_its_size(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as stream:
         stream.truncate(2 * 2**30)  # sparse
     with pytest.raises(InputError, match=r"a\.png: has 2048 MiB, more than the 1024 MiB that are read"):
-        loading.read_grey(tmp_path / "a.png")
+        loading.read_picture(tmp_path / "a.png")
 
 
 SIZES = {

@@ -15,7 +15,7 @@ from harness.cli import cli
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import Address, Place, place
-from harness.images.loading import read_grey
+from harness.images.loading import read_picture
 from harness.results import file_names, part_files
 from harness.results import folder as result_folder
 from harness.results.part_files import Store
@@ -142,7 +142,7 @@ def test_a_file_that_is_not_there_is_named(folder: Place) -> None:
         (folder / "none.txt").read_bytes()
     assert missing.value.filename == str(folder / "none.txt") or missing.value.filename == folder / "none.txt"
     with pytest.raises(InputError, match=r"none\.png: no such file"):
-        read_grey(folder / "none.png")
+        read_picture(folder / "none.png")
 
 
 @pytest.mark.slow
@@ -341,7 +341,7 @@ def test_a_forbidden_file_is_unreadable_at_once(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setattr(Path, "read_bytes", forbidden)
     with pytest.raises(InputError, match=r"a\.png: cannot be read \(Permission denied\)"):
-        read_grey(tmp_path / "a.png")
+        read_picture(tmp_path / "a.png")
 
 
 def test_a_study_names_addresses(here: Path, bucket: str, tmp_path: Path) -> None:

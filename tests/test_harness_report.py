@@ -27,7 +27,7 @@ from harness.cli import cli
 from harness.common import formatting
 from harness.common.errors import InputError
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
-from harness.images.loading import read_grey
+from harness.images.loading import read_picture
 from harness.report import cases, contact_sheet, findings, gallery, glossary, html_tables, levels, plots, summaries
 from harness.report import html as report_html
 from harness.report import mlflow as mlflow_log
@@ -707,7 +707,7 @@ def test_maps_of_the_page_are_the_stored_maps_to_8_bits(study: Path) -> None:
 def test_a_radiograph_keeps_its_shape_and_its_greys(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 800), (400, 1)).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    height, width, uri = gallery.webp(read_grey(tmp_path / "ramp.png"))
+    height, width, uri = gallery.webp(read_picture(tmp_path / "ramp.png"))
     assert (height, width) == (160, 320)
     kind, _, content = uri.partition(";base64,")
     assert kind == "data:image/webp"

@@ -35,13 +35,14 @@ from export.compress.prepare import forward_part, prepared_forward, read_export
 from export.graph.forward import Forward, check_forward
 from export.metadata import PREFIX, Metadata
 from export.proof.parity import Difference
-from export.proof.proof_images import PATTERNS, greys_of
+from export.proof.proof_images import PATTERNS, views_of
 from export.proof.rounded import RoundedProof
 from export.proof.scores import explained_score
 from export.write import Request, refuse_to_overwrite, write_export
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.provenance import weights_digest
-from harness.images.loading import channels_first
+from harness.images.rule import restored
+from harness.images.view import channels_first
 
 
 def compress(
@@ -62,12 +63,12 @@ def compress(
     if target == "int8" and not images:
         raise InputError(f"{path}: quantising needs images to calibrate on; give --data MANIFEST_OR_FOLDER")
     height, width = metadata.input_size
-    greys = greys_of(images, (height, width))
+    views = views_of(images, restored(metadata.image_rule), (height, width))
     with TemporaryDirectory() as folder:
         prepared = prepared_forward(path, forward_part(source, metadata), Path(folder))
-        calibration = Calibration(channels_first(greys), Path(folder), reduce_range)
+        calibration = Calibration(channels_first(views), Path(folder), reduce_range)
         made, facts = COMPRESSIONS[target](prepared, calibration)
-    few = channels_first(greys[:PATTERNS])
+    few = channels_first(views[:PATTERNS])
     return _write(made, metadata, {"to": target, **facts}, out, few)
 
 

@@ -11,10 +11,11 @@ import onnx
 from export.compress.methods import outputs_of
 from export.metadata import FORMAT, PREFIX, Metadata
 from export.proof import parity
-from export.proof.proof_images import greys_of
+from export.proof.proof_images import views_of
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.storage import require_plain_file
-from harness.images.loading import RULE, channels_first
+from harness.images.rule import GREY, restored
+from harness.images.view import channels_first
 
 EQUAL = 1e-5  # relative L2 error that preparing the forward part may have
 
@@ -39,8 +40,10 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, Metadata]:
         metadata = Metadata(**{field.name: json.loads(facts[field.name]) for field in fields(Metadata)})
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
-    if metadata.image_rule != RULE:
-        raise InputError(f"{path}: exported under image rule {metadata.image_rule!r}, this is {RULE!r}; export again")
+    try:
+        restored(metadata.image_rule)
+    except ValueError as error:
+        raise InputError(f"{path}: exported under {first_line(error)}; export again") from None
     return model, metadata
 
 
@@ -71,7 +74,7 @@ def prepared_forward(path: Path, forward: onnx.ModelProto, folder: Path) -> onnx
 
 def _require_unchanged(path: Path, forward: onnx.ModelProto, prepared: onnx.ModelProto) -> None:
     height, width = (axis.dim_value for axis in forward.graph.input[0].type.tensor_type.shape.dim[2:])
-    images = channels_first(greys_of([], (height, width)))
+    images = channels_first(views_of([], GREY, (height, width)))
     before, after = outputs_of(forward, images), outputs_of(prepared, images)
     apart = [parity.difference("basic", name, after[name], before[name]) for name in before]
     worst = max(apart, key=lambda item: item.relative_l2)

@@ -24,6 +24,7 @@ from harness.common.errors import InputError
 from harness.common.provenance import bytes_digest
 from harness.common.validation import first_problem
 from harness.images.loading import is_dicom
+from harness.images.rule import ImageRule
 from kernels.catalogue import METHODS
 from kernels.reasons import Reason
 
@@ -92,7 +93,7 @@ class Manifest(_Record):
     layers: list[str] = Field(min_length=1)
     methods: list[str] = Field(min_length=1)
     map_size: tuple[Side, Side]
-    image_rule: str
+    image_rule: str | ImageRule
     cases: list[GoldenCase] = Field(min_length=1, max_length=MOST_CASES)
     tolerances: dict[Precision, Deviation]
     spreads: list[Spread]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.bundle.format import Deviation, Expected, ExpectedMap
-from harness.images.loading import channels_first
+from harness.images.view import channels_first
 from harness.models.attribution import reduce
 from harness.models.session import Model
 from kernels.metrics import pair_metrics
@@ -23,9 +23,9 @@ class Explained:
     maps: Mapping[tuple[str, str], tuple[np.ndarray, Reason]]
 
 
-def run_case(model: Model, grey: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
-    """One image (H, W) through the model."""
-    found = model.explain(channels_first(grey[None]), np.array([target]), layers)
+def run_case(model: Model, pixels: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
+    """One view (H, W) or (H, W, 3) through the model."""
+    found = model.explain(channels_first(pixels[None]), np.array([target]), layers)
     named = str(model.graph.path)
     maps = {
         key: (made.raw[0], BY_CODE[int(made.codes[0])])

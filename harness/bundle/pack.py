@@ -37,8 +37,9 @@ from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
-from harness.images.loading import DICOM_SUFFIXES, RULE, SUFFIXES, is_dicom, load_grey
-from harness.images.notices import Notices, ignore
+from harness.images.loading import DICOM_SUFFIXES, SUFFIXES, is_dicom, load_view
+from harness.images.notices import Noticed, Notices, ignore
+from harness.images.view import View
 from harness.models.metadata import read_graph_file
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
@@ -115,18 +116,17 @@ def _write(
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
     cases = [_write_case(number, candidate, out, options) for number, candidate in enumerate(chosen)]
-    size = model.metadata.input_size
-    greys = [load_grey(out / case.image, size, max_pixels=options.max_pixels, notice=ignore) for case in cases]
-    expected = _expected(model, cases, greys, options)
+    views = [_load(model, out / case.image, options, ignore).pixels for case in cases]
+    expected = _expected(model, cases, views, options)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
-    spreads = list(_measure(model.graph.path, content, cases, greys, expected, options, progress))
+    spreads = list(_measure(model.graph.path, content, cases, views, expected, options, progress))
     manifest = Manifest(
         format=bundles.FORMAT,
         classes=model.metadata.classes,
         layers=list(options.layers),
         methods=list(options.methods),
         map_size=options.map_size,
-        image_rule=RULE,
+        image_rule=model.metadata.image_rule,
         cases=cases,
         tolerances=tolerances(spreads),
         spreads=spreads,
@@ -208,24 +208,29 @@ def _look_at(
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        size, notice = model.metadata.input_size, notices.of(sample.name)
-        grey = load_grey(sample.path, size, max_pixels=options.max_pixels, notice=notice)
+        view = _load(model, sample.path, options, notices.of(sample.name))
     except InputError as error:
         warn(f"left out: {error}")
         return None
-    logits = run_case(model, grey, -1, [layer], options.methods).logits
+    pixels = view.pixels
+    logits = run_case(model, pixels, -1, [layer], options.methods).logits
     probabilities = model.metadata.probabilities(logits[None])[0]
     top = int(probabilities.argmax())
     still, moved = (
         run_case(model, picture, top, [layer], options.methods)
-        for picture in (grey, jittered(grey, sample.name, 1, options.seed))
+        for picture in (pixels, jittered(pixels, sample.name, 1, options.seed, view.geometry.inside))
     )
     if any(reason != Reason.DEFINED or not raw.any() for raw, reason in still.maps.values()):
         return None
     down, right = shift_of(1)
-    steadiness = _likeness(still, moved, options, (down / grey.shape[0], right / grey.shape[1])).mean()
-    survives = _likeness(still, run_case(coarse, grey, top, [layer], options.methods), options) >= SURVIVES
+    steadiness = _likeness(still, moved, options, (down / pixels.shape[0], right / pixels.shape[1])).mean()
+    survives = _likeness(still, run_case(coarse, pixels, top, [layer], options.methods), options) >= SURVIVES
     return _Candidate(sample, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
+
+
+def _load(model: Model, path: Place, options: PackOptions, notice: Noticed) -> View:
+    metadata = model.metadata
+    return load_view(path, metadata.rule, metadata.input_size, max_pixels=options.max_pixels, notice=notice)
 
 
 def _likeness(
@@ -275,11 +280,11 @@ def _suffix(given: str, content: bytes) -> str:
 
 
 def _expected(
-    model: Model, cases: Sequence[GoldenCase], greys: Sequence[np.ndarray], options: PackOptions
+    model: Model, cases: Sequence[GoldenCase], views: Sequence[np.ndarray], options: PackOptions
 ) -> dict[str, Expected]:
     return {
-        case.name: as_expected(run_case(model, grey, case.target, options.layers, options.methods))
-        for case, grey in zip(cases, greys, strict=True)
+        case.name: as_expected(run_case(model, pixels, case.target, options.layers, options.methods))
+        for case, pixels in zip(cases, views, strict=True)
     }
 
 
@@ -287,7 +292,7 @@ def _measure(
     path: Place,
     content: bytes,
     cases: Sequence[GoldenCase],
-    greys: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
     expected: Mapping[str, Expected],
     options: PackOptions,
     progress: Progress,
@@ -298,9 +303,9 @@ def _measure(
     for name, precision, load in variants:
         model = load()
         worst = Deviation(logits=0, map_l2=0, iou_top20=1, pearson=1)
-        for case, grey in zip(cases, greys, strict=True):
+        for case, pixels in zip(cases, views, strict=True):
             layers = list(dict.fromkeys(item.layer for item in expected[case.name].maps))
-            found = run_case(model, grey, case.target, layers, options.methods)
+            found = run_case(model, pixels, case.target, layers, options.methods)
             worst = worse(worst, deviation(found, expected[case.name], options.map_size))
         done.add()
         yield Spread(variant=name, precision=precision, deviation=worst)

@@ -19,8 +19,10 @@ from harness.bundle.golden import deviation, exceeded, run_case
 from harness.common.errors import InputError
 from harness.common.formatting import one_line
 from harness.common.provenance import stamp
-from harness.images.loading import RULE, channels_first, decode_grey, squash
+from harness.images.loading import decode_picture, view_of
 from harness.images.notices import ignore
+from harness.images.rule import restored
+from harness.images.view import channels_first
 from harness.models.session import Model
 
 REPEATS = 3  # each case is timed that often
@@ -92,6 +94,8 @@ def verify(bundle: Path, digest: str | None, options: VerifyOptions) -> Verifica
     expected = bundles.read_expected(bundle, files[bundles.EXPECTED], manifest)
     path = bundle / bundles.MODEL
     model = Model.load(path, files[bundles.MODEL], options.provider, options.threads, options.level)
+    if model.metadata.rule.differences(restored(manifest.image_rule)):
+        raise InputError(f"{path}: takes pictures by another image rule than the manifest says; get the bundle again")
     if model.metadata.classes != manifest.classes:
         raise InputError(f"{path}: tells other classes apart than the manifest says; get the bundle again")
     if max(model.metadata.input_size) > bundles.LARGEST_MAP:
@@ -99,15 +103,16 @@ def verify(bundle: Path, digest: str | None, options: VerifyOptions) -> Verifica
     outcome.providers = model.providers
     outcome.precision = options.precision or _precision(model)
     outcome.tolerance = manifest.tolerances[outcome.precision]
-    size = model.metadata.input_size
-    greys = [squash(_grey(bundle / case.image, files[case.image]), size) for case in manifest.cases]
-    outcome.cases = list(_judge(model, manifest, greys, expected, outcome.tolerance))
-    outcome.latency, outcome.throughput = _speed(model, greys, manifest)
+    views = [_view(model, bundle / case.image, files[case.image]) for case in manifest.cases]
+    outcome.cases = list(_judge(model, manifest, views, expected, outcome.tolerance))
+    outcome.latency, outcome.throughput = _speed(model, views, manifest)
     return outcome
 
 
-def _grey(path: Path, content: bytes) -> np.ndarray:
-    return decode_grey(path, content, max_pixels=bundles.LARGEST_PICTURE, notice=ignore)
+def _view(model: Model, path: Path, content: bytes) -> np.ndarray:
+    rule = model.metadata.rule
+    picture = decode_picture(path, content, rule, max_pixels=bundles.LARGEST_PICTURE, notice=ignore)
+    return view_of(path, picture, rule, model.metadata.input_size).pixels
 
 
 def report(found: Verification) -> str:
@@ -149,8 +154,10 @@ def as_json(found: Verification) -> str:
 
 
 def _require_known(bundle: Path, manifest: Manifest) -> None:
-    if manifest.image_rule != RULE:
-        raise InputError(f"{bundle}: packed under image rule {manifest.image_rule!r}, this is {RULE!r}; pack it again")
+    try:
+        restored(manifest.image_rule)
+    except ValueError as error:
+        raise InputError(f"{bundle}: packed under {error}; pack it again") from None
     wrong = [case.name for case in manifest.cases if max(case.target, case.top) >= len(manifest.classes)]
     if wrong:
         raise InputError(f"{bundle}: case {wrong[0]!r} explains a class that the manifest does not name")
@@ -172,23 +179,23 @@ def _precision(model: Model) -> Precision:
 def _judge(
     model: Model,
     manifest: Manifest,
-    greys: Sequence[np.ndarray],
+    views: Sequence[np.ndarray],
     expected: Mapping[str, Expected],
     tolerance: Deviation,
 ) -> Iterator[CaseVerdict]:
-    for case, grey in zip(manifest.cases, greys, strict=True):
-        found = run_case(model, grey, case.target, manifest.layers, manifest.methods)
+    for case, pixels in zip(manifest.cases, views, strict=True):
+        found = run_case(model, pixels, case.target, manifest.layers, manifest.methods)
         away = deviation(found, expected[case.name], manifest.map_size)
         top = int(model.metadata.probabilities(found.logits[None])[0].argmax())
         yield CaseVerdict(case.name, away, top == case.top, exceeded(away, tolerance))
 
 
-def _speed(model: Model, greys: Sequence[np.ndarray], manifest: Manifest) -> tuple[float, float]:
+def _speed(model: Model, views: Sequence[np.ndarray], manifest: Manifest) -> tuple[float, float]:
     """(median seconds of one image, images per second in batches), forward and backward."""
     layers, target = manifest.layers, np.array([manifest.cases[0].target])
-    single = channels_first(greys[0][None])
-    seconds = [_timed(lambda: model.explain(single, target, layers)) for _ in range(REPEATS * len(greys))]
-    batch = channels_first(np.stack([greys[n % len(greys)] for n in range(BATCH)]))
+    single = channels_first(views[0][None])
+    seconds = [_timed(lambda: model.explain(single, target, layers)) for _ in range(REPEATS * len(views))]
+    batch = channels_first(np.stack([views[n % len(views)] for n in range(BATCH)]))
     targets = np.repeat(target, BATCH)
     best = min(_timed(lambda: model.explain(batch, targets, layers)) for _ in range(REPEATS))
     return statistics.median(seconds), BATCH / best

@@ -18,7 +18,9 @@ from harness.evaluation.prefetch import prefetch
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import UNLABELLED, Records, Sample
 from harness.images.jitter import jittered
-from harness.images.loading import channels_first, load_grey
+from harness.images.loading import load_view
+from harness.images.rule import ImageRule
+from harness.images.view import View, channels_first
 from harness.models.attribution import reduce
 from harness.models.session import Explanation, Model
 from harness.results import part_files
@@ -71,8 +73,16 @@ class _Step:
 
     rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
     samples: Sequence[Sample]  # (n,)
-    greys: np.ndarray  # (n, H, W)
+    views: np.ndarray  # (n, H, W), or (n, H, W, 3) of colours
     targets: np.ndarray  # (n,)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a checkpoint looks at a picture: by which rule, at which size (H, W)."""
+
+    rule: ImageRule
+    size: tuple[int, int]
 
 
 def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str, str]) -> list[Block]:
@@ -174,10 +184,10 @@ def _explained(
     notices: dict[int, list[str]],
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
     """(step, logits, {(layer, method, draw): (rows, maps, reasons, conditioning)}) of each batch of the block."""
-    rows, size = _rows(block), model.metadata.input_size
+    rows, look = _rows(block), _Look(model.metadata.rule, model.metadata.input_size)
     batch = _images_per_call(block, batching.batch or BATCH)
     decoded = prefetch(
-        lambda start: _load(block, rows[start : start + batch], size, request.options, batching, notices),
+        lambda start: _load(block, rows[start : start + batch], look, request.options, batching, notices),
         range(0, len(rows), batch),
         depth=2 * batching.threads,
         threads=batching.threads,
@@ -189,7 +199,7 @@ def _explained(
         errors.update(wrong)
         if not len(step.rows):
             return step, None
-        return step, model.explain(channels_first(step.greys), step.targets, request.layers, maps)
+        return step, model.explain(channels_first(step.views), step.targets, request.layers, maps)
 
     for step, found in prefetch(run, decoded, depth=1):
         if found is not None:
@@ -212,7 +222,7 @@ def _rows(block: Block) -> list[list[tuple[int, int]]]:
 def _load(
     block: Block,
     batch: Sequence[list[tuple[int, int]]],
-    size: tuple[int, int],
+    look: _Look,
     options: Options,
     batching: Batching,
     notices: dict[int, list[str]],
@@ -221,36 +231,41 @@ def _load(
 
     What else is to be said about an image is put into `notices`; no two batches have the same image.
     """
-    greys: dict[int, np.ndarray] = {}
+    views: dict[int, View] = {}
     wrong: dict[int, str] = {}
     for image, _ in (pairs[0] for pairs in batch):
         try:
-            greys[image] = _decoded(block, image, size, batching, notices.setdefault(image, []))
+            views[image] = _decoded(block, image, look, batching, notices.setdefault(image, []))
         except InputError as error:
             if batching.strict:
                 raise
             wrong[image] = str(error)
-    kept = [pair for pairs in batch for pair in pairs if pair[0] in greys]
+    kept = [pair for pairs in batch for pair in pairs if pair[0] in views]
     rows = np.array([record for _, record in kept], np.int64)
     targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
     samples = [block.samples[image] for image, _ in kept]
-    pictures = [_with_noise(block, greys[image], image, record, options.seed) for image, record in kept]
-    stacked = np.stack(pictures) if kept else np.zeros((0, *size), np.float32)
+    pictures = [_with_noise(block, views[image], image, record, options.seed) for image, record in kept]
+    stacked = np.stack(pictures) if kept else np.zeros((0, *look.size), np.float32)
     return _Step(rows, samples, stacked, targets), wrong
 
 
-def _with_noise(block: Block, grey: np.ndarray, image: int, record: int, seed: int) -> np.ndarray:
-    """The picture as the record sees it: the noise is made where images are decoded, so that nothing waits for it."""
+def _with_noise(block: Block, view: View, image: int, record: int, seed: int) -> np.ndarray:
+    """The view of a record, with its noise, which is made where images are decoded so that nothing waits for it."""
     if block.draws is None:
-        return grey
-    return jittered(grey, block.samples[image].name, int(block.draws[record]), seed)
+        return view.pixels
+    draw = int(block.draws[record])
+    return jittered(view.pixels, block.samples[image].name, draw, seed, view.geometry.inside)
 
 
-def _decoded(block: Block, image: int, size: tuple[int, int], batching: Batching, kinds: list[str]) -> np.ndarray:
+def _decoded(block: Block, image: int, look: _Look, batching: Batching, kinds: list[str]) -> View:
     if image in block.unreadable:
         raise InputError(block.unreadable[image])
-    return load_grey(
-        block.samples[image].path, size, max_pixels=batching.max_pixels, notice=lambda notice: kinds.append(notice.kind)
+    return load_view(
+        block.samples[image].path,
+        look.rule,
+        look.size,
+        max_pixels=batching.max_pixels,
+        notice=lambda notice: kinds.append(notice.kind),
     )
 
 

@@ -103,7 +103,11 @@ class Explaining:
             if deaths:  # an image may have ended the process that decoded it
                 unreadable = {
                     **block.unreadable,
-                    **crashing_images([sample.path for sample in block.samples], self.batching.max_pixels),
+                    **crashing_images(
+                        [sample.path for sample in block.samples],
+                        self.batching.max_pixels,
+                        self.checkpoint.graph.metadata.rule,
+                    ),
                 }
                 block = replace(block, unreadable=unreadable)
             predictions, maps = explain_block(self.checkpoint.key, model, block, self.request, self.batching, progress)

@@ -12,27 +12,30 @@ if TYPE_CHECKING:
     from harness.images.loading import (
         DICOM_SUFFIXES,
         SUFFIXES,
-        channels_first,
-        channels_last,
-        decode_grey,
+        decode_picture,
         is_dicom,
         load_grey,
-        read_grey,
-        squash,
+        load_view,
+        read_picture,
     )
     from harness.images.manifest import Manifest, Row, read_manifest
     from harness.images.notices import Notices
-    from harness.images.rule import RULE
+    from harness.images.presets import Preset, find_preset
+    from harness.images.rule import GREY, RULE, ImageRule
+    from harness.images.view import Geometry, View, channels_first, channels_last, fit, squash, view
 
 __all__ = [
-    "DICOM_SUFFIXES", "MAX_PIXELS", "RULE", "SUFFIXES", "Labelling", "Manifest", "Notices", "Row", "Sample",
-    "channels_first", "channels_last", "decode_grey", "images_below", "is_dicom", "load_grey", "parse_columns",
-    "read_dataset", "read_grey", "read_manifest", "squash",
+    "DICOM_SUFFIXES", "GREY", "MAX_PIXELS", "RULE", "SUFFIXES", "Geometry", "ImageRule", "Labelling", "Manifest",
+    "Notices", "Preset", "Row", "Sample", "View", "channels_first", "channels_last", "decode_picture", "find_preset",
+    "fit", "images_below", "is_dicom", "load_grey", "load_view", "parse_columns", "read_dataset", "read_manifest",
+    "read_picture", "squash", "view",
 ]  # fmt: skip
 _HOMES = dict.fromkeys(__all__, "loading") | {
     **dict.fromkeys(("Sample", "images_below", "read_dataset"), "dataset"),
     **dict.fromkeys(("Manifest", "Row", "read_manifest"), "manifest"),
-    "RULE": "rule",
+    **dict.fromkeys(("GREY", "RULE", "ImageRule"), "rule"),
+    **dict.fromkeys(("Preset", "find_preset"), "presets"),
+    **dict.fromkeys(("Geometry", "View", "channels_first", "channels_last", "fit", "squash", "view"), "view"),
     "Labelling": "labels",
     "MAX_PIXELS": "containers",
     "Notices": "notices",

@@ -21,8 +21,8 @@ MAX_PIXELS = 100e6  # of a picture, unless a caller says otherwise
 class Header:
     """A file as its header describes it.
 
-    frames: pictures in it; orientation: of EXIF, 1 is upright; is_whole: its end is there; refusal: why it cannot be
-    read as what it holds; page: the directory of a TIFF file
+    frames: pictures in it; orientation: of EXIF or TIFF, 1 is upright; is_whole: its end is there; refusal: why it
+    cannot be read as what it holds; page: the directory of a TIFF file; is_cmyk: of a JPEG file with four components
     """
 
     kind: str
@@ -33,6 +33,7 @@ class Header:
     is_whole: bool = True
     refusal: str | None = None
     page: tiff.Directory | None = None
+    is_cmyk: bool = False
 
 
 # What is no image of a format that is read, by its first bytes: what it is, and what to do.
@@ -76,11 +77,14 @@ def other_format(content: bytes) -> str | None:
 
 def _png(content: bytes) -> Header:
     width, height = struct.unpack_from(">II", content, 16)
-    names = [name for name, _, _ in png_chunks(content)]
+    chunks = list(png_chunks(content))
+    names = [name for name, _, _ in chunks]
+    exif = next((content[start:stop] for name, start, stop in chunks if name == b"eXIf"), b"")
     frames = 1
     if b"acTL" in names and b"IDAT" in names:  # the picture is a frame where a frame's header stands before it
         frames = names.count(b"fcTL") + (b"fcTL" not in names[: names.index(b"IDAT")])
-    return Header("PNG", width, height, max(frames, 1), is_whole=bool(names) and names[-1] == b"IEND")
+    is_whole = bool(names) and names[-1] == b"IEND"
+    return Header("PNG", width, height, max(frames, 1), _exif_orientation(exif), is_whole)
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -124,29 +128,28 @@ def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _jpeg(content: bytes) -> Header:
     width = height = 0
-    orientation, refusal, marker = 1, None, 0
+    orientation, refusal, marker, components = 1, None, 0, 0
     for marker, start, stop in jpeg_segments(content):
         if marker in _FRAMES:
             bits, rows, columns, components = struct.unpack_from(">BHHB", content, start)
             width, height = max(width, columns), max(height, rows)
-            refusal = refusal or _jpeg_refusal(marker, bits, components)
+            refusal = refusal or _jpeg_refusal(marker, bits)
         elif content.startswith(_EXIF, start, stop):
             orientation = _exif_orientation(content[start + len(_EXIF) : stop])
-    return Header("JPEG", width, height, 1, orientation, marker == EOI, refusal)
+    return Header("JPEG", width, height, 1, orientation, marker == EOI, refusal, is_cmyk=components == 4)
 
 
-def _jpeg_refusal(marker: int, bits: int, components: int) -> str | None:
-    if components == 4:
-        return "has CMYK; save it as grey or RGB"
+def _jpeg_refusal(marker: int, bits: int) -> str | None:
     if marker in _LOSSLESS or bits != 8:
         return f"is a {'lossless' if marker in _LOSSLESS else f'{bits}-bit'} JPEG file; save it as PNG"
     return None
 
 
 def _exif_orientation(exif: bytes) -> int:
+    """1 to 8; upright where it says nothing, or what no orientation means."""
     try:
-        return tiff.directories(exif)[0].first(tiff.ORIENTATION, tiff.UPRIGHT)
-    except (ValueError, IndexError, OverflowError, struct.error):  # no pixel hangs on it
+        return tiff.directories(exif)[0].orientation
+    except (ValueError, IndexError, OverflowError, struct.error):
         return tiff.UPRIGHT
 
 
@@ -200,14 +203,16 @@ def _behind_blocks(content: bytes, position: int) -> int:
 
 def _webp(content: bytes) -> Header:
     end = 8 + struct.unpack_from("<I", content, 4)[0]
-    position, frames, width, height = 12, 0, 0, 0
+    position, frames, width, height, orientation = 12, 0, 0, 0, tiff.UPRIGHT
     while position + 8 <= min(end, len(content)):
         name, length = struct.unpack_from("<4sI", content, position)
         size = _webp_size(name, content[position + 8 : position + 24])
         width, height = max(width, size[0]), max(height, size[1])
         frames += name == b"ANMF"
+        if name == b"EXIF":
+            orientation = _exif_orientation(content[position + 8 : position + 8 + length].removeprefix(_EXIF))
         position += 8 + length + length % 2
-    return Header("WebP", width, height, max(frames, 1), is_whole=end <= len(content))
+    return Header("WebP", width, height, max(frames, 1), orientation, is_whole=end <= len(content))
 
 
 def _webp_size(name: bytes, data: bytes) -> tuple[int, int]:
@@ -238,7 +243,8 @@ def _tiff(content: bytes) -> Header:
     pages = tiff.directories(content)
     sizes = [(page.first(tiff.WIDTH, 0), page.first(tiff.HEIGHT, 0)) for page in pages]
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    return Header("TIFF", width, height, len(pages), refusal=pages[0].refusal(), page=pages[0])
+    page, orientation = pages[0], pages[0].first(tiff.ORIENTATION, tiff.UPRIGHT)
+    return Header("TIFF", width, height, len(pages), orientation, refusal=page.refusal(), page=page)
 
 
 _READERS: tuple[tuple[bytes, Callable[[bytes], Header]], ...] = (

@@ -1,6 +1,6 @@
-"""A DICOM radiograph as grey levels: from stored values to what a viewer shows, in 0..255.
+"""A DICOM picture as grey levels or colours: from stored values to what a viewer shows, in 0..255.
 
-The steps, each a function of the stored value alone (PS3.3 is part 3 of the DICOM standard):
+The steps for grey, each a function of the stored value alone (PS3.3 is part 3 of the DICOM standard):
 
 1. Modality (PS3.3 C.11.1): the Modality LUT, else value * Rescale Slope + Rescale Intercept, else the value.
 2. VOI (PS3.3 C.11.2): the first VOI LUT, else the first window (LINEAR, LINEAR_EXACT or SIGMOID), else the full
@@ -11,7 +11,15 @@ The steps, each a function of the stored value alone (PS3.3 is part 3 of the DIC
    it is no part of the picture.
 
 Rescale and window are taken from the functional groups of an enhanced file. Overlays in the bits above the stored
-ones are cut off. One grey frame of at most 16 bits is read; colour, palettes and several frames are refused. Every
+ones are cut off. One frame of at most 16 bits is read; several frames are refused.
+
+Colour (PS3.3 C.7.6.3.1.2) has neither rescale nor window: red, green and blue are scaled from the range of their stored
+bits. YBR_FULL, YBR_FULL_422 and YBR_PARTIAL_422 are converted by the equations given there, YBR_RCT and YBR_ICT
+(JPEG 2000) and the YBR of a JPEG stream by the decoder. PALETTE COLOR goes through its three tables, plain or
+segmented, and is scaled by the bits of their entries. What becomes of colour where grey is wanted is said in
+`harness.images.loading`.
+
+Every
 compressed transfer syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on what
 else is installed.
 
@@ -33,6 +41,7 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
@@ -56,6 +65,9 @@ _DECODERS = {
 }
 _EXTENDED_DECODERS = {8: _PILLOW, 12: ("pylibjpeg", '"pylibjpeg[libjpeg]"')}  # JPEG Extended, by bits stored
 
+# Photometric interpretations of colour, but for the retired ones (ARGB, CMYK, HSV) and that of video.
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+_SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, **dict.fromkeys(_COLOURS, 3), "PALETTE COLOR": 1}
 _MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")  # of functional groups
 _META = 2**16  # bytes that everything but the pixels may take
 
@@ -63,10 +75,10 @@ _OUR_FILTER = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 
 def decode_dicom(path: Place, content: bytes, max_pixels: float, notice: Noticed) -> np.ndarray:
-    """The bytes of a DICOM file as grey levels 0..255, float32 of shape (Rows, Columns).
+    """The bytes of a DICOM file as levels 0..255, float32 (Rows, Columns), or (Rows, Columns, 3) red, green, blue.
 
-    Raises InputError, naming `path`, where the file is damaged, holds no single grey frame or more than `max_pixels`,
-    or needs a decoder that is not installed.
+    Raises InputError, naming `path`, where the file is damaged, holds no single frame or more than `max_pixels`, or
+    needs a decoder that is not installed.
     """
     silence_pydicom()
     try:
@@ -90,9 +102,11 @@ def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]
     _require_small_when_inflated(content, max_pixels)
     dataset = dcmread(io.BytesIO(content))
     apply_functional_groups(dataset)
-    _require_one_grey_frame(dataset)
+    _require_one_frame(dataset)
     require_size(dataset.Columns, dataset.Rows, max_pixels)
     _require_small_codestream(dataset, max_pixels)
+    if dataset.PhotometricInterpretation in _COLOURS:
+        return _colours(dataset), []
     stored = _stored_values(dataset)
     if stored.ndim != 2:
         raise InputError(f"has {len(stored)} frames; save one image per file")
@@ -160,16 +174,35 @@ def _notices(dataset: Dataset, stored: np.ndarray) -> Iterator[Notice]:
         yield Notice("few-bits", f"uses {bits} of its 16 bits and is shown nearly black; set Bits Stored to {bits}")
 
 
-def _require_one_grey_frame(dataset: Dataset) -> None:
+def _colours(dataset: Dataset) -> np.ndarray:
+    """(Rows, Columns, 3) red, green, blue in 0..255, float32."""
+    kind, top = dataset.PhotometricInterpretation, 2**dataset.BitsStored - 1
+    if kind == "YBR_PARTIAL_422":  # laid out as YBR_FULL_422, which pydicom knows
+        dataset.PhotometricInterpretation = "YBR_FULL_422"
+        return _from_partial_range(_stored_values(dataset, raw=True))
+    stored = _stored_values(dataset)
+    if kind == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        top = 2 ** (8 * stored.dtype.itemsize) - 1
+    if stored.ndim != 3:
+        raise InputError(f"has {len(stored)} frames; save one image per file")
+    return (stored * np.float32(255 / top)).astype(np.float32)
+
+
+def _from_partial_range(ybr: np.ndarray) -> np.ndarray:
+    """Red, green, blue of 8-bit luminance 16..235 and colour differences 16..240 (PS3.3 C.7.6.3.1.2, inverted)."""
+    to_rgb = np.array([[1.1644, 0, 1.5960], [1.1644, -0.3917, -0.8130], [1.1644, 2.0173, 0]])
+    return np.clip((ybr - np.array([16.0, 128.0, 128.0])) @ to_rgb.T, 0, 255).astype(np.float32)
+
+
+def _require_one_frame(dataset: Dataset) -> None:
     if "PixelData" not in dataset:
         kind = dataset.get("SOPClassUID")
         raise InputError(
             f"no integer pixel data in this DICOM file ({kind.name[:80] if kind else 'no SOP class'}); "
             "export the image itself, complete"
         )
-    kind = dataset.get("PhotometricInterpretation")
-    if kind not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
-        raise InputError(f"{kind} pixels are not supported; expected MONOCHROME1 or MONOCHROME2, so save it as grey")
+    _require_known_colours(dataset)
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise InputError(f"has {dataset.NumberOfFrames} frames; save one image per file")
     if dataset.BitsAllocated > 16:
@@ -178,10 +211,20 @@ def _require_one_grey_frame(dataset: Dataset) -> None:
         raise InputError(f"high bit {dataset.HighBit} is not the top of {dataset.BitsStored} stored bits; correct it")
 
 
-def _stored_values(dataset: Dataset) -> np.ndarray:
+def _require_known_colours(dataset: Dataset) -> None:
+    kind, samples = dataset.get("PhotometricInterpretation"), dataset.get("SamplesPerPixel", 1)
+    if kind not in _SAMPLES or samples != _SAMPLES[kind]:
+        raise InputError(f"{kind} pixels with samples per pixel {samples} are not supported; save it as grey or RGB")
+    if kind == "YBR_PARTIAL_422" and dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        raise InputError(f"compressed {kind} pixels are not supported; save it as RGB")
+    if kind in _COLOURS and dataset.get("PixelRepresentation", 0):
+        raise InputError(f"{kind} pixels with a sign are not supported; save it as unsigned")
+
+
+def _stored_values(dataset: Dataset, raw: bool = False) -> np.ndarray:
     decoder = _decoder(dataset)
     try:
-        return pixel_array(dataset, decoding_plugin=decoder)
+        return pixel_array(dataset, decoding_plugin=decoder, raw=raw)
     except RuntimeError as error:  # pydicom's word for what a decoder raised
         name = dataset.file_meta.TransferSyntaxUID.name
         raise InputError(f"damaged {name} pixels, which {decoder} cannot decode; export the file again") from error

@@ -1,4 +1,4 @@
-"""The perturbation of the noise floor: noise of one grey level, and a shift of one pixel."""
+"""The perturbation of the noise floor: noise of one level, and a shift of one pixel."""
 
 from __future__ import annotations
 
@@ -7,22 +7,35 @@ from zlib import crc32
 
 import numpy as np
 
-JITTER_SD = 1.0  # grey levels
+JITTER_SD = 1.0  # levels, of each channel
 # Where each draw of the jitter moves the picture, in pixels (down, right); its map is moved back.
 SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 
-def jittered(grey: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
-    """The picture (H, W) with noise of one grey level, clipped, and moved by one pixel, its edge repeated.
+def jittered(
+    pixels: np.ndarray, name: str, draw: int, seed: int, inside: tuple[slice, slice] = (slice(None), slice(None))
+) -> np.ndarray:
+    """A view (H, W) or (H, W, 3) with noise of one level, clipped, and moved by one pixel, its edge repeated.
 
-    The noise depends on the seed, the image's name and the draw (1, 2, ...) alone.
+    The noise depends on the seed, the image's name and the draw (1, 2, ...) alone; each channel has its own.
+
+    :param inside: rows and columns that the picture fills; padding around it stays as it is.
     """
-    noise = np.random.default_rng([seed, crc32(name.encode()), draw]).standard_normal(grey.shape, np.float32)
-    noisy = np.clip(grey + np.float32(JITTER_SD) * noise, 0, 255)
+    moved = pixels.copy()
+    moved[inside] = _moved(_noisy(pixels[inside], name, draw, seed), draw)
+    return moved
+
+
+def _noisy(pixels: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
+    noise = np.random.default_rng([seed, crc32(name.encode()), draw]).standard_normal(pixels.shape, np.float32)
+    return np.clip(pixels + np.float32(JITTER_SD) * noise, 0, 255)
+
+
+def _moved(pixels: np.ndarray, draw: int) -> np.ndarray:
     down, right = shift_of(draw)
-    rows = np.clip(np.arange(grey.shape[0]) - down, 0, grey.shape[0] - 1)
-    columns = np.clip(np.arange(grey.shape[1]) - right, 0, grey.shape[1] - 1)
-    return noisy[rows][:, columns]
+    rows = np.clip(np.arange(pixels.shape[0]) - down, 0, pixels.shape[0] - 1)
+    columns = np.clip(np.arange(pixels.shape[1]) - right, 0, pixels.shape[1] - 1)
+    return pixels[rows][:, columns]
 
 
 def shift_of(draw: int) -> tuple[int, int]:

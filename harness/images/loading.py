@@ -1,9 +1,9 @@
 """The one place where an image file becomes an array.
 
-The rule, version `RULE`:
+By the rule `grey-squash/1`, the default (`harness.images.rule.GREY`):
 
 1. The file is decoded as stored (an EXIF orientation is ignored, a TIFF file that is not upright is refused, an alpha
-   channel is dropped, colour becomes grey by ITU-R BT.601 weights).
+   channel is dropped, colour becomes luminance, Y = 0.299 R + 0.587 G + 0.114 B, ITU-R BT.601).
 2. 8-bit values stay as they are; 16-bit values are scaled from 0..65535 to 0..255, those of a TIFF file that packs 10,
    12 or 14 bits from the range of these. A DICOM file (by its content,
    whatever its name) goes through rescale or Modality LUT, then VOI LUT or window, else the full range of its stored
@@ -12,7 +12,11 @@ The rule, version `RULE`:
    where it grows.
 4. Networks get the grey plane in three equal channels.
 
-The version stands in the metadata of every checkpoint and exported graph; where it differs, numbers are not
+By any other rule (`harness.images.rule.ImageRule`) steps 1 and 3 are what its fields say: under `rgb` colours stay,
+grey is repeated to three channels, CMYK is converted, and the orientation is applied unless the rule ignores it.
+`harness.images.view` has step 3.
+
+The rule stands in the metadata of every checkpoint and exported graph; where it differs, numbers are not
 comparable, and the harness refuses. This module is a leaf: `training` and `export` may import it.
 """
 
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import struct
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,7 +35,12 @@ from harness.common.storage import LASTING, Place, place, require_plain_file, wi
 from harness.images import tiff
 from harness.images.containers import MAX_PIXELS, Header, other_format, read_header, require_size
 from harness.images.notices import Notice, Noticed, warn_of
+from harness.images.rule import GREY, ImageRule
 from harness.images.rule import RULE as RULE
+from harness.images.view import View, view
+from harness.images.view import channels_first as channels_first
+from harness.images.view import channels_last as channels_last
+from harness.images.view import squash as squash
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MOST_BYTES = 2**30  # of an image file
@@ -45,66 +55,79 @@ _NEARLY_BLACK = 0.25  # of the range: 16-bit pictures below it hold 14 bits or f
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def load_grey(
-    path: str | Place, size: tuple[int, int], *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
-) -> np.ndarray:
-    """Read `path` as grey levels 0..255, float32 of shape `size` = (H, W), by the rule of this module.
+def load_view(
+    path: str | Place,
+    rule: ImageRule,
+    size: tuple[int, int],
+    *,
+    max_pixels: float = MAX_PIXELS,
+    notice: Noticed | None = None,
+) -> View:
+    """Read `path` as a network of input `size` = (H, W) sees it by a rule: levels 0..255, float32.
 
     :param max_pixels: pictures of more pixels are refused by their header, before anything is decoded.
     :param notice: is given what should be said about the picture; by default it becomes a `PictureWarning`.
-    :raises InputError: the file, which is named, is missing, forbidden, truncated, too large or no image.
+    :raises InputError: the file, which is named, is missing, forbidden, truncated, too large, no image, or none that
+        the rule takes.
     :raises CannotEvaluateError: the storage fails, which says nothing about the image.
     """
-    return squash(read_grey(path, max_pixels=max_pixels, notice=notice), size)
+    return view_of(path, read_picture(path, rule, max_pixels=max_pixels, notice=notice), rule, size)
 
 
-def read_grey(path: str | Place, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> np.ndarray:
-    """Decode `path` to float32 grey levels 0..255 in its stored size (steps 1 and 2 of the rule)."""
-    return decode_grey(place(path), _read_bytes(place(path)), max_pixels=max_pixels, notice=notice)
-
-
-def decode_grey(
-    path: Place, content: bytes, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+def load_grey(
+    path: str | Place, size: tuple[int, int], *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
 ) -> np.ndarray:
-    """`read_grey` for bytes that have been read already; `path` names them in messages."""
+    """The pixels of `load_view` by the default rule: grey levels, float32 (H, W)."""
+    return load_view(path, GREY, size, max_pixels=max_pixels, notice=notice).pixels
+
+
+def view_of(path: str | Place, picture: np.ndarray, rule: ImageRule, size: tuple[int, int]) -> View:
+    """A decoded picture as a network sees it; `path` names it in messages."""
+    try:
+        return view(picture, rule, size)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_picture(
+    path: str | Place, rule: ImageRule = GREY, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+) -> np.ndarray:
+    """Decode `path` by a rule, in its own size: (h, w) grey levels or (h, w, 3) red, green, blue, 0..255.
+
+    float32, or uint8 where the rule keeps colours and the file has 8 bits.
+    """
+    return decode_picture(place(path), _read_bytes(place(path)), rule, max_pixels=max_pixels, notice=notice)
+
+
+def decode_picture(
+    path: Place,
+    content: bytes,
+    rule: ImageRule = GREY,
+    *,
+    max_pixels: float = MAX_PIXELS,
+    notice: Noticed | None = None,
+) -> np.ndarray:
+    """`read_picture` for bytes that have been read already; `path` names them in messages."""
     notice = notice or warn_of(path)
     if _is_dicom(path, content):
         from harness.images.dicom import decode_dicom
 
-        return decode_dicom(path, content, max_pixels, notice)
-    header = _header(path, content, max_pixels)
+        return _coloured(decode_dicom(path, content, max_pixels, notice), rule, notice)
+    header = _header(path, content, max_pixels, rule)
     pixels = _decode(path, content, header)
-    if header.orientation != tiff.UPRIGHT:
-        notice(Notice("orientation", f"has the EXIF orientation {header.orientation}, which is not applied"))
     full = (header.page and header.page.full) or _FULL_RANGE[pixels.dtype]
-    grey = _to_one_channel(pixels, notice)
-    del pixels  # several times what is needed from here on
-    _notice_few_bits(grey, notice)
-    scaled = grey.astype(np.float32)
+    pixels = _upright(pixels, header, rule, notice)
+    if rule.colour == "grey":
+        pixels = _to_one_channel(pixels, notice)
+    else:
+        pixels = _coloured(_without_alpha(pixels, full, notice), rule, notice)
+    _notice_few_bits(pixels, notice)
+    if rule.colour == "rgb" and full == 255:
+        return pixels
+    scaled = pixels.astype(np.float32)
     if full != 255:
         scaled *= np.float32(255.0 / full)
     return scaled
-
-
-def squash(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a grey plane to `size` = (H, W) without keeping its aspect ratio (step 3 of the rule)."""
-    height, width = size
-    by_row = _interpolation(grey.shape[0], height)
-    by_column = _interpolation(grey.shape[1], width)
-    if by_row == by_column:
-        return cv2.resize(grey, (width, height), interpolation=by_row)
-    rows_done = cv2.resize(grey, (grey.shape[1], height), interpolation=by_row)
-    return cv2.resize(rows_done, (width, height), interpolation=by_column)
-
-
-def channels_first(greys: np.ndarray) -> np.ndarray:
-    """(N, H, W) grey levels to (N, 3, H, W), the input of an exported graph (step 4 of the rule)."""
-    return np.repeat(greys[:, None], 3, axis=1)
-
-
-def channels_last(greys: np.ndarray) -> np.ndarray:
-    """(N, H, W) grey levels to (N, H, W, 3), the input of a Keras model (step 4 of the rule)."""
-    return np.repeat(greys[..., None], 3, axis=-1)
 
 
 def _read_bytes(path: Place) -> bytes:
@@ -155,16 +178,17 @@ def _is_dicom(path: Place, content: bytes) -> bool:
     return False
 
 
-def _header(path: Place, content: bytes, max_pixels: float) -> Header:
-    """The header of an image that can be decoded as what it is; what is wrong with others is said."""
+def _header(path: Place, content: bytes, max_pixels: float, rule: ImageRule) -> Header:
+    """The header of an image that a rule can read as what it is; what is wrong with others is said."""
     try:
         header = read_header(content)
     except (ValueError, IndexError, OverflowError, struct.error):
         header = None
     if header is None:
         raise InputError(f"{path}: {_no_image(content)}")
-    if header.refusal:
-        raise InputError(f"{path}: {header.refusal}")
+    refusal = header.refusal or _refusal_by(rule, header)
+    if refusal:
+        raise InputError(f"{path}: {refusal}")
     if header.frames > 1:
         raise InputError(f"{path}: has {header.frames} frames; save one image per file")
     try:
@@ -174,6 +198,16 @@ def _header(path: Place, content: bytes, max_pixels: float) -> Header:
     if not header.is_whole:
         raise InputError(f"{path}: the image is truncated; copy or export it again")
     return header
+
+
+def _refusal_by(rule: ImageRule, header: Header) -> str | None:
+    """Why a rule cannot read what others can."""
+    if header.is_cmyk and rule.colour == "grey":
+        return "has CMYK; save it as grey or RGB"
+    if header.page and header.orientation != tiff.UPRIGHT and rule.orientation == "ignore":
+        # OpenCV would turn it, and others show it as it is stored
+        return f"has the TIFF orientation {header.orientation}; save it upright, as orientation 1"
+    return None
 
 
 def _no_image(content: bytes) -> str:
@@ -210,8 +244,53 @@ def _opencv(content: bytes, header: Header) -> np.ndarray | None:
         return None
 
 
+def _upright(pixels: np.ndarray, header: Header, rule: ImageRule, notice: Noticed) -> np.ndarray:
+    """The picture turned by its EXIF orientation, where the rule applies it; OpenCV has done so with TIFF."""
+    if header.orientation == tiff.UPRIGHT or header.page:
+        return pixels
+    if rule.orientation == "ignore":
+        notice(Notice("orientation", f"has the EXIF orientation {header.orientation}, which is not applied"))
+        return pixels
+    return np.ascontiguousarray(_TURNED[header.orientation](pixels))
+
+
+# How a picture that is stored with an EXIF orientation is turned upright (CIPA DC-008, 4.6.4 A).
+_TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored[::-1].swapaxes(0, 1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: stored[:, ::-1].swapaxes(0, 1),
+}
+
+
+def _coloured(pixels: np.ndarray, rule: ImageRule, notice: Noticed) -> np.ndarray:
+    """A picture, (h, w) or (h, w, 3) red, green, blue, in the colours of a rule."""
+    if rule.colour == "rgb" and pixels.ndim == 2:
+        notice(Notice("grey", "is grey, which is repeated to three equal channels"))
+        return np.repeat(pixels[..., None], 3, axis=-1)
+    if rule.colour == "grey" and pixels.ndim == 3:
+        notice(Notice("colour", "has colour, which is turned to grey"))
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return pixels
+
+
+def _without_alpha(pixels: np.ndarray, full: int, notice: Noticed) -> np.ndarray:
+    """(h, w) or (h, w, 3) red, green, blue, of pixels as OpenCV has them."""
+    if pixels.ndim == 2:
+        return pixels
+    channels = pixels.shape[-1]
+    if channels in (2, 4) and pixels[..., -1].min() < full:
+        notice(Notice("alpha", "has transparent parts; its alpha channel is dropped"))
+    if channels < 3:
+        return pixels[..., 0]
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB if channels == 4 else cv2.COLOR_BGR2RGB)
+
+
 def _to_one_channel(pixels: np.ndarray, notice: Noticed) -> np.ndarray:
-    """(H, W) grey of pixels with or without colour and alpha; alpha is dropped."""
+    """(h, w) grey of pixels, as OpenCV has them, with or without colour and alpha; alpha is dropped."""
     if pixels.ndim == 2:
         return pixels
     if pixels.shape[-1] < 3:
@@ -231,12 +310,8 @@ def _has_colour(pixels: np.ndarray) -> bool:
     return False
 
 
-def _notice_few_bits(grey: np.ndarray, notice: Noticed) -> None:
-    brightest = int(grey.max())
-    if grey.dtype == np.uint16 and 0 < brightest < _NEARLY_BLACK * 65536:
+def _notice_few_bits(pixels: np.ndarray, notice: Noticed) -> None:
+    brightest = int(pixels.max())
+    if pixels.dtype == np.uint16 and 0 < brightest < _NEARLY_BLACK * 65536:
         bits = brightest.bit_length()
         notice(Notice("few-bits", f"uses {bits} of its 16 bits and is shown nearly black; scale it to 0..65535"))
-
-
-def _interpolation(old: int, new: int) -> int:
-    return cv2.INTER_AREA if new < old else cv2.INTER_LINEAR

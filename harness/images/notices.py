@@ -22,8 +22,10 @@ Noticed = Callable[[Notice], None]
 
 # kind: what follows "N of M pictures"
 SENTENCES = {
+    "alpha": "have transparent parts; their alpha channel is dropped",
     "colour": "have colour; they were turned to grey",
     "few-bits": "use less than a quarter of the range of their 16 bits and are shown nearly black; scale them",
+    "grey": "are grey; the image rule takes colour, and they were repeated to three equal channels",
     "orientation": "are turned by an EXIF orientation in other programs; here they are read as they are stored",
     "presentation": "are MONOCHROME2 with Presentation LUT Shape INVERSE, read as MONOCHROME2",
 }

@@ -27,6 +27,7 @@ _PHOTOMETRICS = {
     32803: "a pattern of colour filters",
 }
 _FORMATS = {2: "int", 3: "float", 5: "complex int", 6: "complex float"}  # values of FORMAT
+_ORIENTATIONS = 8
 _PACKED = (10, 12, 14)  # bits per sample that OpenCV moves to the top of 16
 
 
@@ -50,6 +51,12 @@ class Directory:
         return self.fields[tag].values[0] if tag in self.fields and self.fields[tag].values else default
 
     @property
+    def orientation(self) -> int:
+        """1 to 8, where rows and columns of the picture begin; 1, upright, where the tag says anything else."""
+        found = self.first(ORIENTATION, UPRIGHT)
+        return found if UPRIGHT <= found <= _ORIENTATIONS else UPRIGHT
+
+    @property
     def full(self) -> int | None:
         """What the largest sample of 10, 12 or 14 bits becomes in OpenCV's 16; None for other samples."""
         bits = self.first(BITS, 1)
@@ -58,8 +65,6 @@ class Directory:
     def refusal(self) -> str | None:
         """Why the page cannot be read as what it holds, if so."""
         kind, samples, bits = self.first(PHOTOMETRIC, 1), self.first(SAMPLES, 1), self.first(BITS, 1)
-        if self.first(ORIENTATION, UPRIGHT) != UPRIGHT:  # OpenCV would turn it, and others show it as it is stored
-            return f"has the TIFF orientation {self.first(ORIENTATION, UPRIGHT)}; save it upright, as orientation 1"
         if kind not in _READ_AS_THEY_ARE:
             return f"has {_PHOTOMETRICS.get(kind, f'TIFF colours of kind {kind}')}; save it as grey or RGB"
         number = _FORMATS.get(self.first(FORMAT, 1), "uint")

@@ -10,7 +10,8 @@ import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.validation import user_functions
-from harness.images.loading import channels_first
+from harness.images.loading import view_of
+from harness.images.view import Geometry, channels_first
 from harness.models.session import Explanation, Model
 from kernels.cam import cams, conditioning
 from kernels.catalogue import METHODS, cam_method
@@ -37,12 +38,15 @@ class Map:
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What a graph says of an image: grey (H, W), probabilities and logits (K,), and its maps.
+    """What a graph says of an image: probabilities and logits (K,), and its maps.
 
+    picture: (h, w) grey levels or (h, w, 3) colours 0..255, upright and in its own size
+    geometry: how it lies in what the network saw, which the maps belong to
     target: index of the class whose maps these are
     """
 
-    grey: np.ndarray
+    picture: np.ndarray
+    geometry: Geometry
     classes: Sequence[str]
     logits: np.ndarray
     probabilities: np.ndarray
@@ -72,7 +76,7 @@ def reduce(
 
 def explain_image(
     model: Model,
-    grey: np.ndarray,
+    picture: np.ndarray,
     target: str | None,
     layers: Sequence[str],
     methods: Sequence[str] = (),
@@ -80,23 +84,24 @@ def explain_image(
 ) -> ExplainedImage:
     """All methods at some layers (all, if none is named) for class `target` (the predicted one, if None).
 
-    :param grey: (H, W) grey levels 0..255, of the model's size.
+    :param picture: (h, w) grey levels or (h, w, 3) colours 0..255, by the image rule of the model.
     :param name: what to call the image in a message about a method of the user's own.
-    :raises InputError: a class, a layer or a method that is not there.
+    :raises InputError: a class, a layer or a method that is not there, or a picture that the rule does not take.
     """
     metadata = model.metadata
+    seen = view_of(name, picture, metadata.rule, metadata.input_size)
     labels = [model.graph.layer(name).label for name in layers] or list(model.graph.layers)
     if target is not None and target not in metadata.classes:
         raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
     number = -1 if target is None else metadata.classes.index(target)
-    found = model.explain(channels_first(grey[None]), np.array([number]), labels)
+    found = model.explain(channels_first(seen.pixels[None]), np.array([number]), labels)
     probabilities = metadata.probabilities(found.logits)[0]
     maps = [
         Map(layer, method, made.raw[0], BY_CODE[int(made.codes[0])])
         for (layer, method), made in reduce(found, _known(methods), named=lambda _: name).items()
     ]
     explained = int(probabilities.argmax()) if target is None else number
-    return ExplainedImage(grey, metadata.classes, found.logits[0], probabilities, explained, maps)
+    return ExplainedImage(picture, seen.geometry, metadata.classes, found.logits[0], probabilities, explained, maps)
 
 
 def _known(methods: Sequence[str]) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from harness.common.errors import InputError, first_line
+from harness.common.errors import InputError, first_line, warn
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place, place, require_plain_file
-from harness.images.rule import RULE
+from harness.images.rule import ImageRule, restored
 from harness.models.score_kinds import decisions
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class GraphMetadata(BaseModel):
     phase: str
     classes: list[str]
     preprocessing: Any
-    image_rule: str
+    image_rule: str | ImageRule  # the default by its name
     input_size: tuple[int, int]
     input_range: tuple[float, float]
     score_kind: Literal["softmax", "multilabel", "binary"]
@@ -63,6 +63,11 @@ class GraphMetadata(BaseModel):
     tools: dict[str, str]
     seed: int | None
     git_commit: str | None
+
+    @property
+    def rule(self) -> ImageRule:
+        """How a file becomes the graph's input."""
+        return restored(self.image_rule)
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) float64 probabilities of the classes; a binary graph has one logit, the log-odds of class 1.
@@ -150,9 +155,9 @@ def require_comparable(before: Graph, after: Graph, across_networks: bool = Fals
 
     across_networks: two architectures of one study may differ in the size of their input
     """
+    _require_one_view(before, after, across_networks)
     for name, what in (
         ("classes", "classes"),
-        ("image_rule", "image rules"),
         ("score_kind", "score kinds"),
         ("explained", "explained scores"),
         ("thresholds", "thresholds"),
@@ -164,6 +169,22 @@ def require_comparable(before: Graph, after: Graph, across_networks: bool = Fals
                 f"{before.path} and {after.path} have different {what}: {_brief(a)} and {_brief(b)}; "
                 "export both from runs of one configuration"
             )
+
+
+def _require_one_view(before: Graph, after: Graph, across_networks: bool) -> None:
+    """Refuse two graphs that see their pictures differently; across networks, warn where only the pixels differ."""
+    ours, theirs = before.metadata, after.metadata
+    apart = ours.rule.differences(theirs.rule)
+    if across_networks:
+        same_place = ours.rule.shows_what(theirs.rule, ours.input_size, theirs.input_size)
+        apart = {name: both for name, both in apart.items() if name not in ("size", "shorter") or not same_place}
+    if not apart:
+        return
+    details = ", ".join(f"{name} {one} and {other}" for name, (one, other) in apart.items())
+    what = f"{before.path} and {after.path} have different image rules: {ours.rule.label} and {theirs.rule.label}"
+    if not across_networks or not same_place:
+        raise InputError(f"{what} ({details}); export both from runs of one configuration")
+    warn(f"{what} ({details}); their maps cover the same part of a picture, but were made from other pixels")
 
 
 def layer_labels(graphs: Sequence[Graph]) -> dict[str, str]:
@@ -222,14 +243,21 @@ def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
     if ours["format"] != str(FORMAT):
         raise InputError(f"{path}: format {ours['format']} is not known here (known: {FORMAT}); export it again")
     try:
-        metadata = GraphMetadata.model_validate({key: json.loads(value) for key, value in ours.items()})
+        fields = {key: json.loads(value) for key, value in ours.items()}
+        _require_known_rule(path, fields.get("image_rule"))
+        metadata = GraphMetadata.model_validate(fields)
     except (ValidationError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
-    if metadata.image_rule != RULE:
-        raise InputError(
-            f"{path}: exported under image rule {metadata.image_rule!r}, this is {RULE!r}; export it again"
-        )
     return metadata
+
+
+def _require_known_rule(path: Place, found: Any) -> None:
+    try:
+        restored(found)
+    except ValidationError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: exported under {error}; export it again") from None
 
 
 def _brief(value: object) -> str:

@@ -21,20 +21,27 @@ _PER_WIDTH = 112  # pixels of the shorter side to one of a line's width
 _DASH, _PERIOD = 3, 5  # length of a dash, and of a dash with its gap, in line widths
 
 
-def paint(picture: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) in 0..1 of two relative maps (H, W), 0..1, over a picture of the same form."""
+def paint(picture: np.ndarray, before: np.ndarray, after: np.ndarray, seen: np.ndarray | None = None) -> np.ndarray:
+    """RGB (H, W, 3) in 0..1 of two relative maps (H, W), 0..1, over a picture of the same form.
+
+    :param seen: (H, W) bool, what the maps cover; they are 0 elsewhere.
+    """
+    count = before.size if seen is None else int(seen.sum())
     difference = after - before
     opacity = (OPACITY * np.minimum(np.abs(difference) / FULL, 1))[..., None]
     colour = np.where(difference[..., None] < 0, LOST, GAINED) / 255
     painted = (1 - opacity) * DIM * picture + opacity * colour
-    painted[outline(top(before), dashed=True)] = np.array(LINE_BEFORE) / 255
-    painted[outline(top(after), dashed=False)] = np.array(LINE_AFTER) / 255
+    painted[outline(top(before, count), dashed=True)] = np.array(LINE_BEFORE) / 255
+    painted[outline(top(after, count), dashed=False)] = np.array(LINE_AFTER) / 255
     return painted
 
 
-def top(share: np.ndarray) -> np.ndarray:
-    """The mask {x >= t and x > 0}, t the k-th largest of n values, k = (20 n + 99) // 100, as `kernels.overlap`."""
-    k = (TOP * share.size + 99) // 100
+def top(share: np.ndarray, count: int | None = None) -> np.ndarray:
+    """The mask {x >= t and x > 0}, t the k-th largest value, k = (20 n + 99) // 100, as `kernels.overlap`.
+
+    :param count: n, how many of the values belong to the map, the others being 0; None: all.
+    """
+    k = max(1, (TOP * (share.size if count is None else count) + 99) // 100)
     threshold = np.partition(share, share.size - k, axis=None)[share.size - k]
     return (share >= threshold) & (share > 0)
 

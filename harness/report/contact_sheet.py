@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.images.dataset import Sample
-from harness.images.loading import load_grey
+from harness.images.loading import read_picture
 from harness.images.notices import ignore
+from harness.images.view import Geometry, fit
 from harness.report import heatmaps
 from harness.report.cases import Ranking
 from harness.results.plan import Pair
@@ -34,7 +35,9 @@ def draw_sheet(reader: Reader, path: Path, names: Names) -> None:
     records = ranking.most_drifted[:CASES]
     sides = (_maps(reader, key, layer, method, records) for key in (pair.before, pair.after))
     cases = [
-        heatmaps.Case(f"{_name(reader, record, names)}   IoU {ranking.text(record)}", _grey(reader, record), *maps)
+        heatmaps.Case(
+            f"{_name(reader, record, names)}   IoU {ranking.text(record)}", *_picture(reader, pair, record), *maps
+        )
         for record, *maps in zip(records, *sides, strict=True)
     ]
     if cases:
@@ -61,6 +64,8 @@ def _name(reader: Reader, record: int, names: Names) -> str:
     return names.image(_sample(reader, record).name)
 
 
-def _grey(reader: Reader, record: int) -> np.ndarray:
-    size = reader.plan.options.map_size
-    return load_grey(_sample(reader, record).path, size, max_pixels=math.inf, notice=ignore)
+def _picture(reader: Reader, pair: Pair, record: int) -> tuple[np.ndarray, Geometry]:
+    """The picture of a record, and how it lies in what the checkpoints of a pair see."""
+    metadata = reader.plan.by_key[pair.before].graph.metadata
+    picture = read_picture(_sample(reader, record).path, metadata.rule, max_pixels=math.inf, notice=ignore)
+    return picture, fit(metadata.rule, (picture.shape[0], picture.shape[1]), metadata.input_size)

@@ -1,4 +1,4 @@
-"""One explained image for people: the probabilities, a row of numbers per map, and the maps over the radiograph."""
+"""One explained image for people: the probabilities, a row of numbers per map, and the maps over the picture."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NUMBERS = BUILT_IN.concentration
 
 
 def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:
-    """The probabilities, and of each map its concentration and where its maximum lies, at `size`."""
+    """The probabilities, and of each map its concentration at `size` and where on the picture its maximum lies."""
     classes = [[one_line(name), digits(float(p))] for name, p in zip(found.classes, found.probabilities, strict=True)]
     headers = ["layer", "method", *NUMBERS, "peak (down, right)", "undefined"]
-    rows = [[one_line(a_map.layer), one_line(a_map.method), *_numbers(a_map, size)] for a_map in found.maps]
+    rows = [[one_line(a_map.layer), one_line(a_map.method), *_numbers(a_map, found, size)] for a_map in found.maps]
     return "\n\n".join(
         [
             tabulate(classes, ["class", "probability"], disable_numparse=True),
@@ -33,30 +33,26 @@ def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:
 
 
 def draw(found: ExplainedImage, title: str, out: Path) -> None:
-    """Write the radiograph and every map over it as a PNG, a row per layer."""
+    """Write the picture and every map over it as a PNG, a row per layer."""
     layers = list(dict.fromkeys(a_map.layer for a_map in found.maps))
     rows = [[a_map for a_map in found.maps if a_map.layer == layer] for layer in layers]
+    picture, name = heatmaps.shown(found.picture), heatmaps.name_of(found.picture)
     heatmaps.grid(
         title,
-        [
-            [
-                ("radiograph", heatmaps.as_rgb(found.grey)),
-                *((_caption(a_map), _overlay(a_map, found.grey)) for a_map in row),
-            ]
-            for row in rows
-        ],
+        [[(name, picture), *((_caption(a_map), _overlay(a_map, found, picture)) for a_map in row)] for row in rows],
         out,
     )
 
 
-def _numbers(a_map: Map, size: tuple[int, int]) -> list[str]:
+def _numbers(a_map: Map, found: ExplainedImage, size: tuple[int, int]) -> list[str]:
     large = upsample(a_map.raw[None], size)
     if a_map.reason != Reason.DEFINED:
         return ["-"] * (len(NUMBERS) + 1) + [a_map.reason.label]
     scores = [METRICS[name](large) for name in NUMBERS]
     reason = BY_CODE[int(scores[0][1][0])]
-    down, right = np.unravel_index(large[0].argmax(), size)
-    peak = f"{down / size[0]:.0%}, {right / size[1]:.0%}" if large[0].max() > 0 else "-"
+    place = np.array(np.unravel_index(large[0].argmax(), size)) / size
+    down, right = found.geometry.to_picture(place)
+    peak = f"{down:.0%}, {right:.0%}" if large[0].max() > 0 else "-"
     values = [digits(float(value[0]) if np.isfinite(value[0]) else None) for value, _ in scores]
     return [*values, peak, "" if reason == Reason.DEFINED else reason.label]
 
@@ -65,5 +61,6 @@ def _caption(a_map: Map) -> str:
     return f"{a_map.method}, {a_map.layer}"
 
 
-def _overlay(a_map: Map, grey: np.ndarray) -> np.ndarray:
-    return heatmaps.overlay(grey, heatmaps.relative(a_map.raw, (grey.shape[0], grey.shape[1])))
+def _overlay(a_map: Map, found: ExplainedImage, picture: np.ndarray) -> np.ndarray:
+    share, seen = heatmaps.relative(a_map.raw, found.geometry, (picture.shape[0], picture.shape[1]))
+    return heatmaps.overlay(picture, share, seen)

@@ -1,6 +1,6 @@
-"""The cases that a report shows as pictures: which ones, their radiographs, and their maps as data.
+"""The cases that a report shows as pictures: which ones, the pictures themselves, and their maps as data.
 
-A radiograph is stored once, as a small WebP. A map is stored raw, at the few positions that its layer has, divided
+A picture is stored once, as a small WebP. A map is stored raw, at the few positions that its layer has, divided
 by its largest value and rounded to 8 bits; the page draws it with the rule of `kernels.resize`. So thirty cases with
 every method and layer take less room than thirty drawn heat maps of one.
 """
@@ -22,11 +22,12 @@ import pyarrow.compute as pc
 from harness.common import storage
 from harness.common.errors import InputError
 from harness.common.formatting import one_line
-from harness.images.loading import read_grey, squash
+from harness.images.loading import read_picture
 from harness.images.notices import ignore
-from harness.report import change
+from harness.images.view import fit
+from harness.report import change, heatmaps
 from harness.report.cases import Ranking
-from harness.report.heatmaps import STRONGEST
+from harness.report.heatmaps import SIDE, STRONGEST
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
 from harness.results.pseudonyms import Names
@@ -34,7 +35,6 @@ from harness.results.reader import Collected, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
 from kernels.reasons import Reason
 
-SIDE = 320  # longest side of a radiograph, pixels
 QUALITY = 82  # of WebP
 CASES = {"most": 12, "least": 6, "vanished": 12}  # of one pair; each of several pairs shows half as many
 LARGEST = 255  # of a stored map
@@ -87,7 +87,7 @@ class Gallery:
         """What the page draws from; JSON."""
         cases = list(dict.fromkeys((group.pair, record) for group in self.groups for record in group.records))
         numbers = {case: number for number, case in enumerate(cases)}
-        images = {self._image(record): record for _, record in cases}
+        pictures = {image: self._shown(record) for image, record in self._images(cases).items()}
         maps = self._maps([record for _, record in cases])
         return {
             "layers": list(map(one_line, self.plan.layers)),
@@ -97,7 +97,8 @@ class Gallery:
             "gone": GONE,
             "colours": _colours("inferno"),
             "change": change.rule(),
-            "images": {image: self._radiograph(record) for image, record in images.items()},
+            "images": {image: shown.content for image, shown in pictures.items()},
+            "unseen": heatmaps.unseen_rule(),
             "groups": [
                 {
                     "pair": one_line(group.pair.name),
@@ -107,7 +108,7 @@ class Gallery:
                 }
                 for group in self.groups
             ],
-            "cases": [self._case(pair, record, maps) for pair, record in cases],
+            "cases": [self._case(pair, record, maps, pictures[self._image(record)].shape) for pair, record in cases],
         }
 
     def _groups(self, pair: Pair, share: float) -> Iterable[Group]:
@@ -146,11 +147,12 @@ class Gallery:
                     found.setdefault((checkpoint.key, row["record"]), {})[path] = StoredMap.of(row)
         return found
 
-    def _case(self, pair: Pair, record: int, maps: RecordMaps) -> dict[str, Any]:
+    def _case(self, pair: Pair, record: int, maps: RecordMaps, shape: tuple[int, int] | None) -> dict[str, Any]:
         sample = self._sample(record)
         before, after = (maps.get((key, record), {}) for key in (pair.before, pair.after))
         return {
             "radiograph": self._image(record),
+            "window": self._window(pair, shape),
             "image": one_line(self.names.image(sample.name)),
             "patient": one_line(self.names.patient(sample.group)),
             "class": one_line(self.plan.classes[int(self.collected.records.classes[record])]),
@@ -171,12 +173,24 @@ class Gallery:
         classes = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(decided))
         return one_line(classes) or "none of the classes"
 
-    def _radiograph(self, record: int) -> list[Any] | None:
-        """[height, width, data URI], or None where the file is gone."""
+    def _shown(self, record: int) -> Shown:
+        rule = self.plan.checkpoints[0].graph.metadata.rule
         try:
-            return webp(read_grey(self._sample(record).path, max_pixels=math.inf, notice=ignore))
+            picture = read_picture(self._sample(record).path, rule, max_pixels=math.inf, notice=ignore)
         except InputError:
-            return None
+            return Shown()
+        return Shown(webp(picture), (picture.shape[0], picture.shape[1]))
+
+    def _window(self, pair: Pair, shape: tuple[int, int] | None) -> list[float]:
+        """(top, left, height, width) of what the checkpoints of a pair see, in shares of the picture."""
+        metadata = self.plan.by_key[pair.before].graph.metadata
+        if shape is None or metadata.rule.fit == "squash":
+            return [0, 0, 1, 1]
+        return list(fit(metadata.rule, shape, metadata.input_size).window)
+
+    def _images(self, cases: Iterable[tuple[Pair, int]]) -> dict[str, int]:
+        """What a page calls each picture -> a record of it."""
+        return {self._image(record): record for _, record in cases}
 
     def _image(self, record: int) -> str:
         """What a page calls the radiograph of a record: names as they are shown need not differ."""
@@ -184,6 +198,14 @@ class Gallery:
 
     def _sample(self, record: int) -> Any:
         return self.samples[int(self.collected.records.images[record])]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as a page gets it, [height, width, data URI], and its own size (h, w); None where the file is gone."""
+
+    content: list[Any] | None = None
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -223,13 +245,12 @@ def quantised(raw: np.ndarray) -> np.ndarray:
     return np.round(raw / raw.max() * LARGEST).astype(np.uint8)
 
 
-def webp(grey: np.ndarray) -> list[Any]:
-    """[height, width, data URI] of a radiograph, float (H, W) 0..255: its longest side is at most SIDE."""
-    factor = min(1.0, SIDE / max(grey.shape))
-    size = (max(1, round(grey.shape[0] * factor)), max(1, round(grey.shape[1] * factor)))
-    small = np.clip(np.round(squash(grey, size)), 0, 255).astype(np.uint8)
-    encoded = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
-    return [*size, f"data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()}"]
+def webp(picture: np.ndarray) -> list[Any]:
+    """[height, width, data URI] of a picture (h, w) or (h, w, 3) 0..255: its longest side is at most SIDE."""
+    small = np.clip(np.round(heatmaps.shrunk(picture, SIDE)), 0, 255).astype(np.uint8)
+    in_its_order = small[..., ::-1] if small.ndim == 3 else small  # OpenCV's: blue, green, red
+    encoded = cv2.imencode(".webp", in_its_order, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
+    return [*small.shape[:2], f"data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()}"]
 
 
 def _colours(name: str) -> str:

@@ -1,8 +1,9 @@
-"""Heat maps on radiographs, and the contact sheet of the images whose evidence moved most.
+"""Heat maps on pictures, and the contact sheet of the images whose evidence moved most.
 
-A map is shown relative to its own maximum, on one colour scale for before and after (`inferno`); the radiograph shines
-through where a map is low. A difference is shown by `harness.report.change`. Display scaling happens here only: no
-number depends on it.
+A map belongs to what the network saw: it is drawn on the picture as it was before it was cropped, padded or squashed,
+and what the network did not see of that is striped. A map is shown relative to its own maximum, on one colour scale for
+before and after (`inferno`); the picture shines through where a map is low. A difference is shown by
+`harness.report.change`. Display scaling happens here only: no number depends on it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.common.formatting import one_line
+from harness.images.view import Geometry, squash
 from harness.report import change
 from kernels.resize import upsample
 
+SIDE = 320  # pixels: longest side of a picture
 STRONGEST = 0.65  # opacity of a heat map at its maximum
 PICTURE = 2.0  # inches: side of a picture on a sheet,
 LARGE = 3.6  # of a picture that is one of few, and
 LINE = 0.2  # height of a line of text
 BAR = 1.2  # length of a colour scale
+_STRIPES = 12  # pixels from one stripe to the next, over what a network does not see,
+_STRIPE_LEVELS = 0.35, 0.55  # their levels,
+_VEIL = 0.7  # and opacity
 Panel = tuple[str, np.ndarray]  # caption and RGB picture (H, W, 3)
 Scale = tuple[str, np.ndarray, str]  # words for its two ends, and colours (n, 3) between them
 _SCALES: tuple[Scale, ...] = (
@@ -41,37 +47,79 @@ _SCALES: tuple[Scale, ...] = (
 
 @dataclass(frozen=True)
 class Case:
-    """One image with its maps: grey (H, W) 0..255, raw maps (h, w), and the caption above it."""
+    """One image with its maps: the picture (h, w) or (h, w, 3) 0..255, raw maps, and the caption above it.
+
+    geometry: how the picture lies in what the networks saw, which the maps belong to
+    """
 
     caption: str
-    grey: np.ndarray
+    picture: np.ndarray
+    geometry: Geometry
     before: np.ndarray
     after: np.ndarray
 
 
-def relative(raw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A raw map (h, w) at `size`, divided by its maximum; zero where the map is empty or undefined."""
-    large = np.nan_to_num(upsample(raw[None], size)[0])
-    peak = large.max()
-    return large / peak if peak > 0 else np.zeros(size, np.float32)
+def relative(raw: np.ndarray, geometry: Geometry, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A raw map on the picture at `shape`, divided by its maximum, and the mask of what the network sees.
+
+    The maximum is that of the whole map at that scale, padding included; the map is zero where it is empty, undefined,
+    or outside of what the network sees.
+    """
+    large, seen = geometry.on_picture(np.nan_to_num(raw), shape)
+    _, _, height, width = geometry.window
+    view = (max(1, round(shape[0] * height)), max(1, round(shape[1] * width)))
+    peak = max(large.max(), np.nan_to_num(upsample(raw[None], view)[0]).max())
+    return (large / peak if peak > 0 else np.zeros(shape, np.float32)), seen
 
 
-def overlay(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) in 0..1: `share` (H, W) in 0..1 coloured over a radiograph, as opaque as it is high."""
+def shown(picture: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """A picture 0..255 as RGB (h, w, 3) in 0..1, shrunk until no side is longer than `side` pixels."""
+    return as_rgb(shrunk(picture, side))
+
+
+def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture (h, w) or (h, w, 3) 0..255 in its proportions, no side longer than `side` pixels; float32."""
+    factor = min(1.0, side / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[0] * factor)), max(1, round(picture.shape[1] * factor)))
+    return squash(picture.astype(np.float32, copy=False), size)
+
+
+def overlay(picture: np.ndarray, share: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """RGB (h, w, 3) in 0..1: `share` (h, w) in 0..1 coloured over a picture in 0..1, as opaque as it is high."""
     opacity = (STRONGEST * share)[..., None]
-    return (1 - opacity) * as_rgb(grey) + opacity * matplotlib.colormaps["inferno"](share)[..., :3]
+    return veiled((1 - opacity) * picture + opacity * matplotlib.colormaps["inferno"](share)[..., :3], seen)
+
+
+def veiled(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """RGB (h, w, 3) in 0..1 with what the network does not see under stripes of grey."""
+    if seen.all():
+        return picture
+    rows, columns = np.indices(seen.shape)
+    stripe = np.where((rows + columns) % _STRIPES < _STRIPES // 2, *_STRIPE_LEVELS)[..., None]
+    return np.where(seen[..., None], picture, (1 - _VEIL) * picture + _VEIL * stripe)
 
 
 def panels(case: Case) -> list[Panel]:
-    """Title and RGB picture of radiograph, before, after and difference."""
-    size = (case.grey.shape[0], case.grey.shape[1])
-    before, after = relative(case.before, size), relative(case.after, size)
+    """Title and RGB picture of the image, before, after and difference."""
+    picture = shown(case.picture)
+    shape = (picture.shape[0], picture.shape[1])
+    (before, seen), (after, _) = (relative(raw, case.geometry, shape) for raw in (case.before, case.after))
     return [
-        ("radiograph", as_rgb(case.grey)),
-        ("before", overlay(case.grey, before)),
-        ("after", overlay(case.grey, after)),
-        ("after - before", change.paint(as_rgb(case.grey), before, after)),
+        (name_of(case.picture), picture),
+        ("before", overlay(picture, before, seen)),
+        ("after", overlay(picture, after, seen)),
+        ("after - before", veiled(change.paint(picture, before, after, seen), seen)),
     ]
+
+
+def unseen_rule() -> dict[str, object]:
+    """What a page needs to draw stripes by the same rule; JSON."""
+    return {"period": _STRIPES, "levels": [round(255 * level) for level in _STRIPE_LEVELS], "opacity": _VEIL}
+
+
+def name_of(picture: np.ndarray) -> str:
+    """What a panel without a map is called."""
+    return "radiograph" if picture.ndim == 2 else "picture"
 
 
 def grid(title: str, rows: Sequence[Sequence[Panel]], path: Path) -> None:
@@ -136,6 +184,7 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(path, format="png", pil_kwargs={"compress_level": 3})  # less than half the time of 6
 
 
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """Grey levels (H, W) 0..255 to RGB (H, W, 3) in 0..1."""
-    return np.repeat((grey / 255.0)[..., None], 3, axis=-1)
+def as_rgb(picture: np.ndarray) -> np.ndarray:
+    """Grey levels (h, w) or colours (h, w, 3) 0..255 to RGB (h, w, 3) in 0..1."""
+    share = picture / 255.0
+    return share if share.ndim == 3 else np.repeat(share[..., None], 3, axis=-1)

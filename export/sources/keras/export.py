@@ -10,12 +10,13 @@ import numpy as np
 
 from export.metadata import Metadata
 from export.proof import parity
-from export.proof.proof_images import PATTERNS, greys_of
+from export.proof.proof_images import PATTERNS, views_of
 from export.sources.keras.run_record import CheckpointRecord
 from export.write import Request, write_export
 from harness.common.errors import CannotEvaluateError, InputError, first_line, warn
 from harness.common.provenance import weights_digest
-from harness.images.loading import RULE, channels_first, channels_last
+from harness.images.rule import GREY, ImageRule, restored, stored
+from harness.images.view import channels_first, channels_last
 
 if TYPE_CHECKING:
     from export.sources.keras.head import Scores
@@ -51,16 +52,17 @@ def export_checkpoint(
     network = keras.open_network(record.path, keras.in_float32(record.path, model), input_size, output, pixels)
     _warn_of_pixels(record, network)
     layers = {name: network.find_layer(name) for name in _names(request, record, network)}
-    greys = greys_of(list(request.images) or record.test_images(PATTERNS), network.size)
-    scores = keras.settled(network, channels_last(greys), request.probability)
+    rule = _rule(record, request, network.size)
+    views = views_of(list(request.images) or record.test_images(PATTERNS), rule, network.size)
+    scores = keras.settled(network, channels_last(views), request.probability)
     scores = replace(scores, kind=_score_kind(record, scores))
-    metadata = _metadata(record, request, scores, digest)
+    metadata = replace(_metadata(record, request, scores, digest), image_rule=stored(rule))
     forward = keras.forward_graph(scores, layers)
     return write_export(
         forward,
         metadata,
         request,
-        lambda content: _compare(content, scores, layers, request, greys),
+        lambda content: _compare(content, scores, layers, request, views),
         _roles(record, network, layers),
     )
 
@@ -162,16 +164,12 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
     names = list(request.classes) or record.classes or [f"class {i}" for i in range(max(outputs, 2))]
     if len(names) != (2 if scores.kind == "binary" else outputs):
         raise InputError(f"{record.path}: the model has {outputs} outputs, but {len(names)} class names")
-    if facts.get("image_rule", RULE) != RULE:
-        raise InputError(
-            f"{record.path}: trained under image rule {facts['image_rule']!r}, this is {RULE!r}; train again"
-        )
     return Metadata(
         architecture=facts.get("architecture", scores.network.model.name),
         phase=record.name,
         classes=[str(name) for name in names],
         preprocessing=facts.get("preprocessing") or _preprocessing(scores.network.pixels),
-        image_rule=RULE,
+        image_rule=stored(GREY),
         input_size=list(scores.network.size),
         score_kind=scores.kind,
         weights_digest=digest,
@@ -181,22 +179,36 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
     )
 
 
+def _rule(record: CheckpointRecord, request: Request, size: tuple[int, int]) -> ImageRule:
+    """The rule of the run, else the one that was asked for, else the default."""
+    recorded = record.facts.get("image_rule")
+    if recorded is not None and request.rule is not None:
+        raise InputError(f"{record.path}: run.json says by which image rule it was trained; leave --image-rule out")
+    try:
+        return (restored(recorded) if recorded is not None else request.rule or GREY).for_size(size)
+    except ValueError as error:
+        if recorded is None:
+            raise InputError(f"{record.path}: {first_line(error)}; name another with --image-rule") from None
+        raise InputError(f"{record.path}: trained under {first_line(error)}; train again") from None
+
+
 def _preprocessing(pixels: Pixels | None) -> str:
     inside = "inside the graph, as the checkpoint holds it"
     if pixels is None:
         return inside
-    return f"(image * {pixels.scale:g} - {list(pixels.mean)}) / {list(pixels.std)}, then {inside}"
+    image = "image" if pixels.channels == "rgb" else f"image as {pixels.channels}"
+    return f"({image} * {pixels.scale:g} - {list(pixels.mean)}) / {list(pixels.std)}, then {inside}"
 
 
 def _compare(
-    content: bytes, scores: Scores, layers: Mapping[str, Tensor], request: Request, greys: np.ndarray
+    content: bytes, scores: Scores, layers: Mapping[str, Tensor], request: Request, views: np.ndarray
 ) -> list[parity.Difference]:
-    target = np.arange(len(greys), dtype=np.int64) % max(scores.columns, 2)
-    expected = _frontend().explain(scores, layers, channels_last(greys), target, request.probability)
+    target = np.arange(len(views), dtype=np.int64) % max(scores.columns, 2)
+    expected = _frontend().explain(scores, layers, channels_last(views), target, request.probability)
     if len(layers) == 1:
         expected = {name.split(":")[0]: array for name, array in expected.items()}
     try:
-        return parity.compare(content, {"image": channels_first(greys), "target": target}, expected)
+        return parity.compare(content, {"image": channels_first(views), "target": target}, expected)
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         raise CannotEvaluateError(
             f"{scores.network.source}: ONNX Runtime cannot run the exported graph ({first_line(error)}); "

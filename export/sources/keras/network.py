@@ -28,7 +28,10 @@ PROPORTIONS = 1.0  # places by which rounded strides may miss the image's propor
 
 
 class Pixels(Protocol):
-    """What happened to pixels before they reached the model: (image * scale - mean) / std, of one or three channels."""
+    """What happened to pixels before they reached the model: (image * scale - mean) / std, of one or three channels.
+
+    channels: `rgb` or `bgr`, the order in which the model takes them
+    """
 
     @property
     def scale(self) -> float: ...
@@ -36,6 +39,8 @@ class Pixels(Protocol):
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
+    @property
+    def channels(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,7 @@ def _as_input(model: Any, image: Any, pixels: Pixels | None) -> Any:
     """What a model takes, of an image (N, H, W, 3) with equal channels: one channel, whole numbers where it says so."""
     wanted = model.inputs[0]
     if pixels is not None:
+        image = image[..., ::-1] if pixels.channels == "bgr" else image
         mean, std = np.array(pixels.mean, np.float32), np.array(pixels.std, np.float32)
         image = (image * np.float32(pixels.scale) - mean) / std
     image = image[..., : wanted.shape[-1]]

@@ -13,7 +13,7 @@ from export.graph.arrangements import Grid
 from export.graph.head import Head
 from export.metadata import Metadata
 from export.proof.parity import Difference
-from export.proof.proof_images import greys_of
+from export.proof.proof_images import views_of
 from export.sources.onnx.batch import with_free_batch
 from export.sources.onnx.logits import Belief, Source, settled
 from export.sources.onnx.prepare import prepare, with_layers
@@ -21,9 +21,10 @@ from export.sources.onnx.preprocessing import Preprocessing
 from export.sources.onnx.prove import prove
 from export.sources.onnx.read import Choices, load
 from export.write import Request, refuse_to_overwrite, write_export
-from harness.common.errors import InputError
+from harness.common.errors import InputError, first_line
 from harness.common.provenance import weights_digest
-from harness.images.loading import RULE, channels_first
+from harness.images.rule import GREY, ImageRule, stored
+from harness.images.view import channels_first
 
 
 def export_onnx(
@@ -51,17 +52,25 @@ def export_onnx(
     model = with_free_batch(path, model)
     head = prepare(path, model, preprocessing)
     _, _, height, width = dimensions(model.graph.inputs[0])
-    greys = greys_of(request.images, (height or 0, width or 0))
-    images = channels_first(greys)
+    size = (height or 0, width or 0)
+    rule = _rule(path, request.rule or GREY, size)
+    images = channels_first(views_of(request.images, rule, size))
     belief = Belief(request.probability, choices is not None and choices.logits)
     head, expected = settled(path, model.graph, head, source, images, belief)
-    metadata = _metadata(path, request, head, digest, preprocessing, greys)
+    metadata = _metadata(path, request, head, digest, preprocessing, rule, size)
     prepared = with_layers(model, head, request.layers, grid)
 
     def proof(content: bytes) -> list[Difference]:
         return prove(content, expected, prepared, request.probability, images)
 
     return write_export(prepared.forward, metadata, request, proof, prepared.roles)
+
+
+def _rule(path: Path, rule: ImageRule, size: tuple[int, int]) -> ImageRule:
+    try:
+        return rule.for_size(size)
+    except ValueError as error:
+        raise InputError(f"{path}: {first_line(error)}; name another rule with --image-rule") from None
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[str, np.ndarray]]:
@@ -76,7 +85,8 @@ def _metadata(
     head: Head,
     digest: str,
     preprocessing: Preprocessing,
-    greys: np.ndarray,
+    rule: ImageRule,
+    size: tuple[int, int],
 ) -> Metadata:
     outputs = dimensions(head.logits)[1] or 0
     wanted = 2 if head.score_kind == "binary" else outputs
@@ -88,8 +98,8 @@ def _metadata(
         phase="exported",
         classes=names,
         preprocessing=str(preprocessing),
-        image_rule=RULE,
-        input_size=list(greys.shape[1:]),
+        image_rule=stored(rule),
+        input_size=list(size),
         score_kind=head.score_kind,
         weights_digest=digest,
     )

@@ -65,7 +65,8 @@ def _prepend(path: Path, graph: ir.Graph, preprocessing: Preprocessing) -> None:
     channels, height, width = _geometry(path, old, preprocessing.layout)
     image = ir.val("image", ir.DataType.FLOAT, ["N", 3, height, width])
     op = Emitter(graph, "preprocessing")
-    value = op.Mul(image, op.constant(np.float32(preprocessing.scale))) if preprocessing.scale != 1 else image
+    value = op.Gather(image, op.integers(2, 1, 0), axis=1) if preprocessing.channels == "bgr" else image
+    value = op.Mul(value, op.constant(np.float32(preprocessing.scale))) if preprocessing.scale != 1 else value
     mean, std = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (preprocessing.mean, preprocessing.std))
     value = op.Sub(value, op.constant(mean)) if mean.any() else value
     value = op.Div(value, op.constant(std)) if (std != 1).any() else value

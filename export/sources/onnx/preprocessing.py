@@ -14,12 +14,16 @@ CHANNELS = (1, 3)  # of models whose input is a picture
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happened to pixels before they reached the model: (image * scale - mean) / std, then layout and channels."""
+    """What happened to pixels before they reached the model: (image * scale - mean) / std, then layout and channels.
+
+    channels: the order of the model's three; mean and std are in that order
+    """
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     layout: str = "auto"
+    channels: str = "rgb"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -35,12 +39,14 @@ class Preprocessing:
     def apply(self, images: np.ndarray, channels: int) -> np.ndarray:
         """What the model's own input is for `images` (N, 3, H, W): the arithmetic of the graph, in NumPy."""
         mean, std = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (self.mean, self.std))
-        pixels = (images * np.float32(self.scale) - mean) / std
+        ordered = images[:, ::-1] if self.channels == "bgr" else images
+        pixels = (ordered * np.float32(self.scale) - mean) / std
         pixels = pixels[:, :channels]
         return pixels if self.layout == "nchw" else np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
 
     def __str__(self) -> str:
-        return f"(image * {self.scale:g} - {list(self.mean)}) / {list(self.std)}, {self.layout}"
+        image = "image" if self.channels == "rgb" else f"image as {self.channels}"
+        return f"({image} * {self.scale:g} - {list(self.mean)}) / {list(self.std)}, {self.layout}"
 
 
 def layout_of(sizes: Sequence[int | None]) -> str:

@@ -82,10 +82,11 @@
 
   const decode = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
-  const table = (old, size) => {
+  // `start` and `length`: which part of the picture the map covers, in shares of its side
+  const table = (old, size, start = 0, length = 1) => {
     const low = new Uint16Array(size), high = new Uint16Array(size), along = new Float32Array(size);
     for (let i = 0; i < size; i += 1) {
-      const position = Math.min(Math.max((i + 0.5) * (old / size) - 0.5, 0), old - 1);
+      const position = Math.min(Math.max(((i + 0.5) / size - start) / length * old - 0.5, 0), old - 1);
       low[i] = Math.floor(position);
       high[i] = Math.min(low[i] + 1, old - 1);
       along[i] = position - low[i];
@@ -93,8 +94,10 @@
     return { low, high, along };
   };
 
-  const upsample = (values, h, w, height, width) => {
-    const rows = table(h, height), columns = table(w, width);
+  const WHOLE = [0, 0, 1, 1]; // (top, left, height, width) of what the network saw, in shares of the picture
+
+  const upsample = (values, h, w, height, width, [top, left, tall, broad] = WHOLE) => {
+    const rows = table(h, height, top, tall), columns = table(w, width, left, broad);
     const wide = new Float32Array(h * width), large = new Float32Array(height * width);
     for (let r = 0; r < h; r += 1) {
       for (let c = 0; c < width; c += 1) {
@@ -111,11 +114,38 @@
     return large;
   };
 
-  const relative = (map, height, width) => { // each map by its own maximum; zeros where there is none
+  const unseen = (height, width, [top, left, tall, broad] = WHOLE) => { // pixels outside of what the network saw
+    const pixels = [];
+    for (let r = 0; r < height; r += 1) {
+      const down = ((r + 0.5) / height - top) / tall;
+      for (let c = 0; c < width; c += 1) {
+        const across = ((c + 0.5) / width - left) / broad;
+        if (down < 0 || down > 1 || across < 0 || across > 1) pixels.push(r * width + c);
+      }
+    }
+    return pixels;
+  };
+
+  const largest = (values) => values.reduce((most, value) => Math.max(most, value), 0);
+
+  // each map by its own maximum, that in padding included; zeros where there is no map
+  const relative = (map, height, width, window = WHOLE) => {
     if (map.length === 1) return new Float32Array(height * width);
-    const large = upsample(decode(map[2]), map[0], map[1], height, width);
-    const peak = large.reduce((most, value) => Math.max(most, value), 0);
+    const values = decode(map[2]), [h, w] = map;
+    const large = upsample(values, h, w, height, width, window);
+    for (const i of unseen(height, width, window)) large[i] = 0;
+    const view = [height * window[2], width * window[3]].map((side) => Math.max(1, Math.round(side)));
+    const peak = Math.max(largest(large), largest(upsample(values, h, w, ...view)));
     return peak > 0 ? large.map((value) => value / peak) : large;
+  };
+
+  const veiled = (pixels, height, width, window, rule) => { // stripes over what the network did not see
+    for (const i of unseen(height, width, window)) {
+      const place = Math.floor(i / width) + i % width;
+      const level = rule.levels[place % rule.period < Math.floor(rule.period / 2) ? 0 : 1];
+      pixels.set([level, level, level, 255 * rule.opacity], 4 * i);
+    }
+    return pixels;
   };
 
   // RGBA of values in 0..1: as opaque as they are large
@@ -131,8 +161,8 @@
 
   // Differences: as harness/report/change.py
 
-  const topMask = (values, percent) => {
-    const n = values.length, threshold = values.slice().sort()[n - Math.floor((percent * n + 99) / 100)];
+  const topMask = (values, percent, n = values.length) => { // n: how many of the values belong to the map
+    const k = Math.max(1, Math.floor((percent * n + 99) / 100)), threshold = values.slice().sort()[values.length - k];
     return Uint8Array.from(values, (value) => value >= threshold && value > 0);
   };
 
@@ -156,7 +186,7 @@
   };
 
   // RGBA that dims the picture below it and colours what was lost and gained; strength 1 is Python's
-  const changed = (before, after, height, width, rule, strength) => {
+  const changed = (before, after, height, width, rule, strength, n = before.length) => {
     const pixels = new Uint8ClampedArray(4 * before.length);
     const dim = 1 - (1 - rule.dim) * Math.min(1, strength);
     before.forEach((start, i) => {
@@ -168,14 +198,14 @@
     });
     if (!(strength > 0)) return pixels;
     const line = (values, dashed, colour) => {
-      for (const i of outline(topMask(values, rule.top), height, width, rule, dashed)) pixels.set([...colour, 255], 4 * i);
+      for (const i of outline(topMask(values, rule.top, n), height, width, rule, dashed)) pixels.set([...colour, 255], 4 * i);
     };
     line(before, true, rule.lineBefore);
     line(after, false, rule.lineAfter);
     return pixels;
   };
 
-  globalThis.evidenceDrift = { upsample, relative, painted, changed, decode };
+  globalThis.evidenceDrift = { upsample, relative, painted, changed, decode, veiled };
 
   // Gallery
 
@@ -201,12 +231,14 @@
     return [];
   };
 
-  const pixelsOf = (maps, panel, height, width) => { // null where there is nothing to draw
+  const pixelsOf = (maps, panel, height, width, window) => { // null where there is nothing to draw
     if (panel === "radiograph") return null;
-    const [before, after] = maps.map((map) => relative(map, height, width));
-    if (panel !== "difference") return painted(panel === "before" ? before : after, colours, state.strength);
+    const [before, after] = maps.map((map) => relative(map, height, width, window));
+    const veil = (pixels) => veiled(pixels, height, width, window, data.unseen);
+    if (panel !== "difference") return veil(painted(panel === "before" ? before : after, colours, state.strength));
     if (noteOf(maps, panel).length) return null;
-    return changed(before, after, height, width, data.change, state.strength / data.strongest);
+    const seen = before.length - unseen(height, width, window).length;
+    return veil(changed(before, after, height, width, data.change, state.strength / data.strongest, seen));
   };
 
   const drawPanel = (figure, item) => {
@@ -217,7 +249,7 @@
     if (source) image.src = source; else image.removeAttribute("src");
     image.width = canvas.width = width;
     image.height = canvas.height = height;
-    const pixels = pixelsOf(maps, panel, height, width);
+    const pixels = pixelsOf(maps, panel, height, width, item.window);
     if (pixels) canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
     const missing = panel === "radiograph" && !source ? data.gone : "";
     const note = noteOf(maps, panel);
