@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.images.view import Geometry
 from harness.report import change, heatmaps
 from kernels.catalogue import METRICS
 
@@ -63,7 +64,8 @@ def test_opacity_and_lightness_grow_evenly_to_both_sides() -> None:
 
 def test_the_top_is_that_of_the_metric() -> None:
     rng = np.random.default_rng(0)
-    before, after = (heatmaps.relative(rng.random((7, 7), np.float32), (32, 40)) for _ in range(2))
+    whole = Geometry((32, 40), (32, 40))
+    before, after = (heatmaps.relative(rng.random((7, 7), np.float32), whole, (32, 40))[0] for _ in range(2))
     first, second = change.top(before), change.top(after)
     iou = METRICS["iou_top20"](before[None], after[None])[0][0]
     assert (first & second).sum() / (first | second).sum() == pytest.approx(iou)
