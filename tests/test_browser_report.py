@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from harness.api.write import render_again
 from harness.evaluation import demonstration
+from harness.images.view import Geometry
 from harness.report import change, heatmaps
 from harness.report import html as report_html
 from harness.results.options import Options
@@ -300,7 +302,8 @@ def test_panels_draw_what_the_python_rule_says(opened: Any) -> None:
         share.ravel().tolist(),
     )
     grey = np.full((4, 5), 128.0, np.float32)
-    assert np.abs(over(grey, rgba) - heatmaps.overlay(grey, share)).max() < 1 / 128
+    seen = np.ones((4, 5), bool)
+    assert np.abs(over(grey, rgba) - heatmaps.overlay(heatmaps.as_rgb(grey), share, seen)).max() < 1 / 128
 
 
 def over(grey: np.ndarray, rgba: list[int]) -> np.ndarray:
@@ -313,7 +316,8 @@ def over(grey: np.ndarray, rgba: list[int]) -> np.ndarray:
 def test_differences_are_drawn_as_the_python_rule_says(opened: Any, size: tuple[int, int]) -> None:
     """Colours, the two lines and their dashes: every pixel of the page's picture is that of `harness.report.change`."""
     page, rng = opened("demonstration"), np.random.default_rng(0)
-    before, after = (heatmaps.relative(rng.random((5, 6)).astype(np.float32) ** 3, size) for _ in range(2))
+    raws = (rng.random((5, 6)).astype(np.float32) ** 3 for _ in range(2))
+    before, after = (heatmaps.relative(raw, Geometry(size, size), size)[0] for raw in raws)
     grey = rng.uniform(0, 255, size).astype(np.float32)
     drawn = page.evaluate(
         """([before, after, height, width, strength]) => {
@@ -330,6 +334,32 @@ def test_differences_are_drawn_as_the_python_rule_says(opened: Any, size: tuple[
         .tolist()
         .count([*change.LINE_AFTER, 255])
     )
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((32, 32), (32, 64), (0, 16)),
+        Geometry((32, 32), (16, 32), (-8, 0)),
+        Geometry((32, 32), (40, 36), (4, 2)),
+    ],
+    ids=["crop", "letterbox", "both cropped"],
+)
+def test_a_part_of_a_picture_is_drawn_where_python_draws_it(opened: Any, geometry: Geometry) -> None:
+    page, rng, shape = opened("demonstration"), np.random.default_rng(0), (60, 90)
+    raw = rng.integers(0, 256, (5, 6)).astype(np.float32)
+    share, seen = heatmaps.relative(raw, geometry, shape)
+    drawn = page.evaluate(
+        """([text, height, width, window]) => {
+        const data = JSON.parse(document.querySelector("#gallery-data").textContent);
+        const share = evidenceDrift.relative([5, 6, text], height, width, window);
+        const painted = evidenceDrift.painted(share, evidenceDrift.decode(data.colours), data.strongest);
+        return [...evidenceDrift.veiled(painted, height, width, window, data.unseen)]; }""",
+        [base64.b64encode(raw.astype(np.uint8).tobytes()).decode(), *shape, list(geometry.window)],
+    )
+    grey = np.full(shape, 128.0, np.float32)
+    assert not seen.all() or geometry.window[2] > 1
+    assert np.abs(over(grey, drawn) - heatmaps.overlay(heatmaps.as_rgb(grey), share, seen)).max() < 1 / 100
 
 
 def test_heat_maps_share_one_scale_and_differences_dim_the_picture(opened: Any) -> None:
