@@ -12,7 +12,7 @@ import click
 from export.catalogue import COMPRESSIONS
 from harness.common.errors import InputError, run_command_line, warnings_shown
 from harness.common.storage import is_standard_output, require_no_folder
-from kernels.catalogue import METHODS
+from kernels.catalogue import METHODS, of_one_pass
 
 if TYPE_CHECKING:
     from export.proof.parity import Difference
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from export.write import Request
     from harness.images.rule import ImageRule
 
-FUSED = tuple(METHODS.built_in)  # a graph cannot hold a function of the user's own
+# A graph holds neither a function of the user's own, nor further passes of itself.
+FUSED = tuple(name for name in of_one_pass(METHODS.built_in) if METHODS[name].where != "picture")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

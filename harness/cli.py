@@ -169,11 +169,11 @@ def report(folder: Place, show_names: bool, log_to: str | None) -> None:
 @click.option("--out", type=FILE, required=True, help="PNG to write.")
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
+@click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [all that take one pass together].")
 @MAX_PIXELS
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-def explain_image(
-    model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...], max_pixels: float, provider: str
-) -> None:
+def explain_image(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...],
+                  methods: tuple[str, ...], max_pixels: float, provider: str) -> None:  # fmt: skip
     """Show where one exported graph looks in one image, by every CAM method."""
     from harness.api.explanation import explain
     from harness.models.session import Model
@@ -181,7 +181,7 @@ def explain_image(
     from harness.results.options import Options
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
-    found = explain(opened, image, target, layers, max_pixels=max_pixels)
+    found = explain(opened, image, target, layers, methods, max_pixels=max_pixels)
     click.echo(explanation_table(found, Options().map_size))
     draw(found, f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}", out)
     click.echo(f"\nwritten to {out}")

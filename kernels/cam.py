@@ -1,8 +1,9 @@
 """Class activation maps from activations A and gradients G = dY/dA of one layer (docs/metrics.md).
 
-`kernels.catalogue.METHODS` holds one record per method; every method reads the same A and G, so five cost one pass of
-the model. A kernel of ours gets A and G of one image as (C, P), P = h w, adds up in float64 and writes the raw map
-M (P,): relu applied, not rescaled. Sums run over the P positions, k counts channels.
+`kernels.catalogue.METHODS` holds one record per method; all methods here read the same A and G, so together they cost
+one pass of the model (`kernels.several_passes` has those that take more). A kernel of ours gets A and G of one image as
+(C, P), P = h w, adds up in float64 and writes the raw map M (P,): relu applied, not rescaled. Sums run over the P
+positions, k counts channels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SINGULAR_BELOW = 1e-6  # Grad-CAM++ denominators at or below this have no weight
 SINGULAR_SHARE = 0.01  # more than this share of the positive gradients without a weight: no map
 ILL_CONDITIONED_BELOW = 1.0  # a denominator below this magnifies what is wrong with its gradient
 XGRAD_EMPTY = 1e-12  # |sum(A_k)| below this: the channel has no weight in XGrad-CAM
+EIGEN_STEPS = 10_000  # of the power iteration at most; rectified activations take some ten
+EIGEN_TURN = 1e-12  # distance of two unit vectors: rounding in float64
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -43,7 +46,7 @@ def cams(
     gradients = real_array(gradients, "gradients", "NChw")
     same_shape(activations, gradients, ("activations", "gradients"))
     count, _, *shape = activations.shape
-    chosen = [cam_method(name) for name in methods]
+    chosen = [_of_one_pass(name) for name in methods]
     result = {method.name: (np.empty((count, *shape), np.float32), np.zeros(count, np.uint8)) for method in chosen}
 
     def worker() -> Callable[[int], None]:
@@ -78,6 +81,14 @@ def conditioning(method: str, activations: np.ndarray, gradients: np.ndarray, th
 def _conditioning_of(record: MethodRecord, a: np.ndarray, g: np.ndarray) -> float:
     a, g = clean_float32(a).reshape(len(a), -1), clean_float32(g).reshape(len(g), -1)  # (C, P) both
     return record.measure_conditioning(a, g) if _is_finite(a.reshape(-1)) and _is_finite(g.reshape(-1)) else np.nan
+
+
+def _of_one_pass(name: str) -> MethodRecord:
+    """The record of a method that needs no more than A and G; raises ValueError for any other."""
+    record = cam_method(name)
+    if record.takes_passes:
+        raise ValueError(f"{name} is no function of activations and gradients alone: it takes {record.cost}")
+    return record
 
 
 def _explain(chosen: list[MethodRecord], a: np.ndarray, g: np.ndarray, total: np.ndarray, n: int, result: dict) -> None:
@@ -224,3 +235,53 @@ def _xgradcam(a, g, out):
         for p in range(out.size):
             out[p] += weight * a[k, p]
     return 0.0
+
+
+@sums
+def _eigencam(a, _g, out):
+    """The leading right singular vector by power iteration from A^T A 1, so that its sum is positive.
+
+    It stops where a step turns the vector by less than EIGEN_TURN, or after EIGEN_STEPS: of singular values that differ
+    by less than a thousandth neither is the leading one, and the map is a mixture of both vectors.
+    """
+    vector, sums_of_rows = np.ones(out.size), np.empty(a.shape[0])
+    for _ in range(EIGEN_STEPS):
+        _rows_times(a, vector, sums_of_rows)
+        _columns_times(a, sums_of_rows, out)
+        length = 0.0
+        for p in range(out.size):
+            length += out[p] * out[p]
+        length = np.sqrt(length)
+        if not 0.0 < length < np.inf:  # no activation at all, or one that is not finite: out says which
+            return 0.0
+        turn = 0.0
+        for p in range(out.size):
+            unit = out[p] / length
+            turn += (unit - vector[p]) ** 2
+            vector[p] = unit
+        if turn <= EIGEN_TURN**2:
+            break
+    _rows_times(a, vector, sums_of_rows)
+    singular_value = np.sqrt(np.sum(sums_of_rows**2))
+    for p in range(out.size):
+        out[p] = singular_value * vector[p]
+    return 0.0
+
+
+@inlined
+def _rows_times(a, vector, result):
+    """A v: (C, P) and (P,) to (C,)."""
+    for k in range(a.shape[0]):
+        total = 0.0
+        for p in range(a.shape[1]):
+            total += np.float64(a[k, p]) * vector[p]
+        result[k] = total
+
+
+@inlined
+def _columns_times(a, weights, result):
+    """A^T w: (C, P) and (C,) to (P,)."""
+    result[:] = 0.0
+    for k in range(a.shape[0]):
+        for p in range(a.shape[1]):
+            result[p] += weights[k] * a[k, p]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 from kernels.record_types import KINDS, Kind, MethodRecord, MetricRecord, Needs, StableIs
@@ -231,6 +231,75 @@ _METHODS = (
         "kernels.cam:_xgradcam",
         hides=True,
     ),
+    MethodRecord(
+        "eigencam",
+        "M = relu(s u): u the leading right singular vector of A (C, h w), s its singular value; the sign of u is the "
+        "one with sum(u) > 0. The same map for every class",
+        "Muhammad & Yeasin 2020, doi:10.1109/IJCNN48605.2020.9206626",
+        "kernels.cam:_eigencam",
+        hides=True,
+        paradigm="activation",
+        where="layer",
+    ),
+    MethodRecord(
+        "ablation",
+        "M_p = relu(Y(A) - Y(A with A[:, p] replaced by its mean over all positions))",
+        "Zeiler & Fergus 2014, doi:10.1007/978-3-319-10590-1_53, at positions of a layer; the replacement after "
+        "Ablation-CAM, Ramaswamy & Desai 2020, doi:10.1109/WACV45572.2020.9093360",
+        "kernels.several_passes:Ablation",
+        paradigm="perturbation",
+        asks="tail",
+        cost="h w + 1 forward passes of the tail",
+        where="layer",
+    ),
+    MethodRecord(
+        "integrated-gradients",
+        "M = relu(sum_k A_k integral of dY/dA_k(t A) dt over 0..1), by Gauss and Legendre in 16 steps; "
+        "the baseline is 0",
+        "Sundararajan et al. 2017, arXiv 1703.01365",
+        "kernels.several_passes:IntegratedGradients",
+        paradigm="path",
+        asks="tail",
+        cost="18 forward and backward passes of the tail",
+    ),
+    MethodRecord(
+        "scorecam",
+        "M = relu(sum_k w_k A_k) over the 32 channels of the largest standard deviation; w = softmax over them of the "
+        "score of the picture times A_k, enlarged and scaled to 0..1",
+        "Wang et al. 2020, arXiv 1910.01279; all channels there",
+        "kernels.several_passes:ScoreCam",
+        paradigm="perturbation",
+        asks="network",
+        cost="32 forward passes of the network",
+        where="layer",
+    ),
+    MethodRecord(
+        "input-x-gradient",
+        "M = relu(sum_k G_k x_k), x the picture in grey levels 0..255",
+        "Shrikumar et al. 2016, arXiv 1605.01713",
+        "kernels.cam:_hirescam",
+        where="picture",
+    ),
+    MethodRecord(
+        "smoothgrad",
+        "M = sum_k abs(mean of G_k at the picture with noise), 25 draws of brightness with sd 0.15 x 255",
+        "Smilkov et al. 2017, arXiv 1706.03825",
+        "kernels.several_passes:SmoothGrad",
+        asks="tail",
+        cost="25 forward and backward passes of the network",
+        where="picture",
+    ),
+    MethodRecord(
+        "occlusion",
+        "M_p = relu(mean over the patches that cover p of Y(x) - Y(x with the patch set to its mean)); patches of an "
+        "eighth of each side, half of that apart",
+        "Zeiler & Fergus 2014, doi:10.1007/978-3-319-10590-1_53",
+        "kernels.several_passes:Occlusion",
+        paradigm="perturbation",
+        asks="tail",
+        cost="226 forward passes of the network, at 224 x 224",
+        where="picture",
+    ),
 )
 
 
@@ -242,6 +311,16 @@ def metric(name: str) -> MetricRecord:
 def cam_method(name: str) -> MethodRecord:
     """The record of `name`; raises ValueError with the nearest known names."""
     return look_up(METHODS, name, METHODS.kind)
+
+
+def of_one_pass(methods: Iterable[str]) -> list[str]:
+    """Those of the methods that need no more than activations and gradients of one pass."""
+    return [name for name in methods if not cam_method(name).takes_passes]
+
+
+def of_several_passes(methods: Iterable[str]) -> list[str]:
+    """Those of the methods that take further passes."""
+    return [name for name in methods if cam_method(name).takes_passes]
 
 
 def register_metric(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cam import cams, conditioning
-from kernels.catalogue import METHODS
+from kernels.catalogue import METHODS, of_one_pass
 from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
@@ -17,7 +17,7 @@ def compile_all() -> None:
     random = np.random.default_rng(0)
     maps = random.random((2, WINDOW, WINDOW), np.float32)
     tensors = random.random((2, 1, 2, 2), np.float32)
-    cams(METHODS.built_in, tensors, tensors)
+    cams(of_one_pass(METHODS.built_in), tensors, tensors)
     for method in METHODS.built_in:
         conditioning(method, tensors, tensors)
     upsample(maps, (2 * WINDOW, 2 * WINDOW))

@@ -17,7 +17,9 @@ from kernels.fingerprints import fingerprint
 Kind = Literal["pair", "concentration"]
 StableIs = Literal["low", "high", "zero"]
 Needs = Literal["overlap", "mass", "variation"]
-Paradigm = Literal["gradient"]  # what a method reduces: activations, and gradients of the score with respect to them
+Paradigm = Literal["gradient", "perturbation", "path", "activation"]
+Asks = Literal["pass", "tail", "network"]
+Where = Literal["any", "layer", "picture"]
 Implementation = str | Callable[..., Any] | None
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Record = TypeVar("Record", "MetricRecord", "MethodRecord")
@@ -118,11 +120,19 @@ class MetricRecord:
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """A CAM method, from the activations A and gradients G = dY/dA of one layer.
+    """An attribution method at one layer: a CAM layer, or the picture itself.
 
-    implementation: `module:function` of ours, reduce(A (C, P), G (C, P), M (P,)), P = h w, which writes M before relu
-        and returns the share of singular weights; a user's function of A and G, float32 (C, h, w), that returns
-        M (h, w); None where only the description is known
+    paradigm: what a map is made of. `gradient`: activations A and gradients G = dY/dA at one point; `path`: gradients
+        at several points; `perturbation`: scores Y of changed inputs; `activation`: A alone, so that the map is the same
+        for every class
+    asks: what it asks of the model. `pass`: A and G of the one pass that serves all such methods; `tail`: further
+        passes of what lies behind the layer; `network`: further passes of the whole network with changed pictures
+    cost: the further passes per map, in words; empty for `pass`
+    where: at CAM layers (`layer`), at the picture (`picture`), or at both
+    implementation: for `pass`, `module:function` of ours, reduce(A (C, P), G (C, P), M (P,)), P = h w, which writes M
+        before relu and returns the share of singular weights; a user's function of A and G, float32 (C, h, w), that
+        returns M (h, w); None where only the description is known. Else `module:class` of ours, a
+        `kernels.several_passes.Attribution`
     hides: a gradient that is not finite may leave no trace in M, so that gradients are checked beforehand
     conditioning: `module:function` of A (C, P) and G (C, P): the share of the weight that comes from small
         denominators (`kernels.cam.conditioning`); None where the method divides by nothing of the kind
@@ -137,6 +147,18 @@ class MethodRecord:
     conditioning: str | None = field(default=None, compare=False, repr=False)
     paradigm: Paradigm = "gradient"
     fingerprint: str = ""
+    asks: Asks = "pass"
+    cost: str = ""
+    where: Where = "any"
+
+    @property
+    def takes_passes(self) -> bool:
+        """True where a map costs further passes: such a method is computed on a sample of the images."""
+        return self.asks != "pass"
+
+    def applies_to(self, picture: bool) -> bool:
+        """Whether there is a map of it at the picture itself, or (False) at a CAM layer."""
+        return self.where == "any" or (self.where == "picture") == picture
 
     @cached_property
     def is_users(self) -> bool:
@@ -156,11 +178,19 @@ class MethodRecord:
     @cached_property
     def reduce(self) -> Callable[[Any, Any, Any], float]:
         """Writes M before relu, (h, w), from A and G (C, h, w) of one image; returns the share of singular weights."""
+        assert not self.takes_passes
         if isinstance(self.implementation, str):
             return _imported(self.implementation)
         from kernels.user_functions import checked_method
 
         return checked_method(self)
+
+    @cached_property
+    def attribution(self) -> Callable[..., Any]:
+        """The class of a method that takes further passes (`kernels.several_passes`)."""
+        assert self.takes_passes
+        assert isinstance(self.implementation, str)
+        return _imported(self.implementation)
 
 
 def _described(record: Record) -> Record:

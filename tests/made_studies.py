@@ -171,6 +171,7 @@ def _maps(key: str, names: list[str], block: range, jitter: int, rng: np.random.
                 "class": part_files.text("class_0", count), "reason": part_files.text("defined", count),
                 "height": np.full(count, 7, np.int32), "width": np.full(count, 7, np.int32),
                 "map": list(rng.random((count, 49), np.float32)), "conditioning": [None] * count,
+                "residual": [None] * count,
             },
             schema=part_files.SCHEMAS["maps"],
         )

@@ -19,11 +19,10 @@ from harness.common.errors import InputError
 from harness.models.session import Model
 from kernels import cam as kernel_cam
 from kernels.cam import cam
-from kernels.catalogue import METHODS as REGISTERED
 from kernels.reasons import Reason
 from tests import light_models, tiny_graphs
 
-METHODS = list(REGISTERED)
+METHODS = list(fused_maps.METHODS)
 PLAIN = Preprocessing(1 / 255)
 
 

@@ -14,13 +14,16 @@ from harness.images.loading import channels_first, load_grey
 from harness.models.session import Model
 from harness.report.explain_image import draw, explanation_table
 from kernels.cam import cam
-from kernels.catalogue import METHODS
+from kernels.catalogue import METHODS, of_one_pass
 from tests import tiny_graphs
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     return Model.open(tiny_graphs.write_graph(tmp_path / "graph.onnx"))
+
+
+AT_LAYERS = [name for name in of_one_pass(METHODS) if METHODS[name].applies_to(picture=False)]
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def image(tmp_path: Path) -> Path:
 def test_maps_are_those_of_the_kernels(model: Model, image: Path) -> None:
     found = explain(model, image, "left", [])
     assert [(a_map.layer, a_map.method) for a_map in found.maps] == [
-        (layer, method) for layer in ("early", "late") for method in METHODS
+        (layer, method) for layer in ("early", "late") for method in AT_LAYERS
     ]
     batch = channels_first(load_grey(image, (32, 32))[None])
     layers = model.explain(batch, np.array([2]), ["late"]).layers
@@ -47,7 +50,7 @@ def test_without_a_class_the_predicted_one_is_explained(model: Model, image: Pat
     assert found.probabilities.sum() == pytest.approx(1)
     text = explanation_table(found, (32, 32))
     assert f"explained: {found.classes[found.target]}" in text
-    assert all(method in text for method in METHODS)
+    assert all(method in text for method in AT_LAYERS)
 
 
 def test_picture_has_a_row_per_layer(model: Model, image: Path, tmp_path: Path) -> None:
@@ -76,3 +79,12 @@ def test_the_picture_is_written_where_it_was_asked_for(model: Model, image: Path
 def test_unknown_names_are_refused(model: Model, image: Path, target: str, layers: list[str], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         explain(model, image, target, layers)
+
+
+def test_methods_of_several_passes_are_made_where_they_are_asked_for(model: Model, image: Path) -> None:
+    found = explain(model, image, None, ["late"], ["ablation", "layercam", "integrated-gradients"])
+    assert [a_map.method for a_map in found.maps] == ["ablation", "layercam", "integrated-gradients"]
+    again = explain(model, image, found.classes[found.target], ["late"], ["ablation"])
+    assert np.array_equal(again.maps[0].raw, found.maps[0].raw)
+    with pytest.raises(InputError, match="occlusion is a method for the picture itself"):
+        explain(model, image, None, ["late"], ["occlusion"])

@@ -471,7 +471,12 @@ def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path
         wanted = Request(plan.layers, plan.options, "all")
         engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", Batching(strict=True)))
         with pytest.raises(InputError, match=r"^\S*7\.png: not a readable image, or damaged"):
-            list(engine.run(list(enumerate(blocks(samples, Records.of(samples), {}))), lambda _: None))
+            list(
+                engine.run(
+                    list(enumerate(blocks(samples, Records.of(samples), np.ones(len(samples), bool), {}))),
+                    lambda _: None,
+                )
+            )
         with pytest.raises(CannotEvaluateError, match="provider 'cuda' was asked for"):
             engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cuda", Batching()))
     assert not list((tmp_path / "out" / "predictions").iterdir())
@@ -569,7 +574,7 @@ class Timed:
         running = self.engine.batching(Batching())
         self.engine.begin(Explaining(plan.checkpoints[0], folder, wanted, "cpu", running))
         samples = read_dataset(plan.data.source, plan.classes)
-        self.items = list(enumerate(blocks(samples, Records.of(samples), {})))
+        self.items = list(enumerate(blocks(samples, Records.of(samples), np.ones(len(samples), bool), {})))
         self.seconds: list[float] = []
         self.foreign: list[float] = []
 

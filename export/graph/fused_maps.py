@@ -6,17 +6,19 @@ rectified and not rescaled. An undefined map (singular Grad-CAM++ weights, a tar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from export.autodiff.emit import Emitter
+from export.autodiff.emit import Emitter, dimensions
 from harness.common.errors import InputError
 
 SINGULAR_BELOW = 1e-6
 SINGULAR_SHARE = 0.01
 XGRAD_EMPTY = 1e-12
+SQUARINGS = 12  # of the matrix of Eigen-CAM: 4,096 steps of the power iteration
 
 Method = Callable[[Emitter, ir.Value, ir.Value], ir.Value]
 
@@ -88,6 +90,34 @@ def _plus_plus(op: Emitter, a: ir.Value, g: ir.Value, over: str) -> ir.Value:
     return op.Add(kept, _undefined(op, positive, sound))
 
 
+def _eigencam(op: Emitter, a: ir.Value, _g: ir.Value) -> ir.Value:
+    """M = relu(s u), u the leading right singular vector of A (C, P), s its singular value. Muhammad & Yeasin 2020.
+
+    u is the direction of K^(2^SQUARINGS) 1 with K = A^T A (P, P), or A^T (A A^T)^(2^SQUARINGS - 1) A 1 where C is
+    smaller than P. So its sum is positive.
+    """
+    rows = op.Reshape(a, op.integers(0, 0, -1))  # (N, C, P)
+    channels, *sizes = (size for size in dimensions(a)[1:] if size is not None)
+    by_channel = channels < math.prod(sizes)
+    turned = op.Transpose(rows, perm=[0, 2, 1])  # (N, P, C)
+    vector = op.MatMul(turned, op.ReduceSum(rows, op.integers(2), keepdims=1))  # A^T A 1, (N, P, 1)
+    vector = op.MatMul(rows, vector) if by_channel else vector
+    product = op.MatMul(rows, turned) if by_channel else op.MatMul(turned, rows)
+    for _ in range(SQUARINGS):
+        product = _of_length_one(op, product)
+        product = op.MatMul(product, product)
+    vector = op.MatMul(_of_length_one(op, product), vector)
+    vector = _of_length_one(op, op.MatMul(turned, vector) if by_channel else vector)
+    value = op.ReduceL2(op.MatMul(rows, vector), op.integers(1, 2), keepdims=1)  # |A u|, the singular value
+    return op.Relu(op.Reshape(op.Mul(vector, value), op.integers(0, *sizes)))
+
+
+def _of_length_one(op: Emitter, values: ir.Value) -> ir.Value:
+    """Matrices (N, ., .) divided by their Frobenius norms; one that is zero stays so."""
+    length = op.ReduceL2(values, op.integers(1, 2), keepdims=1)
+    return op.Div(values, op.Where(op.Greater(length, _number(op, 0.0)), length, _number(op, 1.0)))
+
+
 def _undefined(op: Emitter, positive: ir.Value, sound: ir.Value) -> ir.Value:
     """(N, 1, 1): NaN where too many positive gradients have no weight, else 0."""
     count, good = (_per_image(op, op.Cast(mask, to=ir.DataType.FLOAT)) for mask in (positive, sound))
@@ -107,4 +137,5 @@ METHODS: Mapping[str, Method] = {
     "layercam": _layercam,
     "hirescam": _hirescam,
     "xgradcam": _xgradcam,
+    "eigencam": _eigencam,
 }

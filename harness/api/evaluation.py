@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.api.data import as_manifest
 from harness.api.executor import open_executor
-from harness.api.progress import shown
+from harness.api.progress import announcer, shown
 from harness.api.result import Result
 from harness.api.write import write
 from harness.common.errors import InputError
@@ -174,6 +174,7 @@ def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], ru
                 resamples=settings.resamples,
                 executor=executor,
                 progress=progress,
+                announce=announcer(settings.progress),
                 command=settings.command,
             )
         )

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from harness.common.progress import Progress, silent
+from harness.common.formatting import one_line
+from harness.common.progress import Announce, Progress, quiet, silent
 
 
 @contextmanager
@@ -24,6 +25,11 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress]:
             yield bars
         finally:
             bars.close()
+
+
+def announcer(progress: Progress | bool | None) -> Announce:
+    """Where sentences about coming work go: to stderr, nowhere where no progress is wanted."""
+    return quiet if progress is False else lambda sentence: print(one_line(sentence), file=sys.stderr)
 
 
 class Bars:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.bundle.format import Deviation, Expected, ExpectedMap
 from harness.images.view import channels_first
-from harness.models.attribution import reduce
+from harness.models.attribution import all_maps
 from harness.models.session import Model
 from kernels.metrics import pair_metrics
 from kernels.reasons import BY_CODE, Reason
@@ -25,12 +25,10 @@ class Explained:
 
 def run_case(model: Model, pixels: np.ndarray, target: int, layers: Sequence[str], methods: Sequence[str]) -> Explained:
     """One view (H, W) or (H, W, 3) through the model."""
-    found = model.explain(channels_first(pixels[None]), np.array([target]), layers)
     named = str(model.graph.path)
-    maps = {
-        key: (made.raw[0], BY_CODE[int(made.codes[0])])
-        for key, made in reduce(found, methods, named=lambda _: named).items()
-    }
+    view = channels_first(pixels[None])
+    found, maps_made = all_maps(model, view, np.array([target]), layers, methods, lambda _: named)
+    maps = {key: (made.raw[0], BY_CODE[int(made.codes[0])]) for key, made in maps_made.items()}
     return Explained(found.logits[0], maps)
 
 

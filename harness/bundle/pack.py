@@ -40,7 +40,7 @@ from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, SUFFIXES, is_dicom, load_view
 from harness.images.notices import Noticed, Notices, ignore
 from harness.images.view import View
-from harness.models.metadata import read_graph_file
+from harness.models.metadata import read_graph_file, require_applicable
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
 from kernels.catalogue import METRICS
@@ -92,6 +92,7 @@ def pack(path: Path, samples: Sequence[Sample], options: PackOptions, out: Path,
     named = [model.graph.layer(name).label for name in options.layers]
     layers = list(dict.fromkeys(named)) or list(model.graph.layers)[:1]
     options = replace(options, layers=tuple(layers), methods=tuple(dict.fromkeys(options.methods)))
+    require_applicable([model.graph.layers[label] for label in layers], options.methods)
     coarse = Model.load(path, rounded(content, "float16"))
     chosen = _choose((model, coarse), samples, options, layers[0], progress)
     with _abandoned_on_failure(out):

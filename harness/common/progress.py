@@ -10,9 +10,16 @@ Progress = Callable[[str, int, int], None]
 Advance = Callable[[int], None]
 """advance(number): so many more items are done."""
 
+Announce = Callable[[str], None]
+"""announce(sentence): what dear work will cost, before it starts."""
+
 
 def silent(step: str, done: int, total: int) -> None:
     """Progress that is shown nowhere."""
+
+
+def quiet(sentence: str) -> None:
+    """An announcement that goes nowhere."""
 
 
 class Counter:

@@ -21,13 +21,14 @@ from harness.images.jitter import jittered
 from harness.images.loading import load_view
 from harness.images.rule import ImageRule
 from harness.images.view import View, channels_first
-from harness.models.attribution import reduce
+from harness.models.attribution import Further, explain_further, reduce
 from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
 from harness.results.pseudonyms import without_home
 from harness.results.references import Noise
 from harness.results.vocabulary import BUILT_IN, Vocabulary
+from kernels.catalogue import of_several_passes
 
 BATCH = 16  # images per call on the CPU
 
@@ -63,6 +64,7 @@ class Block:
     images: np.ndarray  # (r,) image of each record, counted within the block
     classes: np.ndarray  # (r,) class to explain, UNLABELLED for the predicted one
     records: np.ndarray  # (r,)
+    sampled: np.ndarray  # (r,) bool: those for which methods of several passes are computed
     draws: np.ndarray | None = None  # (r,) of the noise, counted from 1; None: the images themselves
     unreadable: Mapping[int, str] = field(default_factory=dict)  # images known as such, by their place, and why
 
@@ -85,9 +87,21 @@ class _Look:
     size: tuple[int, int]
 
 
-def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str, str]) -> list[Block]:
+@dataclass(frozen=True)
+class _Found:
+    """What a call of the model found, and what further passes found for the sampled ones of its rows."""
+
+    explanation: Explanation
+    rows: np.ndarray
+    further: Further
+
+
+def blocks(
+    samples: Sequence[Sample], records: Records, sampled: np.ndarray, unreadable: Mapping[str, str]
+) -> list[Block]:
     """The images cut into parts, with their records.
 
+    :param sampled: (R,) bool, records for which methods of several passes are computed.
     :param unreadable: image -> why, of those that need not be tried: an earlier checkpoint could not read them.
     """
     found = []
@@ -97,11 +111,13 @@ def blocks(samples: Sequence[Sample], records: Records, unreadable: Mapping[str,
         places = np.arange(rows.start, rows.stop)
         some = samples[start:stop]
         known = {n: unreadable[sample.name] for n, sample in enumerate(some) if sample.name in unreadable}
-        found.append(Block(some, records.images[rows] - start, records.classes[rows], places, unreadable=known))
+        found.append(
+            Block(some, records.images[rows] - start, records.classes[rows], places, sampled[rows], unreadable=known)
+        )
     return found
 
 
-def noise_blocks(samples: Sequence[Sample], records: Records, noise: Noise) -> list[Block]:
+def noise_blocks(samples: Sequence[Sample], records: Records, sampled: np.ndarray, noise: Noise) -> list[Block]:
     """The images that a checkpoint sees with noise, in the parts of `blocks`; a record once per draw."""
     found = []
     for start in range(0, len(samples), part_files.BLOCK):
@@ -110,7 +126,7 @@ def noise_blocks(samples: Sequence[Sample], records: Records, noise: Noise) -> l
         repeated = np.repeat(mine.records, mine.draws.shape[1])
         images, places = np.unique(records.images[repeated], return_inverse=True)
         some = [samples[image] for image in images]
-        found.append(Block(some, places, records.classes[repeated], repeated, mine.draws.ravel()))
+        found.append(Block(some, places, records.classes[repeated], repeated, sampled[repeated], mine.draws.ravel()))
     return found
 
 
@@ -183,7 +199,7 @@ def _explained(
     errors: dict[int, str],
     notices: dict[int, list[str]],
 ) -> Iterator[tuple[_Step, np.ndarray, dict]]:
-    """(step, logits, {(layer, method, draw): (rows, maps, reasons, conditioning)}) of each batch of the block."""
+    """(step, logits, what `_reduce` returns) of each batch of the block."""
     rows, look = _rows(block), _Look(model.metadata.rule, model.metadata.input_size)
     batch = _images_per_call(block, batching.batch or BATCH)
     decoded = prefetch(
@@ -192,18 +208,29 @@ def _explained(
         depth=2 * batching.threads,
         threads=batching.threads,
     )
-    maps = request.options.methods if request.options.maps == "graph" else ()
 
-    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, Explanation | None]:
+    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, _Found | None]:
         step, wrong = loaded
         errors.update(wrong)
-        if not len(step.rows):
-            return step, None
-        return step, model.explain(channels_first(step.views), step.targets, request.layers, maps)
+        return step, _ask(model, block, step, request) if len(step.rows) else None
 
     for step, found in prefetch(run, decoded, depth=1):
         if found is not None:
-            yield step, found.logits, _reduce(block, step, found, request.options.methods, batching.threads)
+            made = _reduce(block, step, found, request.options.methods, batching.threads)
+            yield step, found.explanation.logits, made
+
+
+def _ask(model: Model, block: Block, step: _Step, request: Request) -> _Found:
+    """One call of the model for a batch, and the further passes that methods take for those of it in the sample."""
+    methods, pictures = request.options.methods, channels_first(step.views)
+    made_by_graph = request.options.maps == "graph"
+    found = model.explain(pictures, step.targets, request.layers, methods if made_by_graph else ())
+    chosen = np.flatnonzero((step.rows >= 0) & block.sampled[step.rows]) if len(block.sampled) else np.zeros(0, int)
+    if made_by_graph or not of_several_passes(methods):
+        return _Found(found, chosen, Further(Explanation(found.logits[chosen], {}), {}))
+    decided = model.metadata.decisions(found.logits).argmax(axis=1)
+    targets = np.where(step.targets == UNLABELLED, decided, step.targets)
+    return _Found(found, chosen, explain_further(model, found, methods, chosen, pictures, targets))
 
 
 def _images_per_call(block: Block, batch: int) -> int:
@@ -269,15 +296,24 @@ def _decoded(block: Block, image: int, look: _Look, batching: Batching, kinds: l
     )
 
 
-def _reduce(block: Block, step: _Step, found: Explanation, methods: Sequence[str], threads: int) -> dict:
-    """{(layer, method, draw): (rows, maps, reasons, conditioning)} of the rows that are explained; draw 0: no noise."""
+def _reduce(block: Block, step: _Step, found: _Found, methods: Sequence[str], threads: int) -> dict:
+    """{(layer, method, draw): (rows, maps, reasons, conditioning, residuals)} of the rows that are explained.
+
+    Draw 0: no noise. A method of several passes has no more than the sampled rows.
+    """
     kept = step.rows >= 0
     rows = step.rows[kept]
-    draws = np.zeros(len(rows), np.int64) if block.draws is None else block.draws[rows]
-    reduced = reduce(found, methods, kept, threads, _image(block, block.images[rows]))
+    unknown = np.full(len(rows), np.nan)
+    made = {
+        key: (rows, *maps, unknown)
+        for key, maps in reduce(found.explanation, methods, kept, threads, _image(block, block.images[rows])).items()
+    }
+    for key, maps in reduce(found.further.explanation, methods).items():
+        made[key] = (step.rows[found.rows], *maps, found.further.residuals[key])
     return {
-        (layer, method, draw): tuple(part[draws == draw] for part in (rows, *result))
-        for (layer, method), result in reduced.items()
+        (*key, draw): tuple(part[draws == draw] for part in parts)
+        for key, parts in made.items()
+        for draws in [np.zeros(len(parts[0]), np.int64) if block.draws is None else block.draws[parts[0]]]
         for draw in np.unique(draws).tolist()
     }
 
@@ -317,7 +353,7 @@ def _map_table(
     parts: Sequence[tuple[np.ndarray, ...]],
 ) -> pa.Table:
     layer, method, draw = name
-    rows, maps, codes, conditioning = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows, maps, codes, conditioning, residuals = (np.concatenate(part) for part in zip(*parts, strict=True))
     count, height, width = maps.shape
     offsets = np.arange(count + 1, dtype=np.int32) * (height * width)
     columns = {
@@ -333,5 +369,6 @@ def _map_table(
         "width": np.full(count, width, np.int32),
         "map": pa.ListArray.from_arrays(offsets, pa.array(maps.ravel())),
         "conditioning": pa.array(conditioning, pa.float32(), from_pandas=True),  # NaN becomes null
+        "residual": pa.array(residuals, pa.float32(), from_pandas=True),
     }
     return pa.table(columns, schema=part_files.SCHEMAS["maps"])

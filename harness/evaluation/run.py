@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from harness.common.errors import CannotEvaluateError, InputError, warn
-from harness.common.progress import Counter, Progress, silent
+from harness.common.progress import Announce, Counter, Progress, quiet, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
+from harness.evaluation.announce import costs_of_methods
 from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
@@ -45,6 +46,7 @@ from harness.results.reader import (
     with_noise,
 )
 from harness.results.schema import CheckpointResult, Evaluation
+from harness.results.selection import sampled_records
 from harness.statistics.bootstrap import RESAMPLES
 
 
@@ -62,6 +64,7 @@ class Execution:
     resamples: int = RESAMPLES
     executor: Executor = field(default_factory=LocalExecutor)
     progress: Progress = silent
+    announce: Announce = quiet
     command: tuple[str, ...] = ()
 
 
@@ -114,6 +117,8 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     digest = data_digest(samples, _content_digests(samples, executor))
     stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
     folder = Store(execution.out, labels_of(stored))
+    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
+        execution.announce(sentence)
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
@@ -202,12 +207,17 @@ def _explain(
     last: dict[int, Explaining] = {}
     plan, executor = stored.plan, execution.executor
     records, unreadable = Records.of(samples), dict[str, str]()
+    sampled = sampled_records(samples, plan.options)
     total = len(samples) * len(plan.checkpoints)
     done = Counter(execution.progress, "explain images", total)
     with clock.measure("collect"):
         for number in range(len(plan.checkpoints)):
             parts = dict(
-                zip(part_files.parts_of(number, len(samples)), blocks(samples, records, unreadable), strict=True)
+                zip(
+                    part_files.parts_of(number, len(samples)),
+                    blocks(samples, records, sampled, unreadable),
+                    strict=True,
+                )
             )
             missing = {part for kind in ("predictions", "maps") for part in folder.missing(kind, parts)}
             todo = [(part, parts[part]) for part in sorted(missing)]
@@ -241,7 +251,7 @@ def _explain_noise(
     with clock.measure("collect"):
         for number in reversed(noise):  # the last checkpoint may still be open
             numbers = noise_parts(stored.plan, number, len(samples))
-            parts = dict(zip(numbers, noise_blocks(samples, records, noise[number]), strict=True))
+            parts = dict(zip(numbers, noise_blocks(samples, records, reader.sampled, noise[number]), strict=True))
             todo = [(part, parts[part]) for part in folder.missing("maps", parts)]
             done.add(sum(len(block.samples) for part, block in parts.items() if part not in dict(todo)))
             if todo:
@@ -369,6 +379,7 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "chance_draws": options.chance,
         "reference_budget": options.reference_budget if None in (options.jitter, options.chance) else None,
         "margin": options.margin,
+        "sample": options.sample if plan.methods_of_several_passes else None,
     }
 
 
@@ -385,6 +396,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
         quality=summary.classification.estimates(number),
         consistency=summary.consistency(number, threads),
         conditioning=summary.conditioning(number),
+        completeness=summary.completeness(number),
     )
 
 
@@ -399,6 +411,7 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
             raise InputError(f"the maps hold no {name[:-1]} {strange[0]!r}; they hold: {', '.join(has)}")
     select = changes.get("select") or stored.select
     _require_noise(stored, changes, select)
+    _require_same_sample(plan, changes)
     layers = tuple(changes.get("layers") or plan.layers)
     options = plan.options.changed(**{**changes, "layers": plan.options.layers, "select": select})
     vocabulary = plan.vocabulary.extended()
@@ -426,3 +439,16 @@ def _require_noise(stored: Stored, changes: Mapping[str, Any], select: Selection
     budget = stored.plan.options.reference_budget
     if held is None and changes.get("reference_budget", budget) != budget:
         raise InputError(f"the maps hold jitter for a budget of {budget} images; give --jitter 0, or evaluate anew")
+
+
+def _require_same_sample(plan: Plan, changes: Mapping[str, Any]) -> None:
+    """Refuse another sample of images than the one that methods of several passes were computed on."""
+    kept = changes.get("methods") or plan.options.methods
+    dear = [name for name in plan.methods_of_several_passes if name in kept]
+    for name in ("sample", "seed"):
+        drawn = getattr(plan.options, name)
+        if dear and changes.get(name, drawn) != drawn:
+            raise InputError(
+                f"the maps of {dear[0]} are of a sample that was drawn with --{name} {drawn}; evaluate anew for "
+                "another, or name the methods without it"
+            )

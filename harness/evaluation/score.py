@@ -54,7 +54,7 @@ class Scorer:
 
     def _pair(self, task: Task, rows: np.ndarray) -> tuple[Reference, np.ndarray, PairScores]:
         """(reference, records, scores) of a pair of checkpoints."""
-        chosen = rows[self.reader.selections[task.name][rows]]
+        chosen = rows[(self.reader.selections[task.name] & self.reader.with_maps(task.method))[rows]]
         before, after = (self.reader.maps(side, task.layer, task.method, chosen) for side in (task.before, task.after))
         self._require_maps(chosen, before, after)
         with user_functions(self._image(chosen)):
@@ -85,7 +85,7 @@ class Scorer:
 
     def _chance(self, task: Task, block: int) -> tuple[Reference, np.ndarray, PairScores]:
         """What a part of those records that have a chance level score against unrelated ones."""
-        unrelated = self.reader.references.unrelated(task.name)
+        unrelated = self.reader.unrelated(task.name, task.method)
         records, part = unrelated.records, self._part_of(len(unrelated.records), block)
         before, after = self._maps_of(task, records)
         left = before.of(part)
@@ -112,6 +112,7 @@ class Scorer:
         """(reference, records, scores) of a checkpoint on images with noise, moved back, against itself."""
         place = task.before, task.layer, task.method
         noise = self.reader.noise(task.before).within(within.start, within.stop)
+        noise = noise.among(self.reader.with_maps(task.method))
         clean, noisy = self.reader.maps(*place, noise.records), self._noisy(place, noise)
         self._require_maps(noise.records, clean)
         height, width = task.checkpoint.graph.metadata.input_size

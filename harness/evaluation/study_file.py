@@ -19,7 +19,7 @@ from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place, require_plain_file
 from harness.common.validation import complaint
 from harness.images.columns import require_roles
-from harness.models.metadata import Graph, common_layers, require_comparable
+from harness.models.metadata import Graph, common_layers, require_applicable, require_comparable
 from harness.results.options import Options
 from harness.results.plan import RESERVED, Checkpoint, Data, Kind, Pair, Plan
 
@@ -117,6 +117,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     found = tuple(checkpoints.values())
     _require_one_vocabulary(found, pairs)
     layers = common_layers([checkpoint.graph for checkpoint in found], options.layers)
+    require_applicable([found[0].graph.layer(label) for label in layers], options.methods)
     if options.maps == "graph":
         _ = [c.graph.map_of(layer, method) for c in found for layer in layers for method in options.methods]
     return Plan(found, tuple(pairs), data, options, tuple(layers))

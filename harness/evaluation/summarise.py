@@ -18,7 +18,16 @@ from harness.evaluation.classification import Classification
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
 from harness.results.references import AFTER, BEFORE, NO_TURN
-from harness.results.schema import ALL, Conditioning, Consistency, Estimate, IndexResult, MetricSummary, PairResult
+from harness.results.schema import (
+    ALL,
+    Completeness,
+    Conditioning,
+    Consistency,
+    Estimate,
+    IndexResult,
+    MetricSummary,
+    PairResult,
+)
 from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
 from harness.statistics.stability import stability_index
 from kernels.pairwise import consistency
@@ -115,10 +124,11 @@ class Summary:
         weights = self.classification.probabilities(checkpoint)
         images = self.collected.records.images
         explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[images]
-        drawn = {scope: self._few(np.flatnonzero(mask & explained)) for scope, mask in self.scopes[1:]}
         found = []
         for layer in self.plan.layers:
             for method in self.plan.options.methods:
+                there = explained & self.reader.with_maps(method)
+                drawn = {scope: self._few(np.flatnonzero(mask & there)) for scope, mask in self.scopes[1:]}
                 maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
                 ends = np.cumsum([len(records) for records in drawn.values()])
                 for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
@@ -143,6 +153,17 @@ class Summary:
             for (layer, method), values in known
             if len(values)
         ]
+
+    def completeness(self, checkpoint: int) -> list[Completeness]:
+        """Per layer and path method, how far the sums of its maps are from what they should be."""
+        found = []
+        for layer in self.plan.layers:
+            for method in self.plan.methods_of_several_passes:
+                residuals = self.reader.residuals(checkpoint, layer, method)
+                if len(residuals):
+                    median, q95 = map(float, np.quantile(residuals, [0.5, 0.95]))
+                    found.append(Completeness(layer=layer, method=method, median=median, q95=q95, n=len(residuals)))
+        return found
 
     def observed(self, pair: Pair, layer: str, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Method -> values (R, metrics) of a pair at one layer."""

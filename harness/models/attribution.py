@@ -1,4 +1,7 @@
-"""From images and targets to attribution maps: one call of a model, reduced by every CAM method that is asked for."""
+"""From images and targets to attribution maps: one call of a model serves all methods that reduce A and G.
+
+Methods that take further passes are computed by `explain_further`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from harness.common.errors import InputError
 from harness.common.validation import user_functions
 from harness.images.loading import view_of
 from harness.images.view import Geometry, channels_first
+from harness.models.metadata import require_applicable
 from harness.models.session import Explanation, Model
+from harness.models.several_passes import maps_of
 from kernels.cam import cams, conditioning
-from kernels.catalogue import METHODS, cam_method
+from kernels.catalogue import METHODS, cam_method, of_one_pass, of_several_passes
 from kernels.reasons import BY_CODE, Reason
 
 
@@ -37,6 +42,14 @@ class Map:
 
 
 @dataclass(frozen=True)
+class Further:
+    """What further passes found: maps, as a graph would make them, and (layer, method) -> residuals (n,)."""
+
+    explanation: Explanation
+    residuals: dict[tuple[str, str], np.ndarray]
+
+
+@dataclass(frozen=True)
 class ExplainedImage:
     """What a graph says of an image: probabilities and logits (K,), and its maps.
 
@@ -54,6 +67,27 @@ class ExplainedImage:
     maps: Sequence[Map]
 
 
+def explain_further(
+    model: Model,
+    found: Explanation,
+    methods: Sequence[str],
+    rows: np.ndarray,
+    pictures: np.ndarray,
+    targets: np.ndarray,
+) -> Further:
+    """Maps of the methods that take further passes, for some rows of a call.
+
+    :param rows: (n,) places in the call; `pictures` (N, 3, H, W) and `targets` (N,) are those of the whole call.
+    """
+    made = {
+        (layer, method): maps_of(model, layer, method, activations[rows], pictures[rows], targets[rows])
+        for layer, (activations, _) in found.layers.items()
+        for method in of_several_passes(methods)
+    }
+    maps = {key: raw for key, (raw, _) in made.items()}
+    return Further(Explanation(found.logits[rows], {}, maps), {key: rest for key, (_, rest) in made.items()})
+
+
 def reduce(
     found: Explanation,
     methods: Sequence[str],
@@ -69,7 +103,7 @@ def reduce(
     for layer, (activations, gradients) in found.layers.items():
         a, g = activations[rows], gradients[rows]
         with user_functions(named):
-            made = cams(methods, a, g, threads)
+            made = cams(of_one_pass(methods), a, g, threads)
         maps |= {(layer, name): Maps(*result, conditioning(name, a, g, threads)) for name, result in made.items()}
     return maps
 
@@ -94,19 +128,40 @@ def explain_image(
     if target is not None and target not in metadata.classes:
         raise InputError(f"{model.graph.path}: no class {target!r}; it has: {', '.join(metadata.classes)}")
     number = -1 if target is None else metadata.classes.index(target)
-    found = model.explain(channels_first(seen.pixels[None]), np.array([number]), labels)
+    known, view = _known(methods), channels_first(seen.pixels[None])
+    require_applicable([model.graph.layers[label] for label in labels], methods)
+    found, all_made = all_maps(model, view, np.array([number]), labels, known, lambda _: name)
     probabilities = metadata.probabilities(found.logits)[0]
-    maps = [
-        Map(layer, method, made.raw[0], BY_CODE[int(made.codes[0])])
-        for (layer, method), made in reduce(found, _known(methods), named=lambda _: name).items()
-    ]
+    maps = [Map(*key, made.raw[0], BY_CODE[int(made.codes[0])]) for key, made in all_made.items()]
     explained = int(probabilities.argmax()) if target is None else number
     return ExplainedImage(picture, seen.geometry, metadata.classes, found.logits[0], probabilities, explained, maps)
 
 
+def all_maps(
+    model: Model,
+    pictures: np.ndarray,
+    targets: np.ndarray,
+    layers: Sequence[str],
+    methods: Sequence[str],
+    named: Callable[[int], str] = str,
+) -> tuple[Explanation, dict[tuple[str, str], Maps]]:
+    """One call, and the maps of every method that applies to a layer, in the order of layers and methods."""
+    found = model.explain(pictures, targets, layers)
+    explained = np.where(targets < 0, model.metadata.decisions(found.logits).argmax(axis=1), targets)
+    made: dict[tuple[str, str], Maps] = {}
+    for layer, own in found.layers.items():
+        here = Explanation(found.logits, {layer: own})
+        picture = model.graph.layer(layer).is_picture
+        there = [name for name in methods if cam_method(name).applies_to(picture)]
+        further = explain_further(model, here, there, np.arange(len(pictures)), pictures, explained).explanation
+        both = reduce(here, there, named=named) | reduce(further, there)
+        made |= {(layer, method): both[layer, method] for method in there}
+    return found, made
+
+
 def _known(methods: Sequence[str]) -> list[str]:
     try:
-        return [cam_method(name).name for name in methods or METHODS]
+        return [cam_method(name).name for name in methods or of_one_pass(METHODS)]
     except ValueError as error:  # an unknown name, or an installed package whose methods cannot be loaded
         raise InputError(str(error)) from error
 

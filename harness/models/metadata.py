@@ -7,7 +7,7 @@ by the functions that need a graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,9 +19,11 @@ from harness.common.provenance import bytes_digest
 from harness.common.storage import Place, place, require_plain_file
 from harness.images.rule import ImageRule, restored
 from harness.models.score_kinds import decisions
+from kernels.catalogue import cam_method
 
 FORMAT = 1
 PREFIX = "evidence_drift."
+PICTURE = "image"  # the layer that is the picture itself
 
 
 class LayerOutputs(BaseModel):
@@ -41,6 +43,11 @@ class LayerOutputs(BaseModel):
     def label(self) -> str:
         """What results call the layer: its role, so that architectures can be compared, else its name."""
         return self.role or self.name
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is the picture itself."""
+        return self.name == PICTURE
 
 
 class GraphMetadata(BaseModel):
@@ -80,6 +87,19 @@ class GraphMetadata(BaseModel):
         if self.score_kind == "softmax":
             return softmax(logits, axis=1)
         return expit(np.concatenate([-logits, logits], axis=1) if self.score_kind == "binary" else logits)
+
+    def explained_scores(self, logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """(N,) float64: the score Y of class `target` (N,) whose gradients the graph returns.
+
+        The logit of the class, of a binary graph the one logit for class 1 and its negative for class 0; or the
+        probability, where that is explained.
+        """
+        if self.explained == "probability":
+            scores = self.probabilities(logits)
+        else:
+            scores = np.asarray(logits, np.float64)
+            scores = np.concatenate([-scores, scores], axis=1) if self.score_kind == "binary" else scores
+        return scores[np.arange(len(scores)), target]
 
     def decisions(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) bool, the classes that the model says yes to: one per image, or (multi-label) any number."""
@@ -208,6 +228,21 @@ def common_layers(graphs: Sequence[Graph], asked: Sequence[str]) -> list[str]:
             f"no CAM layer {what} in {where}; all have: {', '.join(common) or 'none'}; export with --layer NAME"
         )
     return wanted or common[:1]
+
+
+def require_applicable(layers: Iterable[LayerOutputs], methods: Sequence[str]) -> None:
+    """Refuse a method at a layer where there is no such map.
+
+    :raises InputError: naming both.
+    """
+    for layer in layers:
+        for method in methods:
+            if not cam_method(method).applies_to(layer.is_picture):
+                there = "CAM layers" if layer.is_picture else f"the picture itself (--layer {PICTURE})"
+                raise InputError(
+                    f"{method} is a method for {there}, not for {layer.label!r}; leave one of them out, and evaluate "
+                    "the other by itself"
+                )
 
 
 def read_graph_file(path: Place) -> bytes:

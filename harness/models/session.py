@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,8 @@ from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Place
 from harness.models import providers
-from harness.models.metadata import Graph, GraphMetadata, metadata_of, read_graph_file
+from harness.models.metadata import Graph, GraphMetadata, LayerOutputs, metadata_of, read_graph_file
+from harness.models.tail import tail_of
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,20 @@ class Model:
     `bound`: calls go through IO binding, so that an accelerator keeps what is not asked for.
     """
 
-    def __init__(self, graph: Graph, session: ort.InferenceSession, bound: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        session: ort.InferenceSession,
+        bound: bool = False,
+        open_tail: Callable[[LayerOutputs], ort.InferenceSession] | None = None,
+    ) -> None:
         self.graph = graph
         self.metadata = graph.metadata
         self.seconds = 0.0
         self.bound = bound
         self._session = session
+        self._open_tail = open_tail
+        self._tails: dict[str, ort.InferenceSession] = {}
 
     @classmethod
     def open(cls, path: Place, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
@@ -60,7 +69,11 @@ class Model:
         session = providers.session(path, content, provider, threads, level)
         metadata = metadata_of(path, _properties(path, session))
         _require_own_size(path, metadata, session)
-        return cls(Graph(path, metadata, bytes_digest(content)), session, bound=providers.accelerated(provider))
+
+        def open_tail(layer: LayerOutputs) -> ort.InferenceSession:
+            return providers.session(path, tail_of(path, content, layer), provider, threads, level)
+
+        return cls(Graph(path, metadata, bytes_digest(content)), session, providers.accelerated(provider), open_tail)
 
     @property
     def providers(self) -> dict[str, Any]:
@@ -89,34 +102,58 @@ class Model:
         pairs = {name: (found[layer.activations], found[layer.gradients]) for name, layer in wanted.items()}
         return Explanation(found["logits"], pairs)
 
+    def behind(
+        self, layer: str, points: np.ndarray, target: np.ndarray, batch: np.ndarray, gradients: bool = False
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Logits (n, K), and gradients (n, C, h, w) where asked for, if a layer's activations were `points`.
+
+        Only what lies behind the layer runs. `batch` (n, 3, H, W): the pictures, which it reads too where the layer is
+        not all that the logits depend on.
+        """
+        outputs = self.graph.layer(layer)
+        if layer not in self._tails:
+            assert self._open_tail is not None
+            self._tails[layer] = self._open_tail(outputs)
+        feeds = {"image": batch, "target": np.ascontiguousarray(target, np.int64), outputs.activations: points}
+        wanted = {item.name for item in self._tails[layer].get_inputs()}
+        names = ["logits", outputs.gradients] if gradients else ["logits"]
+        found = self._call(self._tails[layer], names, {name: feeds[name] for name in feeds if name in wanted})
+        return found["logits"], found.get(outputs.gradients)
+
     def _run(self, names: list[str], batch: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
         feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
+        return self._call(self._session, names, feeds)
+
+    def _call(
+        self, session: ort.InferenceSession, names: list[str], feeds: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         started = time.perf_counter()
         try:
-            values = self._run_bound(names, feeds) if self.bound else self._session.run(names, feeds)
+            values = _run_bound(session, names, feeds) if self.bound else session.run(names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             raise CannotEvaluateError(
-                f"{self.graph.path}: ONNX Runtime cannot run it on {len(batch)} images ({_reason(error)}); it may ask "
-                "for more memory than there is, or be damaged: try --batch 1, or export it again"
+                f"{self.graph.path}: ONNX Runtime cannot run it on {len(feeds['target'])} images ({_reason(error)}); "
+                "it may ask for more memory than there is, or be damaged: try --batch 1, or export it again"
             ) from error
         self.seconds += time.perf_counter() - started
         return dict(zip(names, values, strict=True))
-
-    def _run_bound(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, array)
-        for name in names:
-            binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding)
-        return binding.copy_outputs_to_cpu()
 
     def _check_target(self, target: np.ndarray) -> None:
         classes = self.metadata.classes
         wrong = target[(target < -1) | (target >= len(classes))]
         if wrong.size:
             raise InputError(f"target {wrong[0]} is out of range; {self.graph.path} has classes 0..{len(classes) - 1}")
+
+
+def _run_bound(session: ort.InferenceSession, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    for name in names:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    return binding.copy_outputs_to_cpu()
 
 
 def _properties(path: Place, session: ort.InferenceSession) -> dict[str, str]:

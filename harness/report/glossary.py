@@ -67,7 +67,9 @@ def _concentration(record: MetricRecord) -> Iterator[Definition]:
 
 
 def _method(record: MethodRecord) -> Definition:
-    return Definition(method_key(record.name), record.name, f"{record.equation.rstrip('.')}.", record.source)
+    cost = f" A map takes {record.cost}." if record.cost else ""
+    text = f"{record.equation.rstrip('.')}.{cost} Paradigm: {record.paradigm}."
+    return Definition(method_key(record.name), record.name, text, record.source)
 
 
 def method_key(name: str) -> str:

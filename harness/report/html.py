@@ -155,6 +155,7 @@ def _options(result: Evaluation) -> Group:
         ("bootstrap resamples", f"{result.resamples:,}"),
         ("floor and chance", result.references),
         ("margin of equivalence", f"{result.margin:g}"),
+        ("images of methods that take several passes", "" if result.sample is None else f"at most {result.sample}"),
     ]
     return Group("Options", _shown(lines))
 

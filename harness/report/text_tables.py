@@ -218,11 +218,27 @@ def _conditioning_rows(result: Evaluation) -> Iterator[list[str]]:
 def _heading(result: Evaluation) -> list[str]:
     unreadable = f", {len(result.unreadable)} unreadable" if result.unreadable else ""
     lines = [f"{result.images} images of {result.patients} patients{unreadable}; compared: {result.selection}"]
-    return lines + [
+    verdicts = [
         line
         for pair, verdict in zip(result.pairs, _verdicts(result), strict=True)
         for line in (_pair_line(pair), f"{_INDENT}{verdict}")
     ]
+    return lines + verdicts + _sample_lines(result)
+
+
+def _sample_lines(result: Evaluation) -> list[str]:
+    """Which methods were computed on a sample of the images, and how complete path methods are."""
+    if result.sample is None:
+        return []
+    names = [name for name in result.methods if result.vocabulary.method(name).takes_passes]
+    lines = [f"{', '.join(names)}: on a sample of at most {result.sample} images, as many of each class"]
+    for checkpoint in result.checkpoints:
+        lines += [
+            f"{checkpoint.key}, {item.layer}, {item.method}: sums of maps off by {digits(item.median, 4)} of the "
+            f"difference of scores in the median, {digits(item.q95, 4)} at 95 %"
+            for item in checkpoint.completeness
+        ]
+    return lines
 
 
 def _verdicts(result: Evaluation) -> Iterator[str]:

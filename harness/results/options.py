@@ -53,6 +53,9 @@ class Options(BaseModel):
     reference_budget: int = Field(
         default=1500, ge=LEAST_BUDGET, le=MOST_BUDGET, description="Most images on which floor and chance are estimated"
     )
+    sample: int = Field(
+        default=128, ge=2, le=1_000_000, description="Images for methods of several passes, as many of each class"
+    )
     margin: float = Field(default=0.02, gt=0, lt=1, description="Accuracies closer than this are equal")
     maps: MapSource = Field(default="kernels", description="Who makes the maps; graph: nodes exported with --fuse")
 

@@ -48,6 +48,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("width", pa.int32()),
             ("conditioning", pa.float32()),  # null: not known, as in parts of earlier versions that lack the column
             ("map", pa.list_(pa.float32())),  # row by row, raw: rectified, not rescaled
+            ("residual", pa.float32()),  # of a path method: how far its sum is from what it should be, as a share
         ]
     ),
     "scores": pa.schema(

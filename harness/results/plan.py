@@ -100,6 +100,11 @@ class Plan:
         return self.checkpoints[0].graph.metadata.classes
 
     @property
+    def methods_of_several_passes(self) -> tuple[str, ...]:
+        """Those of its methods that are computed on a sample of the images."""
+        return tuple(name for name in self.options.methods if self.vocabulary.method(name).takes_passes)
+
+    @property
     def score_kind(self) -> str:
         return self.checkpoints[0].graph.metadata.score_kind
 
@@ -142,6 +147,11 @@ class Stored:
             "provider_options": self.provider_options,
         }
 
+    @property
+    def _without_effect(self) -> set[str]:
+        """Options that decide no number of this plan."""
+        return set() if self.plan.methods_of_several_passes else {"sample"}
+
     def statistics(self) -> dict[str, Any]:
         """What the scores depend on, beside the maps."""
         plan = self.plan
@@ -149,7 +159,7 @@ class Stored:
             "pairs": [asdict(pair) for pair in plan.pairs],
             "layers": list(plan.layers),
             "options": {
-                **plan.options.model_dump(),
+                **plan.options.model_dump(exclude=self._without_effect),
                 "layers": None,
                 "select": None,
                 **plan.vocabulary.describe(plan.options.methods),

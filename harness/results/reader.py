@@ -17,8 +17,8 @@ from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
-from harness.results.references import Noise, References, pairs_with_noise
-from harness.results.selection import selected
+from harness.results.references import Noise, References, Unrelated, pairs_with_noise
+from harness.results.selection import sampled_records, selected
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -227,6 +227,31 @@ class Reader:
             )
             for pair in self.plan.pairs
         }
+
+    @cached_property
+    def sampled(self) -> np.ndarray:
+        """(R,) bool: the records that methods of several passes were computed for."""
+        return sampled_records(self.collected.samples, self.plan.options)
+
+    def with_maps(self, method: str) -> np.ndarray:
+        """(R,) bool: the records that a method was computed for."""
+        if method in self.plan.methods_of_several_passes:
+            return self.sampled
+        return np.ones(len(self.collected.records), bool)
+
+    def unrelated(self, pair: str, method: str) -> Unrelated:
+        """The chance partners of the records of a pair that a method was computed for."""
+        dear = method in self.plan.methods_of_several_passes
+        return self.references.unrelated(pair, self.sampled if dear else None)
+
+    def residuals(self, checkpoint: int, layer: str, method: str) -> np.ndarray:
+        """Residuals of completeness of the images' maps, of a method that has them; else none."""
+        numbers = part_files.parts_of(checkpoint, len(self.collected.samples))
+        found = [
+            rows["residual"].drop_null().to_numpy()
+            for rows in self.store.scan("maps", numbers, ["residual"], layer=layer, method=method, draw=0)
+        ]
+        return np.concatenate(found)
 
     @cached_property
     def references(self) -> References:

@@ -53,6 +53,11 @@ class Noise:
         inside = slice(*np.searchsorted(self.records, [start, stop]))
         return Noise(self.records[inside], self.draws[inside])
 
+    def among(self, chosen: np.ndarray) -> Noise:
+        """Those of the records that are chosen (R,)."""
+        inside = chosen[self.records]
+        return Noise(self.records[inside], self.draws[inside])
+
 
 class References:
     """The references of a plan, once it is known what its checkpoints say of the images.
@@ -73,18 +78,21 @@ class References:
         self.records = records
         self.selections = selections
         self.seed = seed
-        self._unrelated: dict[str, Unrelated] = {}
+        self._unrelated: dict[tuple[str, bool], Unrelated] = {}
 
-    def unrelated(self, pair: str) -> Unrelated:
-        """The chance partners of the records of a pair."""
-        if pair not in self._unrelated:
-            self._unrelated[pair] = self._by_budget(pair) if self.plan.options.chance is None else self._asked(pair)
-        return self._unrelated[pair]
+    def unrelated(self, pair: str, among: np.ndarray | None = None) -> Unrelated:
+        """The chance partners of the records of a pair; of those `among` them (R,), for methods of several passes."""
+        key = pair, among is None
+        if key not in self._unrelated:
+            chosen = self.selections[pair] if among is None else self.selections[pair] & among
+            draw = self._by_budget if self.plan.options.chance is None else self._asked
+            self._unrelated[key] = draw(np.flatnonzero(chosen))
+        return self._unrelated[key]
 
     def turns(self, pair: str) -> np.ndarray:
         """(R,) whose noisy copy is the floor of a record, BEFORE or AFTER; NO_TURN where it has no floor."""
         found = np.full(len(self.records), NO_TURN)
-        chosen = self._sampled(pair)
+        chosen = self._sampled(np.flatnonzero(self.selections[pair]))
         names, classes, _ = self._described(chosen)
         found[chosen] = turns(names, classes, self.seed)
         return found
@@ -107,19 +115,18 @@ class References:
         draws = [draw_of(self.samples[image].name, self.seed) for image in self.records.images[chosen]]
         return Noise(chosen, np.array(draws, np.int64).reshape(-1, 1))
 
-    def _asked(self, pair: str) -> Unrelated:
-        options, chosen = self.plan.options, np.flatnonzero(self.selections[pair])
+    def _asked(self, chosen: np.ndarray) -> Unrelated:
+        options = self.plan.options
         assert options.chance
         drawn = chosen[sampled(*self._described(chosen), options.seed, SAMPLE)]
         return Unrelated(drawn, derangements(*self._described(drawn), options.chance, options.seed), near=False)
 
-    def _by_budget(self, pair: str) -> Unrelated:
-        drawn = self._sampled(pair)
+    def _by_budget(self, chosen: np.ndarray) -> Unrelated:
+        drawn = self._sampled(chosen)
         order, partners = neighbours(*self._described(drawn), PARTNERS, self.plan.options.seed)
         return Unrelated(drawn[order], partners, near=True)
 
-    def _sampled(self, pair: str) -> np.ndarray:
-        chosen = np.flatnonzero(self.selections[pair])
+    def _sampled(self, chosen: np.ndarray) -> np.ndarray:
         return chosen[sampled(*self._described(chosen), self.seed, self.plan.options.reference_budget)]
 
     def _described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:

@@ -132,10 +132,24 @@ class Conditioning(_Record):
     n: int
 
 
+class Completeness(_Record):
+    """How far the sums of a path method's maps are from the difference of scores that they should be, as a share.
+
+    n: maps; the share is infinite, and so null, where the score does not change along the path
+    """
+
+    layer: str
+    method: str
+    median: Number
+    q95: Number
+    n: int
+
+
 class CheckpointResult(_Record):
     """A checkpoint: which file, what it says about itself, and how well it classifies.
 
     conditioning: of the methods that divide by small numbers, where their denominators are known
+    completeness: of path methods
     """
 
     key: str
@@ -148,6 +162,7 @@ class CheckpointResult(_Record):
     quality: dict[str, Estimate]  # accuracy, auc, ece
     consistency: list[Consistency]
     conditioning: list[Conditioning] = []
+    completeness: list[Completeness] = []
 
 
 class Equivalence(_Record):
@@ -291,6 +306,8 @@ class Evaluation(_Record):
     majority: share of the most frequent class among the images, None for several labels per image or for none
     jitter_draws, chance_draws: those that were asked for, None where the reference is estimated by budget;
     reference_budget: most images on which it is; not written where none is
+    sample: at most so many records, as many of each class, have maps of methods that take several passes; None where
+        there is no such method
     """
 
     format: Literal[1] = FORMAT
@@ -317,6 +334,7 @@ class Evaluation(_Record):
     reference_budget: int | None = None
     margin: float
     majority: Number = None
+    sample: int | None = None
     checkpoints: list[CheckpointResult]
     pairs: list[PairResult]
     study: StudyResult | None = None

@@ -1,12 +1,15 @@
-"""Which records of a pair are compared."""
+"""Which records of a pair are compared, and for which of them methods of several passes are computed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from harness.images.dataset import Records
+from harness.images.dataset import Records, Sample
 from harness.models.metadata import GraphMetadata
-from harness.results.options import Selection
+from harness.results.options import Options, Selection
+from harness.statistics.chance import sampled
 
 
 def selected(
@@ -27,3 +30,16 @@ def selected(
         alike = on_class[0] == on_class[1] if metadata.score_kind == "multilabel" else (said[0] == said[1]).all(axis=1)
         return readable & alike
     return readable
+
+
+def sampled_records(samples: Sequence[Sample], options: Options) -> np.ndarray:
+    """(R,) bool: the records for which methods that take several passes are computed, as many of each class.
+
+    They depend on the manifest, the seed and the number alone; images without labels count as one class.
+    """
+    records = Records.of(samples)
+    images = [samples[image] for image in records.images]
+    names, groups = [image.name for image in images], [image.group for image in images]
+    chosen = np.zeros(len(records), bool)
+    chosen[sampled(names, records.classes, groups, options.seed, options.sample)] = True
+    return chosen

@@ -1,0 +1,60 @@
+"""What further passes will cost, said before the work starts: counted, and timed on one picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harness.common.formatting import count
+from harness.images.dataset import Sample
+from harness.models.attribution import explain_further
+from harness.models.session import Explanation, Model
+from harness.results.plan import Plan
+from harness.results.references import pairs_with_noise
+from harness.results.selection import sampled_records
+from kernels.catalogue import cam_method
+
+
+def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threads: int) -> Iterator[str]:
+    """One sentence per method that takes several passes."""
+    methods = plan.methods_of_several_passes
+    if not methods or plan.options.maps == "graph":
+        return
+    model = Model.open(plan.checkpoints[0].graph.path, provider, threads)
+    found = model.explain(_picture(model), np.zeros(1, np.int64), plan.layers)
+    records = int(sampled_records(samples, plan.options).sum())
+    clean, noisy = records * len(plan.checkpoints), records * _noisy_copies(plan)
+    for method in methods:
+        seconds = (clean + noisy) * sum(_seconds(model, found, layer, method) for layer in plan.layers)
+        maps = (clean + noisy) * len(plan.layers)
+        yield (
+            f"{method} takes {cam_method(method).cost} per map: up to {count(maps, 'map')} "
+            f"({count(records, 'sampled image')}, {count(len(plan.checkpoints), 'checkpoint')}, "
+            f"{noisy:,} noisy copies), about {seconds:.0f} s"
+        )
+
+
+def _noisy_copies(plan: Plan) -> int:
+    """At most so many noisy copies does an image have in all checkpoints together."""
+    if plan.options.jitter is None:
+        return len(pairs_with_noise(plan))
+    return plan.options.jitter * len(plan.checkpoints)
+
+
+def _seconds(model: Model, found: Explanation, layer: str, method: str) -> float:
+    """Seconds for one map: the second time, since the first prepares what the others use."""
+    here = Explanation(found.logits, {layer: found.layers[layer]})
+    took = []
+    for _ in range(2):
+        started = time.perf_counter()
+        explain_further(model, here, [method], np.zeros(1, np.int64), _picture(model), np.zeros(1, np.int64))
+        took.append(time.perf_counter() - started)
+    return took[-1]
+
+
+def _picture(model: Model) -> np.ndarray:
+    """(1, 3, H, W): noise, whose maps are not empty."""
+    noise = np.random.default_rng(0).uniform(0, 255, model.metadata.input_size).astype(np.float32)
+    return np.broadcast_to(noise, (1, 3, *noise.shape)).copy()
