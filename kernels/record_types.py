@@ -123,8 +123,8 @@ class MethodRecord:
     """An attribution method at one layer: a CAM layer, or the picture itself.
 
     paradigm: what a map is made of. `gradient`: activations A and gradients G = dY/dA at one point; `path`: gradients
-        at several points; `perturbation`: scores Y of changed inputs; `activation`: A alone, so that the map is the same
-        for every class
+        at several points; `perturbation`: scores Y of changed inputs; `activation`: A alone, so that the map is the
+        same for every class
     asks: what it asks of the model. `pass`: A and G of the one pass that serves all such methods; `tail`: further
         passes of what lies behind the layer; `network`: further passes of the whole network with changed pictures
     cost: the further passes per map, in words; empty for `pass`

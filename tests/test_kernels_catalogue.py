@@ -66,10 +66,19 @@ def test_the_catalogue_loads_the_standard_library_only() -> None:
     assert found.stdout.strip() == "['kernels']"
 
 
+def _code_of(record: MethodRecord) -> Any:
+    return record.attribution if record.takes_passes else record.reduce
+
+
+@pytest.mark.parametrize("record", METHODS.built_in.values(), ids=lambda one: one.name)
+def test_a_method_says_what_it_costs_where_it_costs_something(record: MethodRecord) -> None:
+    assert record.takes_passes == bool(record.cost) == (record.asks != "pass")
+
+
 @pytest.mark.parametrize("record", [*METRICS.built_in.values(), *METHODS.built_in.values()], ids=lambda one: one.name)
 def test_every_record_names_code_that_is_there(record: MetricRecord | MethodRecord) -> None:
     module, _, function = str(record.implementation).partition(":")
-    code = record.compute if isinstance(record, MetricRecord) else record.reduce
+    code = record.compute if isinstance(record, MetricRecord) else _code_of(record)
     assert code is getattr(sys.modules[module], function)
 
 
