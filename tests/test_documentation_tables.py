@@ -29,7 +29,7 @@ from kernels.record_types import MetricRecord
 from tests import documents
 from tests.documents import ROOT, program, read
 
-TYPES = {"int32": "int32", "float": "float", "double": "double", "string": "text", "list<item: string>": "list of text",
+TYPES = {"int32": "int32", "double": "double", "string": "text", "list<item: string>": "list of text",
          "list<item: float>": "list of float", "list<element: string>": "list of text",
          "list<element: float>": "list of float", "float": "float"}  # fmt: skip
 
