@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from harness.evaluation.classification import Classification
+from harness.evaluation.flips import flips
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
 from harness.results.references import AFTER, BEFORE, NO_TURN
@@ -117,6 +118,7 @@ class Summary:
             change=self.classification.changes(before, after),
             equivalence=self.classification.equivalences(pair.name, [before], [after]),
             metrics=list(self._metrics(pair, threads)),
+            flips=flips(self.reader, self.by_record, pair, threads),
         )
 
     def consistency(self, checkpoint: int, threads: int) -> list[Consistency]:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator
 
 from harness.gate.comparability import difference_from, foreign_origins, other_reference, same_models
-from harness.gate.policy import ALL, EACH, WORST, Policy, Requirements, Rule
+from harness.gate.policy import ALL, EACH, FLIP_RATES, WORST, Policy, Requirements, Rule
 from harness.gate.statistic import Statistic, UnavailableError, find, near
 from harness.gate.verdict import OUTCOMES, Case, Outcome, Verdict
 from harness.results.cautions import cautions
@@ -72,7 +72,7 @@ def _of_images(result: Evaluation, allowed: float) -> Iterator[Case]:
 def title(rule: Rule) -> str:
     """The rule as a few words."""
     place = f" ({rule.method}, {rule.layer})" if not rule.is_quality else ""
-    return f"{rule.metric} {rule.statistic}{place}"
+    return f"{rule.metric}{'' if rule.metric in FLIP_RATES else f' {rule.statistic}'}{place}"
 
 
 class _Judge:

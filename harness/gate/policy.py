@@ -25,6 +25,7 @@ MOST_BYTES = 2**20
 QUALITIES = ("accuracy", "auc", "ece")
 MAP_STATISTICS = ("mean", "median", "p05", "p95", "index", "vanished-rate")
 QUALITY_STATISTICS = ("value", "change")
+NEGATIVE_FLIPS, MOVED_UNSEEN = FLIP_RATES = ("negative-flip-rate", "moved-unseen-rate")
 ALL, EACH, WORST = "all", "each-class", "worst-class"
 
 Mode = Literal["surely-good", "surely-bad", "point"]
@@ -52,6 +53,8 @@ class Requirements(_Config):
 class Rule(_Config):
     """One bound on one statistic.
 
+    metric: a column of the scores; `accuracy`, `auc` or `ece`; `negative-flip-rate` (right before, wrong after: share
+        of all images) or `moved-unseen-rate` (evidence moved: share of the images with the same answer)
     scope: `all`, `each-class` (a case per class), `worst-class`, or the name of a class
     min, max: bounds on the statistic
     max_worsening, max_relative_worsening: how much worse than the baseline's value it may be; which way is worse is
@@ -64,7 +67,7 @@ class Rule(_Config):
     layer: str | None = None
     pair: str | None = None
     scope: str = ALL
-    statistic: str
+    statistic: str = "value"
     min: float | None = None
     max: float | None = None
     max_worsening: float | None = Field(default=None, ge=0)
@@ -77,14 +80,14 @@ class Rule(_Config):
     @property
     def is_quality(self) -> bool:
         """True for a rule on predictions, False for one on maps."""
-        return self.metric in QUALITIES
+        return self.metric in (*QUALITIES, NEGATIVE_FLIPS)
 
     @property
     def direction(self) -> int:
         """+1 where a higher statistic is better, -1 where a lower one is, 0 where it should stay near zero."""
         if self.statistic == "index":
             return 1
-        if self.statistic == "vanished-rate":
+        if self.statistic == "vanished-rate" or self.metric in FLIP_RATES:
             return -1
         if self.is_quality:
             return -1 if self.metric == "ece" else 1
@@ -97,19 +100,29 @@ class Rule(_Config):
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Rule:
         self._vocabulary = info.context["vocabulary"] if info.context else current()
-        _known(self.metric, (*self._vocabulary.columns, *QUALITIES), "metric")
+        _known(self.metric, (*self._vocabulary.columns, *QUALITIES, *FLIP_RATES), "metric")
+        if self.metric in FLIP_RATES:
+            _known(self.statistic, ("value",), f"statistic of {self.metric}")
         if self.is_quality:
             _known(self.statistic, QUALITY_STATISTICS, f"statistic of {self.metric}")
             if self.method or self.layer or self.scope != ALL:
                 raise ValueError(f"{self.metric} is of the predictions: it takes no method, layer or scope")
         else:
-            _known(self.statistic, MAP_STATISTICS, "statistic")
-            if self.method is None or self.layer is None:
-                raise ValueError(f"a rule on {self.metric} names its method and its layer")
-            self._vocabulary.method(self.method)
-            self._check_statistic()
+            self._check_place()
         self._check_bounds()
         return self
+
+    def _check_place(self) -> None:
+        """Of a rule on maps: a method and a layer, and a statistic that its metric has."""
+        if self.method is None or self.layer is None:
+            raise ValueError(f"a rule on {self.metric} names its method and its layer")
+        self._vocabulary.method(self.method)
+        if self.metric == MOVED_UNSEEN:
+            if self.scope != ALL:
+                raise ValueError(f"{self.metric} is of all images: it takes no scope")
+            return
+        _known(self.statistic, MAP_STATISTICS, "statistic")
+        self._check_statistic()
 
     def _check_statistic(self) -> None:
         known = self._vocabulary
@@ -148,7 +161,7 @@ class Rule(_Config):
             return -math.inf, math.inf
         if self.statistic == "change":
             return CHANGE
-        if self.is_quality or self.statistic == "vanished-rate":
+        if self.is_quality or self.statistic == "vanished-rate" or self.metric in FLIP_RATES:
             return SHARE
         return self._vocabulary.range_of(self.metric)
 

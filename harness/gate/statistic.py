@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.gate.policy import Rule
-from harness.results.schema import Estimate, Evaluation, MetricSummary, PairResult
+from harness.gate.policy import FLIP_RATES, NEGATIVE_FLIPS, Rule
+from harness.results.schema import Estimate, Evaluation, FlipTable, MetricSummary, PairResult
 from kernels.registry import nearest
 
 _QUANTILES: dict[str, Literal["q05", "median", "q95"]] = {"p05": "q05", "median": "median", "p95": "q95"}
@@ -35,6 +35,8 @@ def find(rule: Rule, result: Evaluation, pair: PairResult, scope: str) -> Statis
 
     :raises UnavailableError: the result has no such maps, metric, prediction or index.
     """
+    if rule.metric in FLIP_RATES:
+        return _flips(rule, pair)
     if rule.is_quality:
         return _quality(rule, result, pair)
     items = [item for item in pair.metrics if (item.method, item.layer) == (rule.method, rule.layer)]
@@ -61,6 +63,29 @@ def _quality(rule: Rule, result: Evaluation, pair: PairResult) -> Statistic:
     if rule.metric not in found:
         raise UnavailableError(f"the result has no {rule.metric}: its images have no classes")
     return _of_estimate(found[rule.metric], result.images - len(result.unreadable), result.patients)
+
+
+def _flips(rule: Rule, pair: PairResult) -> Statistic:
+    if pair.flips is None:
+        raise UnavailableError("the result counts no flips: an earlier version wrote it; evaluate anew")
+    if rule.metric == NEGATIVE_FLIPS:
+        if pair.flips.negative_flip_rate is None:
+            raise UnavailableError("the result has no negative flips: its images have no classes")
+        return _of_estimate(pair.flips.negative_flip_rate, pair.flips.n, pair.flips.n_patients)
+    found = [item for item in pair.flips.tables if (item.method, item.layer) == (rule.method, rule.layer)]
+    if not found:
+        known = sorted(f"{item.method} at {item.layer}" for item in pair.flips.tables)
+        wanted = f"{rule.method} at {rule.layer}"
+        raise UnavailableError(f"the result has no maps of {wanted}; {near(wanted, known)}")
+    return _moved_unseen(found[0], pair.flips.n - pair.flips.flipped)
+
+
+def _moved_unseen(item: FlipTable, same: int) -> Statistic:
+    """`same`: the images with the same answer; those whose movement is not known are the undefined ones."""
+    if item.threshold is None:
+        raise UnavailableError("the result cannot say which images moved: it was made without jitter")
+    known = item.same_still + item.same_moved
+    return _of_estimate(item.moved_unseen_rate, known, item.n_patients, 1 - known / same if same else 1.0)
 
 
 def _of_summary(rule: Rule, item: MetricSummary) -> Statistic:

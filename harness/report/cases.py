@@ -41,6 +41,8 @@ class Ranking:
         reason = BY_CODE[int(self.codes[record])]
         if reason.is_undefined:
             return f"undefined: {reason.label}"
+        if not np.isfinite(self.values[record]):
+            return "not compared"
         return f"{self.values[record]:.2f}" + (", vanished" if reason == Reason.VANISHED else "")
 
     def _by(self, keys: np.ndarray) -> list[int]:

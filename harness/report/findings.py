@@ -17,7 +17,15 @@ from harness.report.glossary import reason_sentence
 from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power
 from harness.report.summaries import Summaries, with_span
 from harness.results.cautions import at_chance, cautions
-from harness.results.schema import Equivalence, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
+from harness.results.schema import (
+    Equivalence,
+    Estimate,
+    Evaluation,
+    FlipTable,
+    IndexResult,
+    MetricSummary,
+    PairResult,
+)
 from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import MIN_PATIENTS
 
@@ -100,6 +108,7 @@ def _finding(result: Evaluation, summaries: Summaries, pair: PairResult) -> Find
     facts = [
         *_at_chance(result, pair),
         _accuracy(result, pair),
+        *_answers(pair),
         _worst_class(result, summaries, pair),
         _vanished(result, summaries, pair),
         *_methods(result, summaries, pair),
@@ -182,6 +191,27 @@ def _accuracy(result: Evaluation, pair: PairResult) -> Fact:
         after = result.by_key[pair.after].quality.get("accuracy")
         text = f"{_changed(change)}{f', to {number(after.mean)}' if after else ''}.{_equal(pair.equivalence)}"
     return Fact("Accuracy", "accuracy", f"{text} The predictions agree on {percent(agree.mean)} of the images.")
+
+
+def _answers(pair: PairResult) -> Iterator[Fact]:
+    """How many answers flipped, and in how many images the evidence moved behind the same answer."""
+    flips = pair.flips
+    if flips is None or not flips.n:
+        return
+    text = f"{count(flips.flipped, 'answer')} of {flips.n} flipped"
+    if flips.negative_flip_rate is not None:
+        text += f", {flips.negative} of them from right to wrong (rate {with_span(flips.negative_flip_rate)})"
+    yield Fact("Answers", "flips", f"{text}. {_unseen(flips.tables[0]) if flips.tables else ''}".strip())
+
+
+def _unseen(item: FlipTable) -> str:
+    known = item.same_still + item.same_moved
+    if item.threshold is None or not known:
+        return "Without noise to compare with it is not known in which images the evidence moved."
+    return (
+        f"Behind the same answer the evidence moved in {item.same_moved} of {known} images "
+        f"({with_span(item.moved_unseen_rate)}) under {item.method}: more than in 95 % of the comparisons with noise."
+    )
 
 
 def _changed(change: Estimate) -> str:

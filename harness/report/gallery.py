@@ -28,15 +28,17 @@ from harness.images.view import fit
 from harness.report import change, heatmaps
 from harness.report.cases import Ranking
 from harness.report.heatmaps import SIDE, STRONGEST
+from harness.results.moved_records import moved_records
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
 from harness.results.pseudonyms import Names
-from harness.results.reader import Collected, labels_of, read_collected, tasks
+from harness.results.reader import Collected, Reader, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
 from kernels.reasons import Reason
 
 QUALITY = 82  # of WebP
-CASES = {"most": 12, "least": 6, "vanished": 12}  # of one pair; each of several pairs shows half as many
+# Of one pair; each of several pairs shows half as many.
+CASES = {"most": 12, "least": 6, "unseen": 12, "flipped": 12, "vanished": 12}
 LARGEST = 255  # of a stored map
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
@@ -45,7 +47,11 @@ LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
 
 @dataclass
 class Group:
-    """The records of a pair that are most or least drifted, or whose evidence vanished, under one layer and method."""
+    """Records of a pair under one layer and method.
+
+    kind: `most` or `least` drifted; `unseen`, the same answer though the evidence moved; `flipped`, another answer;
+        `vanished`, evidence on one side only
+    """
 
     pair: Pair
     kind: str
@@ -67,6 +73,11 @@ class Gallery:
     def collected(self) -> Collected:
         """The predictions of the checkpoints."""
         return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What the result folder holds."""
+        return Reader(self.plan, self.collected, self.stored.select, self.store)
 
     @cached_property
     def rankings(self) -> dict[tuple[str, LayerMethod], Ranking]:
@@ -117,11 +128,27 @@ class Gallery:
         most = first.most_drifted[: limit["most"]]
         least = [record for record in first.least_drifted if record not in most][: limit["least"]]
         found = [Group(pair, "most", self.paths[0], most), Group(pair, "least", self.paths[0], least)]
+        found += [
+            Group(pair, kind, self.paths[0], records[: limit[kind]])
+            for kind, records in (("unseen", self._unseen(pair, first)), ("flipped", self._flipped(pair)))
+        ]
         for path in self.paths:  # the first path at which any evidence vanished
             if gone := self.rankings[pair.name, path].vanished:
                 found.append(Group(pair, "vanished", path, gone[: limit["vanished"]]))
                 break
         return [group for group in found if group.records]
+
+    def _unseen(self, pair: Pair, ranking: Ranking) -> list[int]:
+        """Compared records whose evidence moved behind the same answer, the most drifted first."""
+        wanted = moved_records(self.reader, pair, *self.paths[0]).moved & self.reader.answers(pair).same
+        return [record for record in ranking.most_drifted if wanted[record]]
+
+    def _flipped(self, pair: Pair) -> list[int]:
+        """Records whose answer flipped, negative flips first."""
+        found = self.reader.answers(pair)
+        flipped = np.flatnonzero(found.readable & ~found.same)
+        first = found.negative_flips[flipped] & self.reader.labelled
+        return [int(record) for record in flipped[np.argsort(~first, kind="stable")]]
 
     def _ranking(self, number: int) -> Ranking:
         parts = parts_of(number, len(self.samples))

@@ -162,6 +162,15 @@ _WORDS = (
     ),
     Definition("agreement", "Agreement", "Share of images on which both checkpoints decide alike, right or wrong."),
     Definition(
+        "flips",
+        "Flips",
+        "Answers that differ between before and after; negative where the first was right and the second is wrong. "
+        "The rate of negative flips is a share of all images. An image counts as moved where its top-20 % overlap lies "
+        "below the 5 % quantile of the comparisons with noise, pooled over images and both checkpoints. Same answer "
+        "and moved: other evidence that no statistic of predictions sees.",
+        "Yan et al. 2021, arXiv 2011.09161; the table with moved is our own",
+    ),
+    Definition(
         "equivalence",
         "Equivalence",
         "Two one-sided tests at 5 %: the 90 % interval of the difference lies within the margin. “Not shown” does not "

@@ -507,6 +507,42 @@ def changes(result: Evaluation) -> list[Line]:
     ]
 
 
+def flips(result: Evaluation) -> list[Line]:
+    """Answers against evidence: per pair, layer and method the counts of the two-by-two."""
+    return [
+        Line(
+            (
+                pair.name,
+                item.layer,
+                item.method,
+                *map(str, (item.same_still, item.same_moved, item.flipped_still, item.flipped_moved, item.unknown)),
+                with_span(item.moved_unseen_rate),
+            )
+        )
+        for pair in result.pairs
+        if pair.flips
+        for item in pair.flips.tables
+    ]
+
+
+def negative_flips(result: Evaluation) -> list[Line]:
+    """Per pair how many answers flipped, and which way."""
+    return [
+        Line(
+            (
+                pair.name,
+                str(flips.n),
+                str(flips.flipped),
+                DASH if flips.negative is None else str(flips.negative),
+                with_span(flips.negative_flip_rate) if flips.negative_flip_rate else DASH,
+                DASH if flips.positive is None else str(flips.positive),
+            )
+        )
+        for pair in result.pairs
+        if (flips := pair.flips) is not None
+    ]
+
+
 def consistencies(result: Evaluation) -> list[Line]:
     """Per checkpoint, layer and method: one number per class."""
     rows = []

@@ -8,6 +8,7 @@ from textwrap import fill
 from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
+from harness.models.metadata import sameness
 from harness.report.findings import findings, warning_lines
 from harness.report.levels import power
 from harness.report.summaries import Summaries
@@ -221,7 +222,7 @@ def _heading(result: Evaluation) -> list[str]:
     verdicts = [
         line
         for pair, verdict in zip(result.pairs, _verdicts(result), strict=True)
-        for line in (_pair_line(pair), f"{_INDENT}{verdict}")
+        for line in (_pair_line(pair), f"{_INDENT}{verdict}", *(f"{_INDENT}{text}" for text in _flips(pair, result)))
     ]
     return lines + verdicts + _sample_lines(result)
 
@@ -239,6 +240,22 @@ def _sample_lines(result: Evaluation) -> list[str]:
             for item in checkpoint.completeness
         ]
     return lines
+
+
+def _flips(pair: PairResult, result: Evaluation) -> Iterator[str]:
+    """How many answers flipped, and how often evidence moved behind the same answer, under the first method.
+
+    Nothing of a model with itself.
+    """
+    flips = pair.flips
+    if flips is None or not flips.tables or sameness(result.by_key[pair.before], result.by_key[pair.after]):
+        return
+    negative = flips.negative_flip_rate
+    named = "" if negative is None else f" ({flips.negative} negative, rate {with_interval(negative)})"
+    item = flips.tables[0]
+    known = item.same_still + item.same_moved
+    unseen = f"; same answer, moved: {item.same_moved} of {known}" if item.threshold is not None else ""
+    yield f"answers: {flips.flipped} of {flips.n} flipped{named}{unseen}"
 
 
 def _verdicts(result: Evaluation) -> Iterator[str]:

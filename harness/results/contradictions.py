@@ -74,10 +74,29 @@ def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
     yield from _of_interval(f"agreement of {pair.name!r}", pair.agreement, SHARE, pair.agreement.mean)
     for name, estimate in pair.change.items():
         yield from _of_interval(f"change of {name} of {pair.name!r}", estimate, CHANGE, estimate.mean)
+    yield from _of_flips(pair)
     for item in pair.metrics:
         where = f"{item.metric} of {item.method} at {item.layer}, pair {pair.name!r}, scope {item.scope!r}"
         yield from _of_summary(where, item, _range_of(result, item.metric))
         yield from _of_counts(where, item, pair.selected, result.patients)
+
+
+def _of_flips(pair: PairResult) -> Iterator[str]:
+    """Numbers of answers that do not add up."""
+    flips = pair.flips
+    if flips is None:
+        return
+    where = f"flips of {pair.name!r}"
+    if not 0 <= flips.flipped <= flips.n or (flips.negative or 0) + (flips.positive or 0) > flips.flipped:
+        yield f"{where}: {flips.flipped} of {flips.n} flipped, {flips.negative} negative and {flips.positive} positive"
+    if flips.negative_flip_rate is not None:
+        yield from _of_interval(where, flips.negative_flip_rate, SHARE, flips.negative_flip_rate.mean)
+    for item in flips.tables:
+        counts = (item.same_still, item.same_moved, item.flipped_still, item.flipped_moved, item.unknown)
+        place = f"{where}, {item.method} at {item.layer}"
+        if min(counts) < 0 or sum(counts) != flips.n or item.flipped_still + item.flipped_moved > flips.flipped:
+            yield f"{place}: its counts are not those of {flips.n} records, {flips.flipped} of them flipped"
+        yield from _of_interval(place, item.moved_unseen_rate, SHARE, item.moved_unseen_rate.mean)
 
 
 def _of_counts(where: str, item: MetricSummary, selected: int, patients: int) -> Iterator[str]:

@@ -1,13 +1,16 @@
-"""Which records of a pair moved under one layer and method, by the stored scores."""
+"""Which records of a pair moved under one layer and method, by the stored scores and maps."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from harness.results.part_files import BLOCK
 from harness.results.plan import Pair
-from harness.results.reader import Reader, Reference, tasks
+from harness.results.reader import NOT_COMPARED, Reader, Reference, Task, tasks
 from harness.results.vocabulary import BUILT_IN, HEADLINE
 from harness.statistics.moved import Moved, moved_beyond
+from kernels.catalogue import METRICS
+from kernels.metrics import pair_metrics
 
 
 def moved_records(reader: Reader, pair: Pair, layer: str, method: str) -> Moved:
@@ -16,15 +19,55 @@ def moved_records(reader: Reader, pair: Pair, layer: str, method: str) -> Moved:
     The noise is pooled over the compared records and both checkpoints. Its scores are means over the draws of the
     noise, as they are stored.
     """
+    values, jitter = _stored(reader, pair, layer, method)
+    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE))
+
+
+def moved_everywhere(reader: Reader, pair: Pair, layer: str, method: str, threads: int = 1) -> Moved:
+    """`moved_records` also of readable records that are not compared, as those whose answer flipped.
+
+    The threshold is the same; the metric of the others is computed from the stored maps of the explained class.
+    """
+    values, jitter = _stored(reader, pair, layer, method)
+    wanted = ("pair", pair, layer, method)
+    task = next(item for item in tasks(reader.plan) if (item.kind, item.pair, item.layer, item.method) == wanted)
+    readable = reader.collected.readable[reader.collected.records.images]
+    rest = np.flatnonzero(readable & ~reader.selections[pair.name])
+    for block in np.unique(reader.collected.records.images[rest] // BLOCK):
+        rows = rest[reader.collected.records.images[rest] // BLOCK == block]
+        values[rows] = _computed(reader, task, rows, threads)
+    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE))
+
+
+def _computed(reader: Reader, task: Task, rows: np.ndarray, threads: int) -> np.ndarray:
+    """(n,) headline metric of some records, NaN where it is undefined or a map is not there."""
+    before, after = (reader.maps(side, task.layer, task.method, rows) for side in (task.before, task.after))
+    there = np.flatnonzero((before.codes != NOT_COMPARED) & (after.codes != NOT_COMPARED))
+    found = np.full(len(rows), np.nan)
+    if len(there):
+        scores = pair_metrics(
+            before.raw[there],
+            after.raw[there],
+            threads,
+            before_reasons=before.codes[there],
+            after_reasons=after.codes[there],
+            size=reader.plan.options.map_size,
+            metrics=[METRICS.built_in[HEADLINE]],
+        )
+        found[there] = scores.values[:, 0]
+    return found
+
+
+def _stored(reader: Reader, pair: Pair, layer: str, method: str) -> tuple[np.ndarray, np.ndarray]:
+    """(values (R,), jitter (checkpoints, compared)) of the headline metric."""
     sides = (reader.plan.place(pair.before), reader.plan.place(pair.after))
     here = [
         (number, task) for number, task in enumerate(tasks(reader.plan)) if (task.layer, task.method) == (layer, method)
     ]
-    observed = next(number for number, task in here if task.pair == pair)
+    observed = next(number for number, task in here if task.kind == "pair" and task.pair == pair)
     noise = [number for number, task in here if task.kind == "jitter" and task.before in sides]
     values, compared = _headline(reader, observed, "observed")
-    jitter = np.array([_headline(reader, number, "jitter")[0][compared] for number in noise])
-    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE))
+    return values, np.array([_headline(reader, number, "jitter")[0][compared] for number in noise])
 
 
 def _headline(reader: Reader, number: int, reference: Reference) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from harness.results.part_files import Store
 from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
 from harness.results.references import Noise, References, Unrelated, pairs_with_noise
-from harness.results.selection import sampled_records, selected
+from harness.results.selection import Answers, answers, sampled_records, selected
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -262,6 +262,16 @@ class Reader:
     def noise(self, checkpoint: int) -> Noise:
         """The records of which a checkpoint sees noisy copies."""
         return self.references.noise(checkpoint, self.collected.logits[checkpoint], self.select)
+
+    def answers(self, pair: Pair) -> Answers:
+        """What the checkpoints of a pair say about each record."""
+        before, after = (self.collected.logits[self.plan.place(key)] for key in (pair.before, pair.after))
+        return answers(self.plan.by_key[pair.after].graph.metadata, self.collected.records, before, after)
+
+    @property
+    def labelled(self) -> bool:
+        """True where every image has its classes, so that an answer can be right."""
+        return all(sample.labels is not None for sample in self.collected.samples)
 
     def parts(self, task: int) -> range:
         """The numbers of the parts that hold the scores of a task."""

@@ -179,8 +179,47 @@ class Equivalence(_Record):
     reason: str | None
 
 
+class FlipTable(_Record):
+    """Answers against evidence under one layer and method: how many records of each kind there are.
+
+    threshold: value of the headline metric beyond which an image counts as moved (`harness.statistics.moved`)
+    unknown: records whose maps cannot be compared, or all where there is no noise to compare with
+    moved_unseen_rate: share of the moved among the known records with the same answer; of `n_patients` patients
+    """
+
+    layer: str
+    method: str
+    threshold: Number
+    same_still: int
+    same_moved: int
+    flipped_still: int
+    flipped_moved: int
+    unknown: int
+    moved_unseen_rate: Estimate
+    n_patients: int
+
+
+class Flips(_Record):
+    """Which answers changed from before to after, over all readable records, compared or not.
+
+    negative, positive: right before and wrong after (Yan et al. 2021, arXiv 2011.09161), and the other way round; None
+    without labels. negative_flip_rate: share of `n`
+    """
+
+    n: int
+    n_patients: int
+    flipped: int
+    negative: int | None
+    positive: int | None
+    negative_flip_rate: Estimate | None
+    tables: list[FlipTable]
+
+
 class PairResult(_Record):
-    """Two checkpoints, and how far the evidence moved from one to the other."""
+    """Two checkpoints, and how far the evidence moved from one to the other.
+
+    flips: None in results of earlier versions
+    """
 
     name: str
     before: str
@@ -195,6 +234,7 @@ class PairResult(_Record):
     change: dict[str, Estimate]  # after - before of accuracy, auc, ece
     equivalence: list[Equivalence]
     metrics: list[MetricSummary]
+    flips: Flips | None = None
 
 
 class Difference(_Record):

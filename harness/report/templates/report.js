@@ -213,7 +213,10 @@
   if (!data) return;
 
   const SQUARE = 320; // pixels of a panel without a radiograph
-  const KINDS = { most: "most drifted", least: "least drifted", vanished: "vanished" };
+  const KINDS = {
+    most: "most drifted", least: "least drifted", vanished: "vanished",
+    unseen: "same answer, other evidence", flipped: "answer flipped",
+  };
   const colours = decode(data.colours);
   const gallery = one(".gallery");
   const strip = one(".strip");

@@ -1,0 +1,65 @@
+"""Flipped answers against moved evidence: what a change of accuracy does not see.
+
+A record whose answer stays while its evidence moves is seen by no statistic of predictions; one whose answer flips
+while its evidence stays was decided by how the same evidence is weighed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.results.moved_records import moved_everywhere
+from harness.results.plan import Pair
+from harness.results.reader import Reader
+from harness.results.schema import Estimate, Flips, FlipTable
+from harness.results.selection import Answers
+from harness.statistics.bootstrap import Resampling, interval, mean
+from harness.statistics.moved import Moved
+
+
+def flips(reader: Reader, by_record: Resampling, pair: Pair, threads: int) -> Flips:
+    """The two-by-two of every layer and method, over all readable records of a pair."""
+    found = reader.answers(pair)
+    negative = _share_of(found.negative_flips, found.readable)
+    rate, patients = _rate(by_record, negative)
+    places = [(layer, method) for layer in reader.plan.layers for method in reader.plan.options.methods]
+    moved = [(place, moved_everywhere(reader, pair, *place, threads)) for place in places]
+    return Flips(
+        n=int(found.readable.sum()),
+        n_patients=patients,
+        flipped=int((found.readable & ~found.same).sum()),
+        negative=int(found.negative_flips.sum()) if reader.labelled else None,
+        positive=int(found.positive_flips.sum()) if reader.labelled else None,
+        negative_flip_rate=rate if reader.labelled else None,
+        tables=[_table(by_record, found, *place, of_place) for place, of_place in moved],
+    )
+
+
+def _table(by_record: Resampling, found: Answers, layer: str, method: str, moved: Moved) -> FlipTable:
+    known = found.readable & moved.known
+    rate, patients = _rate(by_record, _share_of(moved.moved, known & found.same))
+    return FlipTable(
+        layer=layer,
+        method=method,
+        threshold=moved.threshold,
+        same_still=int((known & found.same & ~moved.moved).sum()),
+        same_moved=int((known & found.same & moved.moved).sum()),
+        flipped_still=int((known & ~found.same & ~moved.moved).sum()),
+        flipped_moved=int((known & ~found.same & moved.moved).sum()),
+        unknown=int((found.readable & ~known).sum()),
+        moved_unseen_rate=rate,
+        n_patients=patients,
+    )
+
+
+def _share_of(what: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(R,) 1 or 0 among some of the records, NaN elsewhere."""
+    return np.where(among, what.astype(np.float64), np.nan)
+
+
+def _rate(by_record: Resampling, values: np.ndarray) -> tuple[Estimate, int]:
+    """The mean of the defined values (R,) with its interval over patients, and their number."""
+    sums = by_record.sums(values[:, None])
+    patients = int(sums.n_patients[0])
+    ends = interval(by_record.means_of([sums])[0][:, 0], patients)
+    return Estimate(mean=mean(values), low=ends.low, high=ends.high, reason=ends.reason), patients
