@@ -161,8 +161,8 @@ def test_the_gallery_shows_same_answers_with_other_evidence(outs: dict[str, Path
     negative = [bool(answers.negative_flips[record]) for record in flipped]
     assert negative == sorted(negative, reverse=True)
     assert negative[0]
-    texts = [found._case(pair, record, {})["values"][0] for record in flipped]
-    assert set(texts) == {"not compared"}
+    ranking = found.rankings[pair.name, found.paths[0]]
+    assert {ranking.text(record) for record in flipped} == {"not compared"}
 
 
 # What is made of it

@@ -77,7 +77,7 @@ class Gallery:
     @cached_property
     def reader(self) -> Reader:
         """What the result folder holds."""
-        return Reader(self.plan, self.collected, self.stored.select, self.store)
+        return Reader(self.plan, self.collected, self.stored.select, self.store, self.stored.jitter_seed)
 
     @cached_property
     def rankings(self) -> dict[tuple[str, LayerMethod], Ranking]:
@@ -90,7 +90,7 @@ class Gallery:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Up to three groups per pair."""
+        """Up to five groups per pair."""
         share = 1.0 if len(self.plan.drifts) == 1 else 0.5
         return [group for pair in self.plan.drifts for group in self._groups(pair, share)]
 
