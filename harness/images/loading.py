@@ -22,6 +22,7 @@ comparable, and the harness refuses. This module is a leaf: `training` and `expo
 
 from __future__ import annotations
 
+import io
 import struct
 import unicodedata
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
 
 from harness.common.errors import InputError
 from harness.common.storage import LASTING, Place, place, require_plain_file, with_retries
@@ -235,12 +237,22 @@ def _decode(path: Place, content: bytes, header: Header) -> np.ndarray:
 def _opencv(content: bytes, header: Header) -> np.ndarray | None:
     """What OpenCV decodes, None where it cannot."""
     try:
+        if header.is_cmyk:
+            return _cmyk(content)
         if header.page is None:
             return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         plain = tiff.without_unassociated_alpha(content, header.page)
         pages = cv2.imdecodemulti(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)[1]
         return pages[0] if len(pages) == 1 else None  # unlike imdecode, it decodes no half of a truncated file
     except cv2.error:
+        return None
+
+
+def _cmyk(content: bytes) -> np.ndarray | None:
+    """Blue, green, red of a JPEG file of four components, by Pillow's conversion, which frameworks use."""
+    try:
+        return np.asarray(JpegImageFile(io.BytesIO(content)).convert("RGB"))[..., ::-1]
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises over a damaged file
         return None
 
 
