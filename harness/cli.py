@@ -182,6 +182,7 @@ def explain_image(model: Path, image: Path, out: Path, target: str | None, layer
 
     opened = Model.open(model, provider, os.cpu_count() or 1)
     found = explain(opened, image, target, layers, methods, max_pixels=max_pixels)
+    click.echo(f"image rule {opened.metadata.rule}\n")
     click.echo(explanation_table(found, Options().map_size))
     draw(found, f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}", out)
     click.echo(f"\nwritten to {out}")
@@ -301,10 +302,13 @@ def env(warm: bool) -> None:
     from tabulate import tabulate
 
     from harness.common.provenance import origins, versions
+    from harness.images.presets import NAMES
+    from harness.images.rule import GREY
     from harness.models.providers import PROVIDERS, gpu_model, state
 
     rows = [*versions().items(), ("GPU", gpu_model() or "none found")]
     rows += [(f"provider {name}", state(name)) for name in PROVIDERS]
+    rows += [("image rule", str(GREY)), ("other image rules", ", ".join(NAMES))]
     rows += [(f"{name} from", folder) for name, folder in origins().items()]
     click.echo(tabulate(rows, tablefmt="plain"))
     if warm:

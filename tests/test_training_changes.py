@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.common.errors import InputError
+from harness.images.rule import GREY
 from training.config import Config, Data
 from training.framework import versions
 from training.resume_checks import config_changes, data_changes, keep_parts, version_changes
@@ -227,8 +228,8 @@ def test_drawn_images_are_final() -> None:
 
 
 def test_versions_are_named() -> None:
-    assert version_changes({"versions": versions()}) == []
+    assert version_changes({"versions": versions()}, GREY) == []
     record = {"versions": versions() | {"numpy": "1.0"}, "image_rule": "other/0"}
-    first, second = (change.what for change in version_changes(record))
+    first, second = (change.what for change in version_changes(record, GREY))
     assert first == f"numpy is {np.__version__}, was 1.0"
     assert second == "image rule is grey-squash/1, was other/0"

@@ -12,6 +12,8 @@ import pytest
 
 from harness.common.errors import EvaluationWarning
 from harness.images.loading import load_grey
+from harness.images.rule import ImageRule
+from training.augment import augment
 from training.batches import ImageBatches, divided, epoch_key
 from training.config import Augment, Data, Model, Phantoms, Phase
 from training.feed import caches, feed_for, predict
@@ -55,7 +57,7 @@ def test_cached_and_direct_give_one_head(task: Task) -> None:
 def test_cached_epochs_read_no_image_and_run_no_backbone(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = build_classifier(Model(backbone="PhantomNet", input_size=(32, 32)), 5, seed=0)
     feed = feed_for(classifier, HEAD, task)
-    monkeypatch.setattr(Pixels, "greys", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr(Pixels, "views", lambda *_: pytest.fail("an image was read"))
     batches = [feed.epoch(task.indices("train"), []), feed.plain(task.indices("validation"))]
     assert {batch.shape[1:] for some in batches for batch, *_ in (some[k] for k in range(len(some)))} == {(64,)}
     assert [layer.name for layer in feed.view.layers] == ["features", "head_dropout", "logits"]
@@ -122,7 +124,7 @@ def test_only_training_images_are_augmented(task: Task) -> None:
     indices = task.indices("validation")
     plain, shaken = feed.plain(indices), feed.epoch(indices, epoch_key(0, "transfer", 0))
     images = np.concatenate([plain[k][0] for k in range(len(plain))])
-    assert np.array_equal(images[..., 0], task.pixels.greys(indices))
+    assert np.array_equal(images[..., 0], task.pixels.views(indices))
     assert not np.array_equal(shaken[0][0], images[: len(shaken[0][0])])
 
 
@@ -133,8 +135,8 @@ def test_pixels_are_the_same_from_memory_and_from_files(task: Task) -> None:
     order = np.random.default_rng(0).permutation(60)
     expected = np.stack([load_grey(task.samples[k].path, (32, 32)) for k in order])
     for pixels in (some, task.pixels):
-        assert np.array_equal(pixels.greys(order), expected)
-        assert np.array_equal(pixels.greys(order), expected)
+        assert np.array_equal(pixels.views(order), expected)
+        assert np.array_equal(pixels.views(order), expected)
 
 
 def test_colour_is_told_once_for_all_pictures_and_epochs(tmp_path: Path) -> None:
@@ -144,10 +146,23 @@ def test_colour_is_told_once_for_all_pictures_and_epochs(tmp_path: Path) -> None
     samples[1:2] = [Sample(f"{name}.png", tmp_path / "b.png", ("x",), name) for name in "bd"]
     with pytest.warns(EvaluationWarning) as told:
         pixels = Pixels(samples, (32, 32), cache_gb=0)
-    pixels.greys(np.arange(4))  # would raise, since warnings are errors here
+    pixels.views(np.arange(4))  # would raise, since warnings are errors here
     assert [str(warning.message) for warning in told] == [
         "2 of 4 pictures have colour; they were turned to grey (b.png for example)"
     ]
+
+
+def test_pixels_keep_the_colours_of_their_rule(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
+    rule = ImageRule(name="x", fit="crop", shorter=40, size=(32, 32))
+    for room in (1, 0):
+        pixels = Pixels([Sample("a.png", tmp_path / "a.png", ("x",), "a")], (32, 32), room, rule=rule)
+        assert np.array_equal(pixels.views(np.array([0]))[0], picture[4:36, 14:46])
+    (images,) = ImageBatches(pixels, np.array([0]), 4)[0]
+    assert np.array_equal(images[0], picture[4:36, 14:46])
+    shaken = augment(picture.astype(np.float32), Augment(flip=True, shift=0.1, rotate=5), np.random.default_rng(0))
+    assert shaken.shape == picture.shape
 
 
 def test_no_batch_is_a_small_rest() -> None:
@@ -170,5 +185,5 @@ def test_batches_cover_every_image_once_with_its_label(task: Task) -> None:
     assert np.array_equal(weights, order)
     assert np.array_equal(targets, task.targets[order])
     assert images.shape == (len(order), 32, 32, 3)
-    assert np.array_equal(images[..., 0], task.pixels.greys(order))
+    assert np.array_equal(images[..., 0], task.pixels.views(order))
     assert np.array_equal(images[..., 0], images[..., 2])

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from harness.images.loading import channels_last
+from harness.images.view import channels_last
 from training.augment import augment
 from training.config import Augment
 from training.framework import keras
@@ -34,7 +34,7 @@ def divided(indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 class ImageBatches(keras.utils.PyDataset):
-    """Images in the order of `indices`: (n, H, W, 3) grey levels, with targets and weights where given."""
+    """Images in the order of `indices`: (n, H, W, 3) levels 0..255, with targets and weights where given."""
 
     def __init__(
         self,
@@ -54,15 +54,15 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
         indices = self._batches[number]
-        images = channels_last(self._changed(self._pixels.greys(indices), indices))  # (n, H, W, 3)
+        images = channels_last(self._changed(self._pixels.views(indices), indices))  # (n, H, W, 3)
         return (images, *_take(self._labels, indices))
 
-    def _changed(self, greys: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    def _changed(self, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
         if self._how is None:
-            return greys
+            return views
         for row, index in enumerate(indices):
-            greys[row] = augment(greys[row], self._how, np.random.default_rng([*self._key, int(index)]))
-        return greys
+            views[row] = augment(views[row], self._how, np.random.default_rng([*self._key, int(index)]))
+        return views
 
 
 class FeatureBatches(keras.utils.PyDataset):

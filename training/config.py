@@ -106,6 +106,7 @@ class Model(Settings):
     alpha: Annotated[float, Field(gt=0, le=10)] | None = None  # width of MobileNetV2
     weights: str = "imagenet"  # or "none", or a path to .weights.h5, .h5 or .keras
     input_size: tuple[Side, Side] = (224, 224)  # (H, W)
+    image_rule: str = "radiograph"  # how a file becomes the input: a name or a TOML file (docs/images.md)
     dropout: Share = 0.2
     path: str | None = None  # custom: a .keras backbone, image in, feature map out
     scale: list[float] | None = None

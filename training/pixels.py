@@ -9,35 +9,44 @@ import numpy as np
 from tqdm import tqdm
 
 from harness.common.errors import InputError, warn
-from harness.images.loading import load_grey
+from harness.images.loading import load_view
 from harness.images.notices import Noticed, Notices, ignore
+from harness.images.rule import GREY, ImageRule
 from training.samples import Sample
 
 
 class Pixels:
-    """Grey planes of a list of samples, by index.
+    """What a network sees of a list of samples, by index: grey planes, or colours where the image rule keeps them.
 
-    Every image is decoded once at the start, so that an unreadable one is named before any training; the planes
+    Every image is decoded once at the start, so that an unreadable one is named before any training; the views
     are kept while they take less than `cache_gb`. What should be said about pictures is said then, once per kind.
     """
 
-    def __init__(self, samples: list[Sample], size: tuple[int, int], cache_gb: float, quiet: bool = False) -> None:
-        self._samples, self._size = samples, size
+    def __init__(
+        self,
+        samples: list[Sample],
+        size: tuple[int, int],
+        cache_gb: float,
+        quiet: bool = False,
+        rule: ImageRule = GREY,
+    ) -> None:
+        self._samples, self._size, self._rule = samples, size, rule
+        self._shape = size if rule.colour == "grey" else (*size, 3)
         self.complaint = ""  # about an image that was readable at first and no longer is
-        room = int(cache_gb * 2**30 / (4 * size[0] * size[1]))
-        self._kept = np.empty((min(len(samples), room), *size), np.float32)
+        room = int(cache_gb * 2**30 / (4 * np.prod(self._shape)))
+        self._kept = np.empty((min(len(samples), room), *self._shape), np.float32)
         self._check_all(quiet)
 
-    def greys(self, indices: np.ndarray) -> np.ndarray:
-        """Grey levels 0..255, float32 (n, H, W), for n sample numbers. The array is the caller's to change."""
-        planes = np.empty((len(indices), *self._size), np.float32)
+    def views(self, indices: np.ndarray) -> np.ndarray:
+        """Levels 0..255, float32 (n, H, W) or (n, H, W, 3), for n sample numbers; the caller may change the array."""
+        views = np.empty((len(indices), *self._shape), np.float32)
         for row, index in enumerate(indices):
-            planes[row] = self._kept[index] if index < len(self._kept) else self._read(index, ignore)
-        return planes
+            views[row] = self._kept[index] if index < len(self._kept) else self._read(index, ignore)
+        return views
 
     def _read(self, index: int, notice: Noticed) -> np.ndarray:
         try:
-            return load_grey(self._samples[index].path, self._size, notice=notice)
+            return load_view(self._samples[index].path, self._rule, self._size, notice=notice).pixels
         except InputError as error:
             self.complaint = str(error)
             raise
@@ -53,9 +62,9 @@ class Pixels:
         notices.warn(len(answers), warn)
 
     def _keep(self, index: int, notices: Notices) -> None:
-        plane = self._read(index, notices.of(self._samples[index].file))
+        view = self._read(index, notices.of(self._samples[index].file))
         if index < len(self._kept):
-            self._kept[index] = plane
+            self._kept[index] = view
 
 
 def _answer(action: Callable[[int], None]) -> Callable[[int], str]:

@@ -17,6 +17,7 @@ import numpy as np
 from harness.common.errors import InputError
 from harness.common.provenance import file_digest
 from harness.images.columns import normalised
+from harness.images.rule import ImageRule, restored
 from training.config import Config, Data, read_config
 from training.run_record import config_path, software
 from training.split import SPLITS, find_rows
@@ -69,9 +70,9 @@ def config_changes(recorded: Config, edited: Config, begun: list[str]) -> list[C
     return found
 
 
-def version_changes(record: dict[str, Any]) -> list[Change]:
+def version_changes(record: dict[str, Any], rule: ImageRule) -> list[Change]:
     """Packages whose version is not the recorded one, and the rule by which files become pixels."""
-    was, now = (_named(facts) for facts in (record, software()))
+    was, now = (_named(facts) for facts in (record, software(rule)))
     return [Change(f"{name} is {now[name]}, was {was[name]}") for name in now if was.get(name, now[name]) != now[name]]
 
 
@@ -138,8 +139,16 @@ def _with_parts_of(dataset: Dataset, rows: list[Row], places: list[int | None]) 
 
 def _named(facts: dict[str, Any]) -> dict[str, str]:
     """{package: version} of a record."""
-    rule = {"image rule": facts["image_rule"]} if "image_rule" in facts else {}
+    rule = {"image rule": _shown(facts["image_rule"])} if "image_rule" in facts else {}
     return {**facts.get("versions", {}), **rule}
+
+
+def _shown(rule: Any) -> str:
+    """The name of the default rule, or all that another one says."""
+    try:
+        return rule if isinstance(rule, str) else str(restored(rule))
+    except ValueError:
+        return json.dumps(rule)
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, str]]:

@@ -23,7 +23,7 @@ from training.files import write_json, write_text
 from training.phase import STATE, PhaseRun, Start
 from training.report import table, write_curves
 from training.resume_checks import Change, config_changes, data_changes, edited_config, keep_parts, version_changes
-from training.run_record import accept, new_record, read_record, reconfigure, recorded_config, software
+from training.run_record import accept, image_rule, new_record, read_record, reconfigure, recorded_config, software
 from training.shortcut import shortcuts
 from training.state import Progress, unfinished
 from training.task import Dataset, Task, prepare, read_dataset
@@ -60,9 +60,9 @@ def resume(folder: Path, accept_changes: bool = False, quiet: bool = False) -> P
     recorded = recorded_config(record, folder)
     edited = edited_config(record, folder, recorded)
     begun = begun_phases(recorded, record, folder)
-    if not begun:
-        record.update(software())
     run = Run(folder, edited, record, quiet, begun)
+    if not begun:
+        record.update(software(run.rule))
     found = config_changes(recorded, edited, begun)
     if not any(change.final for change in found):
         found += run.changes(recorded)
@@ -104,6 +104,7 @@ class Run:
         self.base = (folder / record["config_folder"]).resolve()
         located = config.model_copy(update={"model": config.model.located(self.base)})
         self.folder, self.config, self.record, self.quiet = folder, located, record, quiet
+        self.rule = image_rule(config, self.base)
         self._begun = {self._key(name) for name in begun if name in config.phases}  # data that was trained on
         self._changed: dict[str, str] = {}  # key -> a phase on it
         self._datasets: dict[str, Dataset] = {}
@@ -123,7 +124,7 @@ class Run:
     def changes(self, recorded: Config) -> list[Change]:
         """What changed of the versions, and of the images that were trained on and will be again."""
         missing = {self._key(name): name for name, _, _, _ in self._missing()}
-        found = version_changes(self.record) if missing and self._begun else []
+        found = version_changes(self.record, self.rule) if missing and self._begun else []
         for key, name in missing.items():
             if key in self._begun:
                 was = recorded.data if key == "split" else recorded.phases[name].data or recorded.data
@@ -140,7 +141,7 @@ class Run:
             self._datasets[key] = keep_parts(self._datasets[key], self._split(key))
             require_sound(self._datasets[key], self._data(name))
             self._datasets[key].write_split(self._split(key))
-        accept(self.record, [change.what for change in found])
+        accept(self.record, [change.what for change in found], self.rule)
         self.save()
 
     def _missing(self) -> list[tuple[str, str, int, str | None]]:
@@ -196,7 +197,7 @@ class Run:
             if key not in self._begun:
                 require_sound(dataset, self._data(name))
             dataset.write_split(self._split(key))
-            self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb, self.quiet)}
+            self._tasks = {key: prepare(dataset, size, self._data(name).cache_gb, self.quiet, self.rule)}
             if key == "split":
                 self._describe(dataset)
         return self._tasks[key]

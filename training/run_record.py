@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.common.errors import InputError
+from harness.common.errors import InputError, first_line
 from harness.common.provenance import file_digest
 from harness.common.storage import require_plain_file
-from harness.images.loading import RULE
+from harness.images.presets import find_preset
+from harness.images.rule import ImageRule, stored
 from training import backbones
 from training.config import Config, complaints
 from training.framework import versions
@@ -44,7 +45,7 @@ def new_record(config: Config, path: Path, folder: Path) -> dict[str, Any]:
         "seed": config.seed,
         "phases": {},
         "data": {},
-        **software(),
+        **software(image_rule(config, base)),
         "git_commit": _git_commit(),
         "config_folder": os.path.relpath(base, folder.resolve()),
         "config_file": path.resolve().name,
@@ -86,16 +87,28 @@ def config_path(record: dict[str, Any], folder: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def software() -> dict[str, Any]:
-    """What computes here: versions of packages, and of the rule by which files become pixels."""
-    return {"versions": versions(), "image_rule": RULE}
+def image_rule(config: Config, base: Path) -> ImageRule:
+    """The rule by which a file becomes the input of the network.
+
+    :param base: the folder that the configuration's paths are relative to.
+    :raises InputError: an unknown one, or one that does not give the network's size.
+    """
+    try:
+        return find_preset(config.model.image_rule, base).rule.for_size(config.model.input_size)
+    except ValueError as error:
+        raise InputError(f"model.image_rule: {first_line(error)}; set model.input_size, or name another") from None
 
 
-def accept(record: dict[str, Any], changes: list[str]) -> None:
+def software(rule: ImageRule) -> dict[str, Any]:
+    """What computes here: versions of packages, and the rule by which files become pixels."""
+    return {"versions": versions(), "image_rule": stored(rule)}
+
+
+def accept(record: dict[str, Any], changes: list[str], rule: ImageRule) -> None:
     """Write into a record what has changed and when that was accepted, and the versions from now on."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record.setdefault("changes", []).append({"time": now, "changes": changes})
-    record.update(status="running", **software())
+    record.update(status="running", **software(rule))
 
 
 def reconfigure(record: dict[str, Any], config: Config, folder: Path) -> None:

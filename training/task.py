@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.images.rule import GREY, ImageRule
 from training.config import Data
 from training.phantoms import write_phantoms
 from training.pixels import Pixels
@@ -95,9 +96,11 @@ def read_dataset(data: Data, base: Path, folder: Path, name: str, seed: int) -> 
     return Dataset(samples, classes, multi, targets, chosen, content_digests(samples))
 
 
-def prepare(dataset: Dataset, size: tuple[int, int], cache_gb: float, quiet: bool = False) -> Task:
-    """Decode every image once."""
-    return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb, quiet))
+def prepare(
+    dataset: Dataset, size: tuple[int, int], cache_gb: float, quiet: bool = False, rule: ImageRule = GREY
+) -> Task:
+    """Decode every image once, by an image rule."""
+    return Task(**vars(dataset), pixels=Pixels(dataset.samples, size, cache_gb, quiet, rule))
 
 
 def _samples(data: Data, base: Path, folder: Path, name: str, multi: bool) -> list[Sample]:

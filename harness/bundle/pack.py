@@ -34,7 +34,7 @@ from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import file_digest, versions
 from harness.common.storage import Place, write_whole
 from harness.images.codestreams import without_comments, without_text_chunks
-from harness.images.containers import MAX_PIXELS
+from harness.images.containers import MAX_PIXELS, orientation_of
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
 from harness.images.loading import DICOM_SUFFIXES, SUFFIXES, is_dicom, load_view
@@ -267,8 +267,8 @@ def _without_identifiers(path: Place, content: bytes) -> bytes:
 
             return pixels_only(content)
         if content.startswith(b"\xff\xd8"):
-            return without_comments(content)
-        return without_text_chunks(content) if content.startswith(b"\x89PNG") else content
+            return without_comments(content, orientation_of(content))
+        return without_text_chunks(content, orientation_of(content)) if content.startswith(b"\x89PNG") else content
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -67,6 +67,12 @@ def read_header(content: bytes) -> Header | None:
     return reader(content) if reader else None
 
 
+def orientation_of(content: bytes) -> int:
+    """The EXIF or TIFF orientation of an image file that has a header."""
+    header = read_header(content)
+    return header.orientation if header else tiff.UPRIGHT
+
+
 def other_format(content: bytes) -> str | None:
     """What the file is instead of an image that can be read, where its beginning tells."""
     return next((what for start, what in _OTHERS if re.match(start, content[:100], re.DOTALL)), None)
@@ -107,7 +113,7 @@ SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 _MARKER = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])")
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF, 0xF7}
-_EXIF = b"Exif\0\0"
+EXIF = b"Exif\0\0"
 
 
 def jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -134,8 +140,8 @@ def _jpeg(content: bytes) -> Header:
             bits, rows, columns, components = struct.unpack_from(">BHHB", content, start)
             width, height = max(width, columns), max(height, rows)
             refusal = refusal or _jpeg_refusal(marker, bits)
-        elif content.startswith(_EXIF, start, stop):
-            orientation = _exif_orientation(content[start + len(_EXIF) : stop])
+        elif content.startswith(EXIF, start, stop):
+            orientation = _exif_orientation(content[start + len(EXIF) : stop])
     return Header("JPEG", width, height, 1, orientation, marker == EOI, refusal, is_cmyk=components == 4)
 
 
@@ -210,7 +216,7 @@ def _webp(content: bytes) -> Header:
         width, height = max(width, size[0]), max(height, size[1])
         frames += name == b"ANMF"
         if name == b"EXIF":
-            orientation = _exif_orientation(content[position + 8 : position + 8 + length].removeprefix(_EXIF))
+            orientation = _exif_orientation(content[position + 8 : position + 8 + length].removeprefix(EXIF))
         position += 8 + length + length % 2
     return Header("WebP", width, height, max(frames, 1), orientation, is_whole=end <= len(content))
 

@@ -14,12 +14,19 @@ from harness.common.errors import InputError, first_line
 from harness.images.codestreams import without_comments
 from harness.images.dicom import apply_functional_groups, has_overlays, silence_pydicom, without_overlays
 
-# What decides the grey levels (dicom.py), and nothing else: numbers and coded strings. Keywords of PS3.6.
+# What decides the levels (dicom.py), and nothing else: numbers and coded strings. Keywords of PS3.6.
 KEPT = (
     "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelAspectRatio", "PixelSpacing",
+    "PlanarConfiguration",
     "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction", "LossyImageCompression",
 )  # fmt: skip
+PALETTE = tuple(
+    f"{form}{colour}PaletteColorLookupTable{what}"
+    for colour in ("Red", "Green", "Blue")
+    for form, what in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+)
+HALVED = ("YBR_FULL_422", "YBR_PARTIAL_422")  # stored with two samples per pixel
 TABLES = ("ModalityLUTSequence", "VOILUTSequence")
 OF_TABLE = ("LUTDescriptor", "LUTData")
 UNSPECIFIED = "US"  # the defined term for a table or rescale of no stated unit
@@ -39,7 +46,7 @@ def pixels_only(content: bytes) -> bytes:
     apply_functional_groups(source)
     if source.file_meta.TransferSyntaxUID == uid.RLELossless:  # behind its runs anything may stand
         source.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
-    kept = _copied(source, KEPT)
+    kept = _copied(source, KEPT + PALETTE)
     for keyword in TABLES:
         if source.get(keyword):
             setattr(kept, keyword, [_table(item, keyword) for item in source[keyword].value[:1]])
@@ -80,8 +87,8 @@ def _copy_pixels(source: Dataset, kept: Dataset) -> None:
     if syntax.is_encapsulated:
         kept["PixelData"].value = encapsulate([_frame(source, syntax)])
     else:
-        bits = source.Rows * source.Columns * source.get("SamplesPerPixel", 1) * source.BitsAllocated
-        size = -(-bits // 8)
+        samples = 2 if source.PhotometricInterpretation in HALVED else source.get("SamplesPerPixel", 1)
+        size = -(-source.Rows * source.Columns * samples * source.BitsAllocated // 8)
         kept["PixelData"].value = _plain(source, bytes(source.PixelData[:size])) + b"\0" * (size % 2)
 
 

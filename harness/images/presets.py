@@ -33,6 +33,10 @@ from harness.common.validation import complaint
 from harness.images.rule import GREY, RULE, ImageRule
 
 MOST_BYTES = 2**20  # of a rule
+NAMES = (
+    "radiograph", "torchvision:MODEL[:WEIGHTS]", "timm:FILE.json", "keras.applications:FAMILY", "keras.dataset",
+    "FILE.toml",
+)  # fmt: skip
 Numbers = tuple[float, ...]
 
 
@@ -88,8 +92,7 @@ def find_preset(name: str, base: Path = Path()) -> Preset:
     if name == "keras.dataset":
         return Preset(_rule(name, fit="squash", resampler="opencv", levels="fractions"))
     if source not in _SOURCES:
-        known = ["radiograph", "keras.dataset", *(f"{known}:..." for known in _SOURCES), "FILE.toml"]
-        raise InputError(f"image rule {name!r} is unknown; known: {', '.join(known)}")
+        raise InputError(f"image rule {name!r} is unknown; known: {', '.join(NAMES)}")
     return _SOURCES[source](name, rest, base)
 
 
