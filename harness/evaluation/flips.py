@@ -31,12 +31,13 @@ def flips(reader: Reader, by_record: Resampling, pair: Pair, threads: int) -> Fl
         negative=int(found.negative_flips.sum()) if reader.labelled else None,
         positive=int(found.positive_flips.sum()) if reader.labelled else None,
         negative_flip_rate=rate if reader.labelled else None,
-        tables=[_table(by_record, found, *place, of_place) for place, of_place in moved],
+        tables=[_table(reader, by_record, found, *place, of_place) for place, of_place in moved],
     )
 
 
-def _table(by_record: Resampling, found: Answers, layer: str, method: str, moved: Moved) -> FlipTable:
-    known = found.readable & moved.known
+def _table(reader: Reader, by_record: Resampling, found: Answers, layer: str, method: str, moved: Moved) -> FlipTable:
+    there = found.readable & reader.with_maps(method)
+    known = there & moved.known
     rate, patients = _rate(by_record, _share_of(moved.moved, known & found.same))
     return FlipTable(
         layer=layer,
@@ -46,7 +47,7 @@ def _table(by_record: Resampling, found: Answers, layer: str, method: str, moved
         same_moved=int((known & found.same & moved.moved).sum()),
         flipped_still=int((known & ~found.same & ~moved.moved).sum()),
         flipped_moved=int((known & ~found.same & moved.moved).sum()),
-        unknown=int((found.readable & ~known).sum()),
+        unknown=int((there & ~known).sum()),
         moved_unseen_rate=rate,
         n_patients=patients,
     )

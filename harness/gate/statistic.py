@@ -77,15 +77,16 @@ def _flips(rule: Rule, pair: PairResult) -> Statistic:
         known = sorted(f"{item.method} at {item.layer}" for item in pair.flips.tables)
         wanted = f"{rule.method} at {rule.layer}"
         raise UnavailableError(f"the result has no maps of {wanted}; {near(wanted, known)}")
-    return _moved_unseen(found[0], pair.flips.n - pair.flips.flipped)
+    return _moved_unseen(found[0])
 
 
-def _moved_unseen(item: FlipTable, same: int) -> Statistic:
-    """`same`: the images with the same answer; those whose movement is not known are the undefined ones."""
+def _moved_unseen(item: FlipTable) -> Statistic:
+    """Images of which it is not known whether they moved are the undefined ones."""
     if item.threshold is None:
         raise UnavailableError("the result cannot say which images moved: it was made without jitter")
-    known = item.same_still + item.same_moved
-    return _of_estimate(item.moved_unseen_rate, known, item.n_patients, 1 - known / same if same else 1.0)
+    same = item.same_still + item.same_moved
+    whole = same + item.flipped_still + item.flipped_moved + item.unknown
+    return _of_estimate(item.moved_unseen_rate, same, item.n_patients, item.unknown / whole if whole else 1.0)
 
 
 def _of_summary(rule: Rule, item: MetricSummary) -> Statistic:

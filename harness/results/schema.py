@@ -182,6 +182,8 @@ class Equivalence(_Record):
 class FlipTable(_Record):
     """Answers against evidence under one layer and method: how many records of each kind there are.
 
+    Of all readable records, or of the sample for which a method of several passes was computed.
+
     threshold: value of the headline metric beyond which an image counts as moved (`harness.statistics.moved`)
     unknown: records whose maps cannot be compared, or all where there is no noise to compare with
     moved_unseen_rate: share of the moved among the known records with the same answer; of `n_patients` patients
