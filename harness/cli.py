@@ -20,6 +20,7 @@ from kernels.catalogue import METHODS
 if TYPE_CHECKING:
     from harness.api.evaluation import Settings
     from harness.evaluation.executors import WorkerPool
+    from harness.images.regions import RegionFiles
     from harness.results.plan import Plan
 
 MAP_SOURCES = ("kernels", "graph")
@@ -103,6 +104,10 @@ def cli() -> None:
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
 @COLUMNS
 @click.option(
+    "--masks", multiple=True, metavar="[NAME=]DIR", help="Masks of a region, called like the images; repeatable."
+)
+@click.option("--boxes", type=PLACE, help="Boxes: CSV with file, x, y, w, h; perhaps region, width, height.")
+@click.option(
     "--from", "source", type=PLACE, help="Compute again from the maps in this result folder, without a model."
 )
 @click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
@@ -142,7 +147,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     settings = _settings(out, asked)
     if source is not None:
         _refuse_beside("--from", files, asked, _NOT_FROM)
-        result = evaluate_again(source, settings, **given_options(asked))
+        result = evaluate_again(source, settings, _regions(asked), **given_options(asked))
     else:
         result = evaluate_plan(_plan(files, asked), settings)
     click.echo(drift_table(result.evaluation, wide))
@@ -435,7 +440,8 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     from harness.results.plan import Data
 
     options = Options.of(**given_options(asked))
-    data = Data(asked["data"], asked["root"], asked["split"], parse_columns(asked["columns"]))
+    columns = parse_columns(asked["columns"])
+    data = Data(asked["data"], asked["root"], asked["split"], columns, _regions(asked))
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
         raise InputError(f"{files[0]}: give graphs as --before A --after B, or as --checkpoints A B C, with --data")
     if files and not asked["checkpoints"]:
@@ -443,7 +449,7 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
             f"the study {files[0]}",
             files[1:],
             asked,
-            (*Options.model_fields, "before", "afters", "data", "root", "split", "columns"),
+            (*Options.model_fields, "before", "afters", "data", "root", "split", "columns", "masks", "boxes"),
         )
         return read_study(files[0])
     if asked["checkpoints"]:
@@ -453,12 +459,18 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
         item = ArchitectureConfig(checkpoints=list(files))
         return make_plan([item], data, options)
     given = [asked["before"] is not None, bool(asked["afters"]), asked["data"] is not None]
-    if not any([*given, *(asked[name] is not None for name in ("root", "split", "columns"))]):
+    if not any([*given, data.regions, *(asked[name] is not None for name in ("root", "split", "columns"))]):
         return demonstration.plan(options)
     if not all(given):
         raise InputError("give --before, --after and --data together, or none of them for the demonstration")
     item = ArchitectureConfig(before=asked["before"], after=list(asked["afters"]))
     return make_plan([item], data, options)
+
+
+def _regions(asked: dict[str, Any]) -> RegionFiles:
+    from harness.images.regions import RegionFiles, parse_masks
+
+    return RegionFiles(parse_masks(asked["masks"]), asked["boxes"])
 
 
 _NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "resume", "strict", "maps")

@@ -20,7 +20,7 @@ from kernels.registry import Registry, look_up
 RESERVED_METRICS = frozenset(
     {
         "accuracy", "agreement", "all", "auc", "chance", "conditioning", "consistency", "distribution", "ece",
-        "equivalence", "flips", "floor", "holm", "index", "interaction", "interval", "n", "order", "reversal",
+        "equivalence", "flips", "floor", "holm", "index", "inside", "interaction", "interval", "n", "order", "reversal",
         "selection", "undefined", "vanished", "words",
     }
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
 from harness.images.containers import MAX_PIXELS
+from harness.images.regions import RegionFiles
 from harness.results import folder as result_folder
 from harness.results.options import Options
 from harness.results.plan import Data, Plan
@@ -74,6 +75,8 @@ def evaluate(
     checkpoints: Sequence[Any] | None = None,
     root: Any = None,
     split: str | None = None,
+    masks: Mapping[str, Any] | None = None,
+    boxes: Any = None,
     out: str | os.PathLike[str] | Place | None = None,
     progress: Progress | bool | None = None,
     report: bool = True,
@@ -86,6 +89,8 @@ def evaluate(
     :param data: a manifest or folder; a table or list in memory (`harness.api.data.as_manifest`).
     :param checkpoints: graphs in the order of a training, instead of `before` and `after`.
     :param root, split: folder of the manifest's files, and which rows of it.
+    :param masks: name of a region -> folder of its masks, which are called like the images.
+    :param boxes: table of boxes: the columns file, x, y, w, h, and perhaps region, width, height.
     :param settings: all of `Settings`; `out`, `progress` and `report` are its most used fields.
     :param options: fields of `Options`: methods, layers, select, map_size, seed, jitter, chance,
         reference_budget, margin, maps.
@@ -104,7 +109,8 @@ def evaluate(
     )
     folder = _Folder(settings)
     source = as_manifest(data, folder.beside)
-    where = Data(source, None if root is None else place(root), split)
+    regions = region_files(masks, boxes)
+    where = Data(source, None if root is None else place(root), split, regions=regions)
     return _finish(folder, settings, partial(run.evaluate, make_plan([item], where, made)))
 
 
@@ -113,15 +119,27 @@ def evaluate_study(study: str | os.PathLike[str] | Place, settings: Settings | N
     return evaluate_plan(read_study(place(study)), settings or Settings())
 
 
-def evaluate_again(source: str | os.PathLike[str] | Place, settings: Settings | None = None, **changes: Any) -> Result:
+def region_files(masks: Mapping[str, Any] | None, boxes: Any) -> RegionFiles:
+    """Masks and boxes by their paths."""
+    folders = {name: place(folder) for name, folder in (masks or {}).items()}
+    return RegionFiles(folders, None if boxes is None else place(boxes))
+
+
+def evaluate_again(
+    source: str | os.PathLike[str] | Place,
+    settings: Settings | None = None,
+    regions: RegionFiles | None = None,
+    **changes: Any,
+) -> Result:
     """Everything after the maps once more, from the maps in a result folder and without a model.
 
+    :param regions: masks and boxes in place of those of `source`.
     :param changes: fields of `Options` that shall differ from those of `source`.
     :raises InputError: the folder holds no whole set of maps, or what is asked for is not among them.
     """
     folder = place(source)
     settings = settings or Settings(folder)
-    return _finish(_Folder(settings, folder), settings, partial(run.evaluate_again, folder, changes))
+    return _finish(_Folder(settings, folder), settings, partial(run.evaluate_again, folder, changes, regions=regions))
 
 
 def evaluate_plan(plan: Plan, settings: Settings) -> Result:

@@ -23,10 +23,12 @@ from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
+from harness.evaluation.regions import RegionReading
 from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
 from harness.images import notices
 from harness.images.dataset import Records, Sample, data_digest, read_dataset
+from harness.images.regions import RegionFiles, Regions
 from harness.models.metadata import layer_labels, sameness
 from harness.models.providers import gpu_model
 from harness.results import folder as result_folder
@@ -34,7 +36,7 @@ from harness.results import part_files
 from harness.results.file_names import PLAN
 from harness.results.options import Selection
 from harness.results.part_files import Store
-from harness.results.plan import Plan, Stored, identity_of, read_stored, restore
+from harness.results.plan import Plan, Stored, identity_of, read_stored, regions_details, restore
 from harness.results.pseudonyms import portable_command, portable_path, without_home
 from harness.results.reader import (
     Collected,
@@ -45,7 +47,7 @@ from harness.results.reader import (
     tasks,
     with_noise,
 )
-from harness.results.schema import CheckpointResult, Evaluation
+from harness.results.schema import CheckpointResult, Evaluation, RegionSource
 from harness.results.selection import sampled_records
 from harness.statistics.bootstrap import RESAMPLES
 
@@ -113,6 +115,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     data = plan.data
     samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
     select = selection_of(plan, samples)
+    Regions(data.regions, samples)  # refuses what cannot be used before any work
     executor.require_visible([path for path in (data.source, data.root) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
     stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
@@ -122,6 +125,8 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
+    if execution.resume and data.regions:
+        result_folder.keep_data(execution.out, regions_details(execution.out, data.regions))
     executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
         last = _explain(stored, samples, folder, execution, clock, first)
@@ -131,15 +136,19 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
         return _score_and_summarise(stored, reader, execution, clock)
 
 
-def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Execution) -> Finished:
+def evaluate_again(
+    source: Place, changes: Mapping[str, Any], execution: Execution, regions: RegionFiles | None = None
+) -> Finished:
     """Everything after the maps once more, without a model, from the maps in the result folder `source`.
 
     :param changes: options that shall differ from those of `source`.
+    :param regions: masks and boxes in place of those of `source`.
     :raises InputError: the folder holds no whole set of maps, or what is asked for is not among them.
     """
     clock = Clock()
     stored, samples = restore(read_stored(source), source)
-    stored = _changed(stored, changes)
+    stored = _with_regions(_changed(stored, changes), regions)
+    Regions(stored.plan.data.regions, samples)
     _warn_of_same_models(stored.plan)
     selection_of(stored.plan, samples)  # refuses true positives of images without labels
     labels = labels_of(stored)
@@ -148,10 +157,18 @@ def evaluate_again(source: Place, changes: Mapping[str, Any], execution: Executi
     if execution.out.resolve() != source.resolve():
         result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), resume=False)
         part_files.copy_parts(source, execution.out)
+    elif regions:
+        result_folder.keep_data(source, regions_details(source, regions))
     folder = Store(execution.out, labels)
     execution.executor.require_visible([execution.out / PLAN])
     with result_folder.kept(execution.out):
         return _score_and_summarise(stored, _reader(stored, samples, folder, execution), execution, clock)
+
+
+def _with_regions(stored: Stored, regions: RegionFiles | None) -> Stored:
+    if not regions:
+        return stored
+    return replace(stored, plan=replace(stored.plan, data=replace(stored.plan.data, regions=regions)))
 
 
 def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
@@ -334,6 +351,10 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     for pair in plan.drifts:
         pairs.append(summary.pair(pair, threads))
         done.add()
+    regions = Regions(plan.data.regions, collected.samples)
+    if plan.data.regions:
+        found = RegionReading(reader, regions, threads).summaries(summary.by_record)
+        pairs = [pair.model_copy(update={"regions": found[pair.name]}) for pair in pairs]
     study = ArchitectureComparison(reader, summary).result(threads)
     done.add()
     return Evaluation(
@@ -344,6 +365,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
         resamples=execution.resamples,
         majority=summary.classification.majority(),
+        regions=[_region_source(regions, name) for name in regions.names],
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         study=study,
@@ -381,6 +403,11 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "margin": options.margin,
         "sample": options.sample if plan.methods_of_several_passes else None,
     }
+
+
+def _region_source(regions: Regions, name: str) -> RegionSource:
+    source, images = portable_path(str(regions.source(name))), len(regions.images(name))
+    return RegionSource(name=name, source=source, digest=regions.digest(name), images=images)
 
 
 def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> CheckpointResult:

@@ -19,6 +19,7 @@ from harness.common.errors import InputError
 from harness.common.storage import Address, Place, place, require_plain_file
 from harness.common.validation import complaint
 from harness.images.columns import require_roles
+from harness.images.regions import RegionFiles
 from harness.models.metadata import Graph, common_layers, require_applicable, require_comparable
 from harness.results.options import Options
 from harness.results.plan import RESERVED, Checkpoint, Data, Kind, Pair, Plan
@@ -68,6 +69,8 @@ class StudyConfig(Options):
     root: Named | None = None
     split: str | None = None
     columns: dict[str, str] = Field(default={})
+    masks: dict[str, Named] = Field(default={})
+    boxes: Named | None = None
     architecture: list[ArchitectureConfig] = Field(min_length=1)
 
     @property
@@ -88,7 +91,9 @@ def read_study(path: Place) -> Plan:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     root = here / config.root if config.root else None
-    data = Data(here / config.data, root, config.split, _known_columns(config.columns, path))
+    masks = {name: here / folder for name, folder in config.masks.items()}
+    regions = RegionFiles(masks, here / config.boxes if config.boxes else None)
+    data = Data(here / config.data, root, config.split, _known_columns(config.columns, path), regions)
     return make_plan([_anchored(item, here) for item in config.architecture], data, options)
 
 

@@ -72,6 +72,8 @@ def _of_images(result: Evaluation, allowed: float) -> Iterator[Case]:
 def title(rule: Rule) -> str:
     """The rule as a few words."""
     place = f" ({rule.method}, {rule.layer})" if not rule.is_quality else ""
+    if rule.region is not None:
+        return f"inside {rule.region}{place}"
     return f"{rule.metric}{'' if rule.metric in FLIP_RATES else f' {rule.statistic}'}{place}"
 
 

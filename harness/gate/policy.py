@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, model_validator
 
@@ -25,6 +25,7 @@ MOST_BYTES = 2**20
 QUALITIES = ("accuracy", "auc", "ece")
 MAP_STATISTICS = ("mean", "median", "p05", "p95", "index", "vanished-rate")
 QUALITY_STATISTICS = ("value", "change")
+INSIDE = "inside"  # the share of the evidence after that lies in a region
 NEGATIVE_FLIPS, MOVED_UNSEEN = FLIP_RATES = ("negative-flip-rate", "moved-unseen-rate")
 ALL, EACH, WORST = "all", "each-class", "worst-class"
 
@@ -55,6 +56,8 @@ class Rule(_Config):
 
     metric: a column of the scores; `accuracy`, `auc` or `ece`; `negative-flip-rate` (right before, wrong after: share
         of all images) or `moved-unseen-rate` (evidence moved: share of the images with the same answer)
+    region: a rule on the share of the evidence after that lies in a region, in place of a metric; its bounds are
+        `min_inside` and `max_inside`
     scope: `all`, `each-class` (a case per class), `worst-class`, or the name of a class
     min, max: bounds on the statistic
     max_worsening, max_relative_worsening: how much worse than the baseline's value it may be; which way is worse is
@@ -63,6 +66,9 @@ class Rule(_Config):
     """
 
     metric: str
+    region: str | None = None
+    min_inside: float | None = None
+    max_inside: float | None = None
     method: str | None = None
     layer: str | None = None
     pair: str | None = None
@@ -89,6 +95,8 @@ class Rule(_Config):
             return 1
         if self.statistic == "vanished-rate" or self.metric in FLIP_RATES:
             return -1
+        if self.region is not None:
+            return -1 if self.min is None and self.max is not None else 1
         if self.is_quality:
             return -1 if self.metric == "ece" else 1
         return self._vocabulary.direction_of(self.metric) if self.metric in self._vocabulary.stability else 0
@@ -97,11 +105,27 @@ class Rule(_Config):
     def needs_baseline(self) -> bool:
         return self.max_worsening is not None or self.max_relative_worsening is not None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_region(cls, content: Any) -> Any:
+        """A rule with a region is one on the metric `inside`, whose bounds have names of their own."""
+        if not isinstance(content, dict):
+            return content
+        bounds = {end: content[f"{end}_inside"] for end in ("min", "max") if f"{end}_inside" in content}
+        if "region" not in content:
+            if bounds:
+                raise ValueError("min_inside and max_inside belong to a rule with a `region`")
+            return content
+        if content.get("metric", INSIDE) != INSIDE or {"min", "max"} & content.keys():
+            raise ValueError("a rule with a `region` takes min_inside or max_inside, and neither metric, min nor max")
+        return {**content, "metric": INSIDE, **bounds}
+
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Rule:
         self._vocabulary = info.context["vocabulary"] if info.context else current()
-        _known(self.metric, (*self._vocabulary.columns, *QUALITIES, *FLIP_RATES), "metric")
-        if self.metric in FLIP_RATES:
+        if self.region is None:
+            _known(self.metric, (*self._vocabulary.columns, *QUALITIES, *FLIP_RATES), "metric")
+        if self.region is not None or self.metric in FLIP_RATES:
             _known(self.statistic, ("value",), f"statistic of {self.metric}")
         if self.is_quality:
             _known(self.statistic, QUALITY_STATISTICS, f"statistic of {self.metric}")
@@ -117,7 +141,7 @@ class Rule(_Config):
         if self.method is None or self.layer is None:
             raise ValueError(f"a rule on {self.metric} names its method and its layer")
         self._vocabulary.method(self.method)
-        if self.metric == MOVED_UNSEEN:
+        if self.metric == MOVED_UNSEEN or self.region is not None:
             if self.scope != ALL:
                 raise ValueError(f"{self.metric} is of all images: it takes no scope")
             return
@@ -161,7 +185,7 @@ class Rule(_Config):
             return -math.inf, math.inf
         if self.statistic == "change":
             return CHANGE
-        if self.is_quality or self.statistic == "vanished-rate" or self.metric in FLIP_RATES:
+        if self.is_quality or self.statistic == "vanished-rate" or self.metric in (*FLIP_RATES, INSIDE):
             return SHARE
         return self._vocabulary.range_of(self.metric)
 

@@ -35,6 +35,8 @@ def find(rule: Rule, result: Evaluation, pair: PairResult, scope: str) -> Statis
 
     :raises UnavailableError: the result has no such maps, metric, prediction or index.
     """
+    if rule.region is not None:
+        return _inside(rule, pair)
     if rule.metric in FLIP_RATES:
         return _flips(rule, pair)
     if rule.is_quality:
@@ -63,6 +65,23 @@ def _quality(rule: Rule, result: Evaluation, pair: PairResult) -> Statistic:
     if rule.metric not in found:
         raise UnavailableError(f"the result has no {rule.metric}: its images have no classes")
     return _of_estimate(found[rule.metric], result.images - len(result.unreadable), result.patients)
+
+
+def _inside(rule: Rule, pair: PairResult) -> Statistic:
+    names = sorted({item.region for item in pair.regions})
+    if not names:
+        raise UnavailableError("the result has no regions; evaluate with --masks or --boxes")
+    if rule.region not in names:
+        raise UnavailableError(f"the result has no region {rule.region!r}; {near(str(rule.region), names)}")
+    wanted = (rule.region, rule.method, rule.layer)
+    found = [item for item in pair.regions if (item.region, item.method, item.layer) == wanted]
+    if not found:
+        known = sorted({f"{item.method} at {item.layer}" for item in pair.regions})
+        place = f"{rule.method} at {rule.layer}"
+        raise UnavailableError(f"the result has no maps of {place}; {near(place, known)}")
+    (item,) = found
+    whole = item.n + item.undefined
+    return _of_estimate(item.after, item.n, item.n_patients, item.undefined / whole if whole else 1.0)
 
 
 def _flips(rule: Rule, pair: PairResult) -> Statistic:

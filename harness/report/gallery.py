@@ -24,6 +24,7 @@ from harness.common.errors import InputError
 from harness.common.formatting import one_line
 from harness.images.loading import read_picture
 from harness.images.notices import ignore
+from harness.images.regions import RegionFiles, Regions
 from harness.images.view import fit
 from harness.report import change, heatmaps
 from harness.report.cases import Ranking
@@ -40,6 +41,7 @@ QUALITY = 82  # of WebP
 # Of one pair; each of several pairs shows half as many.
 CASES = {"most": 12, "least": 6, "unseen": 12, "flipped": 12, "vanished": 12}
 LARGEST = 255  # of a stored map
+REGION_COLOURS = ["#7cfc8a", "#ffe066", "#c9a0ff", "#ff9ecb"]  # none is that of a line of the maps
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
 LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
@@ -110,6 +112,9 @@ class Gallery:
             "change": change.rule(),
             "images": {image: shown.content for image, shown in pictures.items()},
             "unseen": heatmaps.unseen_rule(),
+            "regions": list(map(one_line, self.regions.names)),
+            "regionColours": REGION_COLOURS,
+            "outlines": {image: self._outlines(record) for image, record in self._images(cases).items()},
             "groups": [
                 {
                     "pair": one_line(group.pair.name),
@@ -207,6 +212,27 @@ class Gallery:
         except InputError:
             return Shown()
         return Shown(webp(picture), (picture.shape[0], picture.shape[1]))
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The masks and boxes of the images; none where their files are gone."""
+        try:
+            return Regions(self.plan.data.regions, self.samples)
+        except InputError:
+            return Regions(RegionFiles(), self.samples)
+
+    def _outlines(self, record: int) -> list[list[Any]]:
+        """[number of the region, polygon as (down, right) shares of the picture, one after the other] each."""
+        rule, names = self.plan.checkpoints[0].graph.metadata.rule, self.regions.names
+        try:
+            found = self.regions.of_image(int(self.collected.records.images[record]), rule)
+        except InputError:
+            return []
+        return [
+            [names.index(name), [round(share, 4) for point in line for share in point]]
+            for name, region in found.items()
+            for line in region.outlines(SIDE)
+        ]
 
     def _window(self, pair: Pair, shape: tuple[int, int] | None) -> list[float]:
         """(top, left, height, width) of what the checkpoints of a pair see, in shares of the picture."""

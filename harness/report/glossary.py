@@ -192,6 +192,14 @@ _WORDS = (
         "our own definition",
     ),
     Definition(
+        "inside",
+        "Evidence inside",
+        "sum(M R) / sum(M) of a map M and a region R. Gained and lost: the mass, of maps that sum to 1, that is higher "
+        "and lower after than before inside of the region; after minus before is gained minus lost. A map that does "
+        "not look at the picture has the region's area inside.",
+        "energy-based pointing game, Wang et al. 2020, arXiv 1910.01279",
+    ),
+    Definition(
         "order",
         "Order probability",
         "Share of the bootstrap draws of patients in which the architectures come in this order.",

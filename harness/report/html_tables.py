@@ -557,6 +557,30 @@ def consistencies(result: Evaluation) -> list[Line]:
     return rows
 
 
+def regions(result: Evaluation) -> list[Line]:
+    """Per pair, region, layer and method: the share of the evidence inside, and what stands beside it."""
+    return [
+        Line(
+            (
+                pair.name,
+                item.region,
+                item.layer,
+                item.method,
+                with_span(item.before),
+                with_span(item.after),
+                f"{signed(item.change.mean)} ({span(item.change.low, item.change.high) or 'no interval'})",
+                number(item.gained.mean),
+                number(item.lost.mean),
+                number(item.area.mean),
+                number(item.others.mean) if item.others else DASH,
+                str(item.n),
+            )
+        )
+        for pair in result.pairs
+        for item in pair.regions
+    ]
+
+
 def conditionings(result: Evaluation) -> list[Line]:
     """Per checkpoint, layer and method: the share of the weight from denominators below 1; marked where ill."""
     return [

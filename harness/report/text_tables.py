@@ -77,12 +77,14 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
         pair = result.pairs[0]
         shown = None if wide else _short(result)
         yield _set([_row(item) for item in pair.metrics if _shown(item, shown)], _ONE_PAIR, style)
+        yield from _regions(result, style)
         yield _explanation(result)
         return
     every = sorted({item.metric for pair in result.pairs for item in pair.metrics})
     for metric in every if wide else _short(result):
         yield f"{metric} (mean, 95 % interval; index in brackets)"
         yield _set(list(_matrix(result, metric)), ["pair", "n", *_columns(result)], style)
+    yield from _regions(result, style)
     yield _explanation(result)
     yield from _study(result, style)
 
@@ -95,6 +97,7 @@ def _narrow(result: Evaluation) -> Iterator[str]:
     yield _narrow_checkpoints(result)
     yield _filled(_heading(result))
     yield from _by_path(result) if len(result.pairs) == 1 else _by_metric(result)
+    yield from _region_lines(result)
     yield _filled(_explanation(result).splitlines())
     yield from _study(result, PLAIN, WIDTH)
 
@@ -240,6 +243,44 @@ def _sample_lines(result: Evaluation) -> list[str]:
             for item in checkpoint.completeness
         ]
     return lines
+
+
+_OF_REGIONS = "share of the evidence inside of regions; area and other patients: what chance gives"
+_REGIONS = ["region", "layer", "method", "inside before", "after", "change", "area", "other patients", "n"]
+
+
+def _region_rows(result: Evaluation) -> Iterator[list[str]]:
+    """How much of the evidence lies in each region; the pair first where there are several."""
+    for pair in result.pairs:
+        for item in pair.regions:
+            others = digits(item.others.mean) if item.others else "-"
+            shares = [digits(item.before.mean), with_interval(item.after), signed(item.change), digits(item.area.mean)]
+            first = [pair.name] if len(result.pairs) > 1 else []
+            yield [*first, item.region, item.layer, item.method, *shares, others, str(item.n)]
+
+
+def _regions(result: Evaluation, style: str) -> Iterator[str]:
+    rows = list(_region_rows(result))
+    if rows:
+        headers = [*(["pair"] if len(result.pairs) > 1 else []), *_REGIONS]
+        yield _lines([_OF_REGIONS], style)
+        yield _set(rows, headers, style)
+
+
+def _region_lines(result: Evaluation) -> Iterator[str]:
+    """The same as sentences, which fit where a table does not."""
+    lines = []
+    for pair in result.pairs:
+        for item in pair.regions:
+            others = f", other patients {digits(item.others.mean)}" if item.others else ""
+            where = f"{pair.name}: " if len(result.pairs) > 1 else ""
+            shares = (
+                f"{digits(item.before.mean)} before, {with_interval(item.after)} after, change {signed(item.change)}"
+            )
+            beside = f"area {digits(item.area.mean)}{others}; n {item.n}"
+            lines.append(f"{where}{item.region}, {item.layer} {item.method}: {shares}; {beside}")
+    if lines:
+        yield _filled([_OF_REGIONS, *lines])
 
 
 def _flips(pair: PairResult, result: Evaluation) -> Iterator[str]:

@@ -75,6 +75,7 @@ def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
     for name, estimate in pair.change.items():
         yield from _of_interval(f"change of {name} of {pair.name!r}", estimate, CHANGE, estimate.mean)
     yield from _of_flips(pair)
+    yield from _of_regions(pair)
     for item in pair.metrics:
         where = f"{item.metric} of {item.method} at {item.layer}, pair {pair.name!r}, scope {item.scope!r}"
         yield from _of_summary(where, item, _range_of(result, item.metric))
@@ -97,6 +98,20 @@ def _of_flips(pair: PairResult) -> Iterator[str]:
         if min(counts) < 0 or sum(counts) > flips.n or item.flipped_still + item.flipped_moved > flips.flipped:
             yield f"{place}: its counts are not of {flips.n} records, {flips.flipped} of them flipped"
         yield from _of_interval(place, item.moved_unseen_rate, SHARE, item.moved_unseen_rate.mean)
+
+
+def _of_regions(pair: PairResult) -> Iterator[str]:
+    """Shares of evidence that are none, or more records than there are."""
+    for item in pair.regions:
+        where = f"region {item.region!r} of {pair.name!r}, {item.method} at {item.layer}"
+        if min(item.n, item.without, item.undefined) < 0 or item.n + item.without + item.undefined > pair.selected:
+            yield f"{where}: more or fewer records than the {pair.selected} that are compared"
+        for estimate in (item.area, item.before, item.after, item.gained, item.lost, item.others):
+            if estimate is not None:
+                yield from _of_interval(where, estimate, SHARE, estimate.mean)
+        for estimate in (item.change, item.above_area, item.above_others):
+            if estimate is not None:
+                yield from _of_interval(where, estimate, CHANGE, estimate.mean)
 
 
 def _of_counts(where: str, item: MetricSummary, selected: int, patients: int) -> Iterator[str]:

@@ -41,6 +41,13 @@ def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any]
     return store
 
 
+def keep_data(folder: Place, changes: Mapping[str, Any]) -> None:
+    """Change what `plan.json` says about where data are; it decides nothing that is stored."""
+    content = _read_plan(folder / PLAN)
+    content["data"] = {**content["data"], **changes}
+    write_whole(folder / PLAN, json.dumps(content, indent=1))
+
+
 def discard(folder: Place) -> None:
     """Remove what an evaluation wrote, where nothing in it is worth keeping.
 

@@ -14,6 +14,7 @@ from harness.common.errors import InputError, first_line
 from harness.common.formatting import one_line
 from harness.common.storage import Address, Place, home_folder, place, read_at_most, relative_path
 from harness.images.dataset import Sample
+from harness.images.regions import RegionFiles
 from harness.models.metadata import Graph, GraphMetadata
 from harness.results.file_names import MOST_BYTES, PLAN, STATISTICS
 from harness.results.options import Options, Selection
@@ -66,6 +67,7 @@ class Data:
     root: Place | None = None
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # what a manifest calls its columns, where otherwise
+    regions: RegionFiles = field(default_factory=RegionFiles)
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Stored:
                 "source": stored_path(folder, data.source),
                 "root": data.root and stored_path(folder, data.root),
                 "split": data.split,
+                **regions_details(folder, data.regions),
             },
             "images": self.images,
             "jitter_seed": self.jitter_seed,
@@ -167,6 +170,13 @@ class Stored:
             "selection": self.select,
             "chance_sample": SAMPLE,  # at most so many records have a chance level
         }
+
+
+def regions_details(folder: Place, files: RegionFiles) -> dict[str, Any]:
+    """Where masks and boxes are, if any were given; `folder` is where it will be written."""
+    masks = {name: stored_path(folder, where) for name, where in files.masks.items()}
+    found = {"masks": masks, "boxes": None if files.boxes is None else stored_path(folder, files.boxes)}
+    return found if files else {}
 
 
 def identity_of(stored: Stored) -> dict[str, Any]:
@@ -235,7 +245,12 @@ def _stored(content: dict[str, Any], folder: Place) -> Stored:
     vocabulary = _vocabulary(options, folder)
     options.pop("registered", None)
     data = content["data"]
-    where = Data(locate(data["source"]), locate(data["root"]) if data["root"] else None, data["split"])
+    boxes = data.get("boxes")
+    regions = RegionFiles(
+        {name: locate(path) for name, path in data.get("masks", {}).items()}, locate(boxes) if boxes else None
+    )
+    root = locate(data["root"]) if data["root"] else None
+    where = Data(locate(data["source"]), root, data["split"], regions=regions)
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
     made = Options.stored(**{**options, "layers": ()})
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)

@@ -179,6 +179,44 @@ class Equivalence(_Record):
     reason: str | None
 
 
+class RegionSummary(_Record):
+    """How much of the evidence lies in a region, before and after: shares of a map's mass, 0..1, means over records.
+
+    n: compared records that have the region and a share before and after; without: those that have no such region;
+        undefined: those whose map is empty or undefined on a side
+    area: share of the map that the region covers, which a map that does not look at the picture has inside
+    change: after - before = gained - lost, where gained is the mass that came into the region and lost that which left
+    others: share inside of maps after of other patients of the same class; None without draws of chance
+    above_area, above_others: after - area and after - others
+    """
+
+    region: str
+    layer: str
+    method: str
+    n: int
+    n_patients: int
+    without: int
+    undefined: int
+    area: Estimate
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    gained: Estimate
+    lost: Estimate
+    above_area: Estimate
+    others: Estimate | None = None
+    above_others: Estimate | None = None
+
+
+class RegionSource(_Record):
+    """Where a region comes from; digest: sha256 over its files; images: those of the data set that have it."""
+
+    name: str
+    source: str
+    digest: str
+    images: int
+
+
 class FlipTable(_Record):
     """Answers against evidence under one layer and method: how many records of each kind there are.
 
@@ -220,7 +258,7 @@ class Flips(_Record):
 class PairResult(_Record):
     """Two checkpoints, and how far the evidence moved from one to the other.
 
-    flips: None in results of earlier versions
+    flips: None in results of earlier versions; regions: where masks or boxes were given
     """
 
     name: str
@@ -237,6 +275,7 @@ class PairResult(_Record):
     equivalence: list[Equivalence]
     metrics: list[MetricSummary]
     flips: Flips | None = None
+    regions: list[RegionSummary] = []
 
 
 class Difference(_Record):
@@ -346,6 +385,7 @@ class Evaluation(_Record):
 
     registered_metrics, registered_methods: those that are none of ours; not written where there are none
     majority: share of the most frequent class among the images, None for several labels per image or for none
+    regions: where the masks and boxes came from
     jitter_draws, chance_draws: those that were asked for, None where the reference is estimated by budget;
     reference_budget: most images on which it is; not written where none is
     sample: at most so many records, as many of each class, have maps of methods that take several passes; None where
@@ -376,6 +416,7 @@ class Evaluation(_Record):
     reference_budget: int | None = None
     margin: float
     majority: Number = None
+    regions: list[RegionSource] = []
     sample: int | None = None
     checkpoints: list[CheckpointResult]
     pairs: list[PairResult]

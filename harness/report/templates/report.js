@@ -244,6 +244,17 @@
     return veil(changed(before, after, height, width, data.change, state.strength / data.strongest, seen));
   };
 
+  const outlineRegions = (context, lines, height, width) => { // polygons in shares of the picture: down, right, ...
+    context.lineWidth = Math.max(1, Math.min(height, width) / 160);
+    for (const [region, points] of lines) {
+      context.strokeStyle = data.regionColours[region % data.regionColours.length];
+      context.beginPath();
+      for (let i = 0; i < points.length; i += 2) context.lineTo(points[i + 1] * width, points[i] * height);
+      context.closePath();
+      context.stroke();
+    }
+  };
+
   const drawPanel = (figure, item) => {
     const panel = figure.dataset.panel;
     const [height, width, source] = data.images[item.radiograph] || [SQUARE, SQUARE, ""];
@@ -254,6 +265,7 @@
     image.height = canvas.height = height;
     const pixels = pixelsOf(maps, panel, height, width, item.window);
     if (pixels) canvas.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
+    outlineRegions(canvas.getContext("2d"), data.outlines[item.radiograph] || [], height, width);
     const missing = panel === "radiograph" && !source ? data.gone : "";
     const note = noteOf(maps, panel);
     one(".blank-note", figure).textContent = missing || (note.length === 1 ? note[0] : "");
