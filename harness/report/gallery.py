@@ -41,7 +41,7 @@ QUALITY = 82  # of WebP
 # Of one pair; each of several pairs shows half as many.
 CASES = {"most": 12, "least": 6, "unseen": 12, "flipped": 12, "vanished": 12}
 LARGEST = 255  # of a stored map
-REGION_COLOURS = ["#7cfc8a", "#ffe066", "#c9a0ff", "#ff9ecb"]  # none is that of a line of the maps
+REGION_COLOURS = ["#7cfc8a", "#c9a0ff", "#ff9ecb", "#ff6b6b"]  # none is that of a line of the maps
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
 LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
