@@ -473,7 +473,19 @@ def _regions(asked: dict[str, Any]) -> RegionFiles:
     return RegionFiles(parse_masks(asked["masks"]), asked["boxes"])
 
 
-_NOT_FROM = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "resume", "strict", "maps")
+_NOT_FROM = (
+    "before",
+    "afters",
+    "checkpoints",
+    "data",
+    "root",
+    "split",
+    "columns",
+    "resume",
+    "strict",
+    "maps",
+    "causal",
+)
 
 
 def _is_given(value: Any) -> bool:

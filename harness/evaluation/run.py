@@ -19,10 +19,12 @@ from harness.common.progress import Announce, Counter, Progress, quiet, silent
 from harness.common.provenance import stamp
 from harness.common.storage import Place
 from harness.evaluation.announce import costs_of_methods
+from harness.evaluation.causal import CausalCheck
 from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
+from harness.evaluation.occlusion import Occlusion
 from harness.evaluation.regions import RegionReading
 from harness.evaluation.score import Scorer
 from harness.evaluation.summarise import Summary
@@ -357,6 +359,8 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         pairs = [pair.model_copy(update={"regions": found[pair.name]}) for pair in pairs]
     study = ArchitectureComparison(reader, summary).result(threads)
     done.add()
+    occlusion = Occlusion(reader, stored.provider, execution.batching, execution.announce)
+    causal = CausalCheck(reader, summary.by_record, occlusion).results(execution.progress)
     return Evaluation(
         **_asked(stored),
         command=portable_command(execution.command),
@@ -368,6 +372,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         regions=[_region_source(regions, name) for name in regions.names],
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
+        causal=causal,
         study=study,
         environment={
             **stamp(),
@@ -439,6 +444,8 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     select = changes.get("select") or stored.select
     _require_noise(stored, changes, select)
     _require_same_sample(plan, changes)
+    if changes.get("causal"):
+        raise InputError("the causal check runs the models, which --from does without; evaluate anew with --causal")
     layers = tuple(changes.get("layers") or plan.layers)
     options = plan.options.changed(**{**changes, "layers": plan.options.layers, "select": select})
     vocabulary = plan.vocabulary.extended()

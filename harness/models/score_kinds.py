@@ -24,3 +24,19 @@ def decisions(probabilities: np.ndarray, kind: str, thresholds: Sequence[float] 
         known = ", ".join((*SINGLE_LABEL, MULTI_LABEL))
         raise InputError(f"the score kind {kind!r} is not known: give one of {known}")
     return np.arange(classes) == probabilities.argmax(axis=1)[:, None]
+
+
+def margins(logits: np.ndarray, target: np.ndarray, kind: str) -> np.ndarray:
+    """(n,) float64: by how much the logits speak for class `target` (n,) rather than for any other.
+
+    softmax: the class's logit minus the largest other one; binary: the one logit, for class 0 its negative;
+    multi-label: the class's own logit, the log-odds of yes.
+    """
+    logits = np.asarray(logits, np.float64)
+    if kind == "binary":
+        return logits[:, 0] * np.where(np.asarray(target) == 1, 1, -1)
+    own = np.take_along_axis(logits, np.asarray(target)[:, None], axis=1)[:, 0]
+    if kind == MULTI_LABEL:
+        return own
+    others = np.where(np.arange(logits.shape[1]) == np.asarray(target)[:, None], -np.inf, logits)
+    return own - others.max(axis=1)

@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 from harness.common.errors import InputError
 from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Place, write_whole
-from harness.report import change, findings, html_tables, plots
+from harness.report import causal, change, findings, html_tables, plots
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
@@ -76,6 +76,11 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
             comparisons=comparisons,
             slopes=_slopes(comparisons),
             trainings=list(_trainings(result, summaries)),
+            causal=[
+                html_tables.Line(tuple(row), row[4] == "moved and used") for row in causal.rows(result, classes=True)
+            ],
+            causal_headers=causal.HEADERS,
+            causal_note=causal.NOTE,
             missing=missing,
             reasons=html_tables.reason_sentences(result, missing),
             unreadable=unreadable(result, names),

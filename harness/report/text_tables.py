@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
 from harness.models.metadata import sameness
+from harness.report import causal
 from harness.report.findings import findings, warning_lines
 from harness.report.levels import power
 from harness.report.summaries import Summaries
@@ -79,6 +80,7 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
         yield _set([_row(item) for item in pair.metrics if _shown(item, shown)], _ONE_PAIR, style)
         yield from _regions(result, style)
         yield _explanation(result)
+        yield from _causal_table(result, wide, style)
         return
     every = sorted({item.metric for pair in result.pairs for item in pair.metrics})
     for metric in every if wide else _short(result):
@@ -86,7 +88,14 @@ def _sections(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
         yield _set(list(_matrix(result, metric)), ["pair", "n", *_columns(result)], style)
     yield from _regions(result, style)
     yield _explanation(result)
+    yield from _causal_table(result, wide, style)
     yield from _study(result, style)
+
+
+def _causal_table(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
+    if result.causal:
+        yield _lines([causal.NOTE], style)
+        yield _set(causal.rows(result, classes=wide), causal.HEADERS, style)
 
 
 def _narrow(result: Evaluation) -> Iterator[str]:
@@ -99,7 +108,19 @@ def _narrow(result: Evaluation) -> Iterator[str]:
     yield from _by_path(result) if len(result.pairs) == 1 else _by_metric(result)
     yield from _region_lines(result)
     yield _filled(_explanation(result).splitlines())
+    yield from _causal_lines(result)
     yield from _study(result, PLAIN, WIDTH)
+
+
+def _causal_lines(result: Evaluation) -> Iterator[str]:
+    """The causal check, where there is one: two lines per pair, layer and method."""
+    if result.causal:
+        lines = [
+            f"{layer}, {method}: {verdict}; moved {moved}, used {used}, elsewhere {elsewhere}, other images {partner}, "
+            f"p {p}, {n} images" + (f" ({pair})" if len(result.pairs) > 1 else "")
+            for pair, layer, method, _, verdict, moved, used, elsewhere, partner, p, n in causal.rows(result)
+        ]
+        yield _filled([causal.NOTE, *lines])
 
 
 def _filled(lines: Sequence[str]) -> str:

@@ -56,6 +56,9 @@ class Options(BaseModel):
     sample: int = Field(
         default=128, ge=2, le=1_000_000, description="Images for methods of several passes, as many of each class"
     )
+    causal: int = Field(
+        default=0, ge=0, le=1_000_000, description="Images of the causal check, for example 64; 0 for none"
+    )
     margin: float = Field(default=0.02, gt=0, lt=1, description="Accuracies closer than this are equal")
     maps: MapSource = Field(default="kernels", description="Who makes the maps; graph: nodes exported with --fuse")
 

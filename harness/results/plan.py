@@ -153,7 +153,7 @@ class Stored:
     @property
     def _without_effect(self) -> set[str]:
         """Options that decide no number of this plan."""
-        return set() if self.plan.methods_of_several_passes else {"sample"}
+        return {"causal"} if self.plan.methods_of_several_passes else {"causal", "sample"}
 
     def statistics(self) -> dict[str, Any]:
         """What the scores depend on, beside the maps."""

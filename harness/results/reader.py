@@ -291,6 +291,19 @@ class Reader:
             codes[records] = part_files.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
         return Scores(names, values, codes)
 
+    def drift_and_noise(self, pair: Pair, layer: str, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """A metric of the records before and after (R,), and of both checkpoints with noise (any number, pooled)."""
+        sides = self.plan.place(pair.before), self.plan.place(pair.after)
+        observed, noise = np.full(len(self.collected.records), np.nan), [np.empty(0)]
+        for number, task in enumerate(tasks(self.plan)):
+            if (task.layer, task.method) != (layer, method):
+                continue
+            if task.kind == "pair" and task.pair == pair:
+                observed = self.scores(number, "observed", [metric]).values[:, 0]
+            elif task.kind == "jitter" and task.before in sides:
+                noise.append(self.scores(number, "jitter", [metric]).values[:, 0])
+        return observed, np.concatenate(noise)
+
     def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
         """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
         raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)

@@ -28,6 +28,7 @@ from harness.models.metadata import GraphMetadata
 from harness.results.contradictions import first_contradiction
 from harness.results.file_names import RESULT
 from harness.results.vocabulary import Vocabulary
+from harness.statistics.causal import Verdict
 from kernels.record_types import Kind as MetricKind
 from kernels.record_types import MethodRecord, MetricRecord, Needs, StableIs
 
@@ -278,6 +279,45 @@ class PairResult(_Record):
     regions: list[RegionSummary] = []
 
 
+class CausalScope(_Record):
+    """Whether the evidence that moved is used, over the images of one scope; see `harness.statistics.causal`.
+
+    n: images that were occluded, of so many patients
+    moved: share of the compared images whose drift exceeds that of noise
+    used: double difference, in standard deviations of the margin, as all that follows; blur, mean: by each of the fills
+    elsewhere, partner: the same with the regions elsewhere in the picture, and with those of another image of the class
+    contrast: used - elsewhere
+    kept, kept_contrast: change of what evidence that stayed weighs, and minus that elsewhere
+    p_used, p_kept: of both the mean and its contrast, adjusted by Holm for pairs, layers and methods
+    """
+
+    scope: str
+    n: int
+    n_patients: int
+    moved: Estimate
+    used: Estimate
+    elsewhere: Estimate
+    partner: Estimate
+    contrast: Estimate
+    blur: Estimate
+    mean: Estimate
+    kept: Estimate
+    kept_contrast: Estimate
+    p_used: Number
+    p_kept: Number
+    verdict: Verdict
+
+
+class CausalResult(_Record):
+    """The causal check of one pair, layer and method; passes: of both checkpoints, shared by layers and methods."""
+
+    pair: str
+    layer: str
+    method: str
+    passes: int
+    scopes: list[CausalScope]
+
+
 class Difference(_Record):
     """Mean difference of two cells (architecture, method); see `harness.statistics.rankings.Difference`."""
 
@@ -388,6 +428,7 @@ class Evaluation(_Record):
     regions: where the masks and boxes came from
     jitter_draws, chance_draws: those that were asked for, None where the reference is estimated by budget;
     reference_budget: most images on which it is; not written where none is
+    causal: the causal check, where it was asked for
     sample: at most so many records, as many of each class, have maps of methods that take several passes; None where
         there is no such method
     """
@@ -420,6 +461,7 @@ class Evaluation(_Record):
     sample: int | None = None
     checkpoints: list[CheckpointResult]
     pairs: list[PairResult]
+    causal: list[CausalResult] = []
     study: StudyResult | None = None
     environment: dict[str, Any]
     seconds: dict[str, float]

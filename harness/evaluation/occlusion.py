@@ -1,0 +1,201 @@
+"""Regions where evidence was gained, lost and kept are occluded in the picture, in both checkpoints.
+
+Per image: the picture as it is, and by two fills each of SETS: its own three regions, the same ones elsewhere in the
+picture (ELSEWHERE draws of a symmetry), and those of another image of the class. One run serves all layers and methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from harness.common.errors import CannotEvaluateError
+from harness.common.formatting import count
+from harness.common.progress import Announce, Counter, Progress
+from harness.evaluation.explain import Batching
+from harness.evaluation.prefetch import prefetch
+from harness.images.loading import load_view
+from harness.images.notices import ignore
+from harness.images.occlusion import FILLS, Symmetry, fills, occluded, symmetries
+from harness.images.view import channels_first
+from harness.models.score_kinds import margins
+from harness.models.session import Model
+from harness.results.plan import Pair
+from harness.results.reader import Reader
+from harness.statistics.causal import OWN
+from harness.statistics.chance import derangements, sampled
+from kernels.partners import NOBODY
+from kernels.reasons import Reason
+from kernels.regions import GAINED, KEPT, LOST, regions
+from kernels.resize import upsample
+
+ELSEWHERE = 2  # draws of a symmetry per image
+SETS = 1 + ELSEWHERE + 1  # own, elsewhere, those of another image
+REGIONS = 3  # gained, lost and kept
+BATCH = 32  # pictures per call
+
+Place = tuple[str, str]  # layer, method
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What occlusion did: (2, n, F, S, 3) by checkpoint, image, fill, set and region, NaN where there is no region.
+
+    records: (n,) the images; passes: calls of a picture through a checkpoint, of all places together
+    """
+
+    records: np.ndarray
+    of: dict[Place, np.ndarray]
+    passes: int
+
+
+class Occlusion:
+    """Occludes the sampled pictures of the pairs of a plan, and measures what it did to the margins."""
+
+    def __init__(self, reader: Reader, provider: str, batching: Batching, announce: Announce) -> None:
+        self.reader = reader
+        self.plan = reader.plan
+        self.provider = provider
+        self.batching = batching
+        self.announce = announce
+        self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+
+    def effects(self, pair: Pair, progress: Progress) -> Effects:
+        """Effects on the margin in standard deviations of each checkpoint's margin, over the sampled images."""
+        records = self._sample(pair)
+        models = [
+            Model.open(self.plan.by_key[key].graph.path, self.provider, self.batching.threads)
+            for key in (pair.before, pair.after)
+        ]
+        masks = {place: self._masks(pair, place, records) for place in self.places}
+        each = 1 + len(self.places) * len(FILLS) * SETS * REGIONS
+        passes = 2 * each * len(records)
+        if len(records):
+            self._announce(pair, models, records, passes)
+        done = Counter(progress, "occlude images", len(records))
+        drops = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
+        pictures = prefetch(
+            lambda n: self._pictures(models[0], records[n], {place: mask[n] for place, mask in masks.items()}),
+            range(len(records)),
+            depth=2 * self.batching.threads,
+            threads=self.batching.threads,
+        )
+        for n, batch in enumerate(pictures):
+            for side, model in enumerate(models):
+                found = self._margins(model, batch, records[n])
+                fall = (found[0] - found[1:]).reshape(len(self.places), len(FILLS), SETS, REGIONS)
+                for place, values in zip(self.places, fall, strict=True):
+                    drops[place][side, n] = np.where(_tells(masks[place][n]), values, np.nan)
+            done.add()
+        scale = self._spread(pair)
+        return Effects(
+            records, {place: drop / scale[:, None, None, None, None] for place, drop in drops.items()}, passes
+        )
+
+    def _sample(self, pair: Pair) -> np.ndarray:
+        """As many records of each class among those that the pair compares and all methods were computed for."""
+        compared = self.reader.selections[pair.name].copy()
+        for method in self.plan.options.methods:
+            compared &= self.reader.with_maps(method)
+        chosen = np.flatnonzero(compared)
+        options = self.plan.options
+        return chosen[sampled(*self.described(chosen), options.seed, options.causal)]
+
+    def described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+        """Name, class and patient of some records."""
+        collected = self.reader.collected
+        images = [collected.samples[image] for image in collected.records.images[rows]]
+        return [image.name for image in images], collected.records.classes[rows], [image.group for image in images]
+
+    def _masks(self, pair: Pair, place: Place, records: np.ndarray) -> np.ndarray:
+        """(n, S, 3, H, W) bool: each image's own regions, the same elsewhere, and those of a partner."""
+        sides = [self.reader.maps(self.plan.place(key), *place, records) for key in (pair.before, pair.after)]
+        size = self.plan.by_key[pair.before].graph.metadata.input_size
+        before, after = (
+            upsample(np.where((side.codes == Reason.DEFINED)[:, None, None], side.raw, np.nan), size) for side in sides
+        )
+        own = regions(before, after)
+        found = np.zeros((len(records), SETS, *own.shape[1:]), bool)
+        found[:, OWN] = own
+        names, classes, groups = self.described(records)
+        for n, name in enumerate(names):
+            for draw, move in enumerate(drawn_symmetries(size, name, self.plan.options.seed), start=1):
+                found[n, draw] = move(own[n])
+        partners = derangements(names, classes, groups, 1, self.plan.options.seed)[0] if names else np.zeros(0, int)
+        there = partners != NOBODY
+        found[there, SETS - 1] = own[partners[there]]
+        return found
+
+    def _pictures(self, model: Model, record: int, masks: dict[Place, np.ndarray]) -> np.ndarray:
+        """(1 + places F S 3, 3, H, W): the picture, and occluded by every mask with every fill."""
+        sample = self.reader.collected.samples[self.reader.collected.records.images[record]]
+        metadata = model.metadata
+        pixels = load_view(
+            sample.path, metadata.rule, metadata.input_size, max_pixels=self.batching.max_pixels, notice=ignore
+        ).pixels
+        filled = fills(pixels)
+        made = [pixels]
+        for own in masks.values():
+            flat = own.reshape(-1, *own.shape[-2:])  # (S 3, H, W)
+            made += [occluded(pixels, mask, filled[fill]) for fill in FILLS for mask in flat]
+        return channels_first(np.stack(made))
+
+    def _margins(self, model: Model, pictures: np.ndarray, record: int) -> np.ndarray:
+        """(m,) margin of the explained class in each of the pictures."""
+        target = np.full(len(pictures), self.reader.collected.records.classes[record])
+        logits = np.concatenate(
+            [
+                model.explain(pictures[start : start + BATCH], target[start : start + BATCH], ()).logits
+                for start in range(0, len(pictures), BATCH)
+            ]
+        )
+        if not np.isfinite(logits).all():
+            raise CannotEvaluateError(f"{model.graph.path}: its logits for an occluded picture are not finite")
+        return margins(logits, target, model.metadata.score_kind)
+
+    def _spread(self, pair: Pair) -> np.ndarray:
+        """(2,) standard deviation of each checkpoint's margin over all compared records."""
+        collected, rows = self.reader.collected, np.flatnonzero(self.reader.selections[pair.name])
+        classes = collected.records.classes[rows]
+        found = [
+            margins(
+                collected.logits[self.plan.place(key)][collected.records.images[rows]], classes, self.plan.score_kind
+            )
+            for key in (pair.before, pair.after)
+        ]
+        return np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in found])
+
+    def _announce(self, pair: Pair, models: Sequence[Model], records: np.ndarray, passes: int) -> None:
+        """Say what the check of a pair takes, timed on one batch of grey pictures."""
+        pictures = np.full((BATCH, 3, *models[0].metadata.input_size), 127, np.float32)
+        seconds = 0.0
+        for model in models:
+            model.explain(pictures[:1], np.zeros(1, np.int64), ())
+            started = time.perf_counter()
+            model.explain(pictures, np.zeros(BATCH, np.int64), ())
+            seconds += passes / 2 * (time.perf_counter() - started) / BATCH
+        self.announce(
+            f"causal check of {pair.name}: {count(passes, 'forward pass', 'forward passes')} of occluded pictures "
+            f"({count(len(records), 'image')}, {count(len(self.places), 'map')} each), about {seconds:.0f} s"
+        )
+
+
+def _tells(masks: np.ndarray) -> np.ndarray:
+    """(S, 3) which effects count, of masks (S, 3, H, W): gained and lost where there is one of them, kept where it is.
+
+    Occluding an empty region has no effect: where nothing was gained, what was lost still tells.
+    """
+    there = np.asarray(masks.any(axis=(-2, -1)))
+    moved = there[:, GAINED] | there[:, LOST]
+    return np.stack([moved, moved, there[:, KEPT]], axis=1)
+
+
+def drawn_symmetries(size: tuple[int, int], name: str, seed: int) -> list[Symmetry]:
+    """ELSEWHERE different symmetries, by the seed and the image's name."""
+    known = symmetries(size)
+    drawn = np.random.default_rng([seed, crc32(name.encode())]).choice(len(known), ELSEWHERE, replace=False)
+    return [known[number] for number in drawn]

@@ -1,0 +1,211 @@
+"""The causal check: regions, occlusion, statistics, and the whole on tiny graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.common.errors import InputError
+from harness.evaluation.occlusion import SETS, drawn_symmetries
+from harness.images.occlusion import FILLS, fills, occluded, symmetries
+from harness.models.score_kinds import margins
+from harness.report.text_tables import drift_table, markdown
+from harness.results.schema import Evaluation
+from harness.statistics.causal import change_of_kept, double_difference, joint_p, verdict
+from kernels.regions import GAINED, KEPT, LOST, regions
+from tests import tiny_graphs
+
+# Regions
+
+
+def test_regions_are_the_largest_differences_of_maps_scaled_to_their_maxima() -> None:
+    before, after = np.zeros((2, 1, 10, 10))
+    before[0, 0, :10] = 2.0  # the first row is lost
+    before[0, 5, :] = after[0, 5, :] = 1.0
+    before[0, 5, 0] = after[0, 5, 0] = 2.0
+    after[0, 9, :] = 2.0  # the last is gained
+    found = regions(before, after)[0]
+    for region, row in ((GAINED, 9), (LOST, 0), (KEPT, 5)):
+        assert found[region].sum() == 10
+        assert found[region, row].all()
+
+
+def test_a_factor_of_a_map_moves_no_region() -> None:
+    before, after = np.random.default_rng(0).random((2, 3, 12, 9))
+    assert np.array_equal(regions(before, after), regions(7 * before, 0.1 * after))
+
+
+def test_equal_maps_have_kept_evidence_only_and_undefined_ones_nothing() -> None:
+    maps = np.random.default_rng(0).random((3, 8, 8))
+    other = maps.copy()
+    maps[1] = 0
+    maps[2, 3, 3] = np.nan
+    found = regions(maps, other)
+    assert found[0].sum(axis=(1, 2)).tolist() == [0, 0, 7]  # a tenth of 64, rounded up
+    assert not found[1:].any()
+
+
+# Occlusion
+
+
+def test_occlusion_changes_the_masked_pixels_and_leaves_what_is_far_away() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (112, 112)).astype(np.float32)
+    mask = np.zeros((112, 112), bool)
+    mask[20:50, 20:50] = True
+    made = occluded(pixels, mask, fills(pixels)["mean"])
+    assert made[35, 35] == pytest.approx(pixels.mean(), abs=1)
+    assert np.array_equal(made[70:, 70:], pixels[70:, 70:])
+    assert np.array_equal(occluded(pixels, np.zeros_like(mask), fills(pixels)["blur"]), pixels)
+    colour = np.dstack([pixels, pixels, pixels])
+    for fill in FILLS:
+        grey = occluded(pixels, mask, fills(pixels)[fill])
+        np.testing.assert_allclose(occluded(colour, mask, fills(colour)[fill])[..., 1], grey, atol=1e-3)
+
+
+@pytest.mark.parametrize(("shape", "count"), [((6, 6), 7), ((6, 8), 3)])
+def test_symmetries_move_a_mask_and_keep_its_size_and_distance(shape: tuple[int, int], count: int) -> None:
+    mask = np.zeros(shape, bool)
+    mask[0, 1] = mask[1, 1] = True
+    middle = (np.array(shape) - 1) / 2
+
+    def distances(moved: np.ndarray) -> list[float]:
+        return sorted(np.linalg.norm(np.argwhere(moved) - middle, axis=1))
+
+    found = [move(mask) for move in symmetries(shape)]
+    assert len({moved.tobytes() for moved in found} - {mask.tobytes()}) == len(found) == count
+    assert all(moved.shape == mask.shape for moved in found)
+    assert all(distances(moved) == pytest.approx(distances(mask)) for moved in found)
+
+
+def test_elsewhere_is_drawn_by_name_and_never_twice_the_same() -> None:
+    mask = np.arange(25).reshape(5, 5)
+    for name in map(str, range(20)):
+        one, other = (move(mask) for move in drawn_symmetries((5, 5), name, 0))
+        assert not np.array_equal(one, other)
+        assert np.array_equal(one, drawn_symmetries((5, 5), name, 0)[0](mask))
+
+
+# Statistics
+
+
+def test_margins_are_against_the_best_other_class() -> None:
+    logits = np.array([[1.0, 4.0, 2.5], [3.0, 0.0, -1.0]])
+    assert margins(logits, np.array([2, 0]), "softmax").tolist() == [-1.5, 3.0]
+    assert margins(logits, np.array([2, 0]), "multilabel").tolist() == [2.5, 3.0]
+    assert margins(np.array([[2.0], [2.0]]), np.array([0, 1]), "binary").tolist() == [-2.0, 2.0]
+
+
+def test_double_difference_and_change_of_kept() -> None:
+    effects = np.zeros((2, 1, 1, 3))
+    effects[0, 0, 0] = [1, 5, 2]  # before: gained 1, lost 5, kept 2
+    effects[1, 0, 0] = [4, 2, 7]
+    assert double_difference(effects)[0, 0] == (4 - 2) - (1 - 5)
+    assert change_of_kept(effects)[0, 0] == 5
+
+
+def test_both_the_mean_and_the_contrast_must_hold() -> None:
+    rng, groups = np.random.default_rng(0), np.arange(40)
+    used = 1 + 0.1 * rng.normal(size=40)
+    assert joint_p(used, 0 * used, groups, 0) < 0.001
+    assert joint_p(used, used + 0.3 * rng.normal(size=40), groups, 0) > 0.05  # no more than elsewhere
+    assert joint_p(0.3 * rng.normal(size=40), -np.ones(40), groups, 0) > 0.05  # elsewhere falls, here is nothing
+    assert joint_p(used, used + 1, groups, 0) == 1  # less than elsewhere
+    assert np.isnan(joint_p(used[:0], used[:0], groups[:0], 0))
+    assert np.isnan(joint_p(used[:2], used[:2], np.zeros(2), 0))
+
+
+@pytest.mark.parametrize(
+    ("moved", "used", "p_used", "kept", "p_kept", "words"),
+    [
+        (True, 0.3, 0.01, (0, 0), 1.0, "moved and used"),
+        (True, 0.3, 0.06, (0, 0), 1.0, "moved, not shown to be used"),
+        (True, -0.3, 0.01, (1, 1), 0.01, "moved, not shown to be used"),
+        (False, 0.3, 0.01, (0, 0), 1.0, "not moved"),
+        (False, 0.0, 1.0, (0.4, 0.3), 0.01, "not moved but use changed"),
+        (False, 0.0, 1.0, (-0.4, -0.3), 0.01, "not moved but use changed"),
+        (False, 0.0, 1.0, (0.4, 0.01), 0.01, "not moved"),  # certain, and too small to matter
+        (False, 0.0, 1.0, (0.4, 0.3), 0.2, "not moved"),
+        (None, 0.3, 0.01, (0, 0), 1.0, "not judged"),
+        (True, np.nan, np.nan, (0, 0), 1.0, "not judged"),
+        (False, 0.3, 0.01, (np.nan, np.nan), np.nan, "not moved"),
+    ],
+)
+def test_words(moved: bool | None, used: float, p_used: float, kept: tuple, p_kept: float, words: str) -> None:
+    assert verdict(moved, used, p_used, kept, p_kept) == words
+
+
+# The whole
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    folder = tmp_path_factory.mktemp("causal")
+    for name, nudge in (("before", 0.0), ("after", 0.6)):
+        tiny_graphs.write_graph(folder / f"{name}.onnx", 11, nudge=nudge, balanced=True)
+    tiny_graphs.label_as(folder / "before.onnx", tiny_graphs.write_images(folder / "images", exposure=0.6))
+    data = ["--data", folder / "images" / "manifest.csv", "--map-size", 32, "--select", "all"]
+    return ["--before", folder / "before.onnx", "--after", folder / "after.onnx", *data]
+
+
+@pytest.fixture(scope="module")
+def checked(asked: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("checked") / "out"
+    with tiny_graphs.in_brief():
+        tiny_graphs.evaluate(out, *asked, "--method", "layercam", "--method", "hirescam", "--causal", N)
+    return out
+
+
+def test_a_check_has_as_many_passes_as_it_says(checked: Path) -> None:
+    result = Evaluation.read(checked)
+    assert [(item.layer, item.method) for item in result.causal] == [("early", "layercam"), ("early", "hirescam")]
+    assert {item.passes for item in result.causal} == {2 * N * (1 + 2 * len(FILLS) * SETS * 3)}
+    scopes = {scope.scope: scope for scope in result.causal[0].scopes}
+    assert scopes["all"].n == N
+    assert scopes["all"].n_patients >= 20
+    assert scopes["all"].n == sum(scopes[name].n for name in tiny_graphs.CLASSES)
+    assert scopes["all"].verdict != "not judged"
+    assert {scopes[name].verdict for name in tiny_graphs.CLASSES} == {"not judged"}  # too few patients
+
+
+def test_estimates_belong_together(checked: Path) -> None:
+    for item in Evaluation.read(checked).causal:
+        scope = item.scopes[0]
+        assert scope.contrast.mean == pytest.approx(scope.used.mean - scope.elsewhere.mean)
+        assert scope.used.mean == pytest.approx((scope.blur.mean + scope.mean.mean) / 2)
+    first = Evaluation.read(checked).causal[0].scopes[0].used
+    assert first.low < first.mean < first.high
+
+
+def test_a_checkpoint_against_itself_has_not_moved(asked: list[object], tmp_path: Path) -> None:
+    before = asked[1]
+    same = ["--before", before, "--after", before, *asked[4:]]
+    with tiny_graphs.in_brief():
+        result = tiny_graphs.evaluate(tmp_path / "out", *same, "--method", "layercam", "--causal", 30)
+    scope = result.causal[0].scopes[0]
+    assert scope.verdict == "not moved"
+    assert scope.kept.mean == 0
+    assert scope.n == 0  # nothing was gained, nothing was lost
+
+
+def test_tables_say_what_was_found(checked: Path) -> None:
+    result = Evaluation.read(checked)
+    for text in (drift_table(result), drift_table(result, wide=True), markdown(result)):
+        shown = " ".join(text.split())
+        assert result.causal[0].scopes[0].verdict in shown
+        assert "regions mirrored or turned" in shown
+
+
+def test_the_check_is_off_unless_asked_for_and_needs_models(asked: list[object], checked: Path, tmp_path: Path) -> None:
+    with tiny_graphs.in_brief():
+        result = tiny_graphs.evaluate(tmp_path / "out", *asked, "--method", "layercam")
+    assert result.causal == []
+    with pytest.raises(InputError, match="--causal cannot be given beside --from"):
+        tiny_graphs.evaluate(tmp_path / "again", "--from", checked, "--causal", 8)
+    from harness.api.evaluation import evaluate_again
+
+    with pytest.raises(InputError, match="the causal check runs the models"):
+        evaluate_again(checked, causal=8)
