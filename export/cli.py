@@ -201,6 +201,19 @@ def compress(
 
 
 @cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1), help="Only so many tensors of weights, counted from the logits [all].")
+@click.option("--noise", type=click.FloatRange(0, min_open=True), help="Keep the weights, add noise of this share.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights that are drawn.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write.")
+def randomise(model: Path, top: int | None, noise: float | None, seed: int, out: Path) -> None:
+    """Draw the weights of an exported graph anew: what do its maps look like when it knows nothing?"""
+    from export.randomise import randomise as write_randomised
+
+    _report(out, "the randomised forward graph", write_randomised(model, out, top, noise, seed))
+
+
+@cli.command()
 @click.option("--markdown", is_flag=True, help="As docs/operators.md has it.")
 def operators(markdown: bool) -> None:
     """List the operators that can be differentiated."""

@@ -14,10 +14,13 @@ docs/causes.md: the check of every class and seed, with the regions of other ima
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tabulate import tabulate
 
 from training.phantoms import write_phantoms
 
@@ -80,3 +83,61 @@ def prepare(folder: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     (folder / "marked.toml").write_text(TRAINING, encoding="utf-8")
+
+
+def edges(activations: np.ndarray, _gradients: np.ndarray) -> np.ndarray:
+    """A method that draws edges: how fast the mean activation changes from place to place. It asks no score."""
+    down, right = np.gradient(activations.mean(axis=0))
+    return np.hypot(down, right)
+
+
+def evaluate(folder: Path) -> None:
+    """Compare `before` with the three seeds, with the seeds under shuffled regions, and with its noisy copy."""
+    from harness.evaluation import occlusion
+    from kernels.catalogue import register_method
+
+    register_method("edges", edges, equation="M = |grad mean_k A_k|")
+    graphs = folder / "onnx"
+    afters = {"seed 0": "finetune", "seed 1": "finetune.seed1", "seed 2": "finetune.seed2"}
+    rows = [row for name, file in afters.items() for row in checked(folder, name, graphs / f"{file}.onnx")]
+    by_class = occlusion.derangements
+    occlusion.derangements = lambda names, _classes, *rest: by_class(names, np.zeros(len(names), int), *rest)
+    rows += [["seed 0, shuffled", *row[1:]] for row in checked(folder, "shuffled", graphs / "finetune.onnx")]
+    occlusion.derangements = by_class
+    noisy = graphs / "noisy.onnx"
+    if not noisy.exists():
+        command = [sys.executable, "-m", "export", "randomise", str(graphs / "pretrain.onnx"), "--noise", "1e-3"]
+        subprocess.run([*command, "--out", str(noisy)], check=True)
+    rows += checked(folder, "noise of 1e-3", noisy)
+    heads = ["after", "method", "scope", "n", "moved", "used", "elsewhere", "other images", "p", "verdict"]
+    print(tabulate(rows, heads, tablefmt="github", disable_numparse=True))
+
+
+def checked(folder: Path, name: str, after: Path) -> list[list[str]]:
+    """The rows of one pair: LayerCAM and edges, all images and each class."""
+    from harness.api.evaluation import Settings
+    from harness.api.evaluation import evaluate as compare
+    from harness.report.summaries import with_span
+
+    result = compare(
+        folder / "onnx" / "pretrain.onnx",
+        after,
+        folder / "run" / "split.csv",
+        split="test",
+        settings=Settings(folder / "drift" / name.replace(" ", "-"), report=False, progress=False),
+        methods=("layercam", "edges"),
+        causal=200,
+    ).evaluation
+    return [
+        [
+            name, item.method, scope.scope, str(scope.n), with_span(scope.moved, 2), with_span(scope.used, 2),
+            with_span(scope.elsewhere, 2), with_span(scope.partner, 2),
+            "" if scope.p_used is None else f"{scope.p_used:.4f}", scope.verdict,
+        ]
+        for item in result.causal
+        for scope in item.scopes
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    {"prepare": prepare, "evaluate": evaluate}[sys.argv[1]](Path(sys.argv[2]))

@@ -17,6 +17,7 @@ LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "export": (
         ("export.__main__",),
         ("export.cli",),
+        ("export.randomise",),
         ("export.compress", "export.sources.keras", "export.sources.onnx"),
         ("export.write",),
         ("export.metadata", "export.proof"),

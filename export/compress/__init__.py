@@ -1,7 +1,7 @@
 """Exported graph to compressed exported graph, explained through the compression."""
 
 from export.compress.calibration_images import find_images
-from export.compress.export import compress
+from export.compress.export import compress, write_changed
 from export.compress.methods import COMPRESSIONS
 
-__all__ = ["COMPRESSIONS", "compress", "find_images"]
+__all__ = ["COMPRESSIONS", "compress", "find_images", "write_changed"]

@@ -69,16 +69,23 @@ def compress(
         calibration = Calibration(channels_first(views), Path(folder), reduce_range)
         made, facts = COMPRESSIONS[target](prepared, calibration)
     few = channels_first(views[:PATTERNS])
-    return _write(made, metadata, {"to": target, **facts}, out, few)
+    return write_changed(made, metadata, {"to": target, **facts}, out, few)
 
 
-def _write(made: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, images: np.ndarray) -> list[Difference]:
+def write_changed(
+    made: onnx.ModelProto, metadata: Metadata, facts: Facts, out: Path, images: np.ndarray
+) -> list[Difference]:
+    """Differentiate a changed forward part of an exported graph, prove it on images (N, 3, H, W), and write it.
+
+    :param facts: what was done to it, by which it is marked; `to` is appended to its phase.
+    :raises CannotEvaluateError: its numbers are not finite, or the proof fails; nothing is written.
+    """
     expected = outputs_of(made, images)
     if not all(np.isfinite(array).all() for array in expected.values()):
         raise CannotEvaluateError(f"the model's numbers are too large for {facts['to']}; nothing was written")
     weights = ((tensor.name, numpy_helper.to_array(tensor)) for tensor in made.graph.initializer)
     stamped = replace(metadata, phase=f"{metadata.phase}.{facts['to']}", weights_digest=weights_digest(weights))
-    roles = {layer["name"]: layer["role"] for layer in metadata.layers}
+    roles = {layer["name"]: layer["role"] for layer in metadata.layers if layer.get("role")}
 
     def score(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
         return explained_score(logits, target, metadata.score_kind, metadata.explained == "probability")
@@ -106,7 +113,7 @@ def _request(metadata: Metadata, out: Path) -> Request:
     return Request(
         layers=[layer["name"] for layer in metadata.layers],
         out=out,
-        methods=list(metadata.layers[0]["maps"]),
+        methods=list(metadata.layers[0].get("maps", {})),
         probability=metadata.explained == "probability",
         thresholds=metadata.thresholds or (),
     )

@@ -15,6 +15,7 @@ from harness.common.formatting import count, number, percent, points, signed, sp
 from harness.models.metadata import sameness
 from harness.report.glossary import reason_sentence
 from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power
+from harness.report.paradigms import agreement
 from harness.report.summaries import Summaries, with_span
 from harness.results.cautions import at_chance, cautions
 from harness.results.schema import (
@@ -315,6 +316,10 @@ def _methods(result: Evaluation, summaries: Summaries, pair: PairResult) -> Iter
         return
     text = f"{_disagreement(known)} {_each_says(known, pair.floor)}"
     yield Fact("Methods", "index", text)
+    words = {one.name: level_of(one.index, pair.floor).words.lower() for one in known}
+    agreed = agreement({name: words[name] for name in result.methods if name in words}, result.vocabulary)
+    if agreed:
+        yield Fact("Paradigms", "paradigm", agreed)
 
 
 def _each_says(known: Sequence[_Judged], floor: str | None) -> str:

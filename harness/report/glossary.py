@@ -100,6 +100,14 @@ _WORDS = (
         "our own convention; a gate policy sets bounds of its own",
     ),
     Definition(
+        "paradigm",
+        "Paradigm",
+        "What the maps of a method are made of: gradients at the image (gradient), gradients on the way from nothing "
+        "to it (path), scores of changed inputs (perturbation), or activations alone (activation). Methods of one "
+        "paradigm are no independent witnesses; agreement of several paradigms says more.",
+        "our own grouping",
+    ),
+    Definition(
         "chance",
         "Chance",
         "The same metric between the map of one image before and that of another image after: same class, different "

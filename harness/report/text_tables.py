@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
 from harness.models.metadata import sameness
-from harness.report import causal
+from harness.report import causal, paradigms
 from harness.report.findings import findings, warning_lines
 from harness.report.levels import power
 from harness.report.summaries import Summaries
@@ -22,8 +22,9 @@ from harness.results.schema import (
     MetricSummary,
     PairResult,
     Ranking,
+    Reversal,
 )
-from harness.results.vocabulary import HEADLINE
+from harness.results.vocabulary import HEADLINE, Vocabulary
 
 _INDENT = "  "
 MARKDOWN = "github"
@@ -432,7 +433,10 @@ def _study(result: Evaluation, style: str, width: int | None = None) -> Iterator
             [f"most to least stable by {HEADLINE}, on the {result.study.selected} images that every pair selects"]
         )
         yield _set(rows, ["layer", "method", "order", "probability", "n"], style, width)
-    reversals = list(_reversals(found))
+    by_paradigm = [line for item in found for line in paradigms.orders(item, result.vocabulary)]
+    if by_paradigm:
+        yield lines(["by paradigm:", *by_paradigm])
+    reversals = list(_reversals(found, result.vocabulary))
     if reversals:
         yield lines(reversals)
 
@@ -443,7 +447,7 @@ def _probability(ranking: Ranking) -> str:
     return ranking.reason or digits(shares.get(tuple(ranking.architectures), 0.0), 2)
 
 
-def _reversals(found: Sequence[ComparisonResult]) -> Iterator[str]:
+def _reversals(found: Sequence[ComparisonResult], vocabulary: Vocabulary) -> Iterator[str]:
     called = [(item.layer, reversal) for item in found for reversal in item.reversals if reversal.called]
     total = sum(len(item.reversals) for item in found)
     if total:
@@ -451,8 +455,15 @@ def _reversals(found: Sequence[ComparisonResult]) -> Iterator[str]:
     for layer, item in called:
         yield (
             f"{layer}: {item.architectures[0]} and {item.architectures[1]} change places between {item.methods[0]} and "
-            f"{item.methods[1]} (probability {digits(item.probability, 2)}; 0.50 if neither differed)"
+            f"{item.methods[1]}{_between(item, vocabulary)} (probability {digits(item.probability, 2)}; 0.50 if neither "
+            "differed)"
         )
+
+
+def _between(item: Reversal, vocabulary: Vocabulary) -> str:
+    """Whether a reversal lies within a paradigm or between two, where there are methods of several."""
+    kind = paradigms.kind_of(item.methods, vocabulary)
+    return "" if kind == "within gradient" else f", {kind}"
 
 
 def with_interval(estimate: Estimate) -> str:
