@@ -455,8 +455,8 @@ def _reversals(found: Sequence[ComparisonResult], vocabulary: Vocabulary) -> Ite
     for layer, item in called:
         yield (
             f"{layer}: {item.architectures[0]} and {item.architectures[1]} change places between {item.methods[0]} and "
-            f"{item.methods[1]}{_between(item, vocabulary)} (probability {digits(item.probability, 2)}; 0.50 if neither "
-            "differed)"
+            f"{item.methods[1]}{_between(item, vocabulary)} (probability {digits(item.probability, 2)}; 0.50 if "
+            "neither differed)"
         )
 
 
