@@ -294,6 +294,18 @@ def test_identical_cells_are_not_tested_and_leave_the_family(largest: float, rea
     assert [one.p_holm for one in others] == holm(np.array(family))[-2:].tolist()
 
 
+@pytest.mark.parametrize(("edges", "same"), [(1, True), (2, False), (80, False)])
+def test_a_small_difference_of_many_images_is_one(edges: int, same: bool) -> None:
+    """A method that is a thousandth higher everywhere is another method, and significantly so."""
+    x = np.random.default_rng(0).uniform(0, 1, (80, 1))
+    y = x.copy()
+    y[:edges] += 0.0005
+    (found,) = compared({("a", "x"): x, ("a", "y"): y}).differences
+    assert (found.reason == "identical") == same
+    if edges == 80:
+        assert found.p < 0.001
+
+
 def test_no_image_at_all_is_not_identical() -> None:
     nothing = np.full((30, 1), np.nan)
     result = compared({("a", "x"): nothing, ("a", "y"): nothing})

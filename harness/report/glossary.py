@@ -14,8 +14,8 @@ _LIMITS = {"high": "High is stable.", "low": "Low is stable.", "zero": "Near 0 i
 # Why a statistic has no interval or no value; a map's own reasons are those of `kernels.reasons`.
 STATISTIC_REASONS = {
     "few_patients": "fewer than 20 patients, too few to resample: there is no interval",
-    "identical": "the values are the same in every image, to within a thousandth of the largest one, so there is "
-    "nothing to test; it is not one of the comparisons that are corrected for",
+    "identical": "the values are the same in every image but for rounding, so there is nothing to test; it is not one "
+    "of the comparisons that are corrected for",
     "floor_not_separated": "the interval of floor minus chance reaches 0: without any drift the maps differ about "
     "as much as those of unrelated images do, so drift cannot be told from that",
     "no_images": "no image has the value and both of its references",
