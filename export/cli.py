@@ -102,8 +102,8 @@ def keras(
 ) -> None:
     """Export a Keras checkpoint, or every phase of a run directory, and prove it equal to Keras.
 
-    Layers: penultimate (the default in a run directory), last, auto, or a Keras layer's name; base/block5_conv4 is one
-    inside the nested model base.
+    Layers: penultimate (the default in a run directory), last, auto, image (the picture itself), or a Keras layer's
+    name; base/block5_conv4 is one inside the nested model base.
     """
     from export.sources.keras import export_checkpoint, find_checkpoints
     from export.sources.onnx import Preprocessing

@@ -111,6 +111,16 @@ def test_an_early_layer_of_a_nested_model(export: Callable[..., Exported]) -> No
     assert max(item.relative_l2 for item in found.differences) < 1e-4
 
 
+@pytest.mark.parametrize("model", [sequential, nested, normalized_inside])
+def test_the_picture_itself_is_a_layer(export: Callable[..., Exported], model: Callable[[], Any]) -> None:
+    found = export(model(), "image", "auto")
+    assert {item.output for item in found.differences} >= {"activations:image", "gradients:image"}
+    assert max(item.relative_l2 for item in found.differences) < 1e-4
+    maps = found.graph.explain(channels_first(found.pictures), np.full(4, -1), ["image"]).layers["image"]
+    np.testing.assert_array_equal(maps[0], channels_first(found.pictures))
+    assert np.abs(maps[1]).max() > 0
+
+
 def test_two_nested_models_with_equal_layer_names(export: Callable[..., Exported]) -> None:
     image = keras.Input((32, 32, 3))
     x = layers.Add()([base("a")(image), base("b")(image)])

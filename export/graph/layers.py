@@ -36,7 +36,7 @@ def choose(
     :raises InputError: a tensor that is not there or holds no map, or roles that contradict each other.
     """
     asked = [_role_and_tensor(layer) for layer in layers]
-    picture = _picture(model) if any(layer == PICTURE for _, layer in asked) else None
+    picture = picture_layer(model) if any(layer == PICTURE for _, layer in asked) else None
     known = candidates(model, logits, grid) | ({PICTURE: picture} if picture is not None else {})
     tensors = [_tensor(model, logits, known, layer, grid) for _, layer in asked]
     names = [tensor if layer == "auto" else layer for tensor, (_, layer) in zip(tensors, asked, strict=True)]
@@ -46,7 +46,7 @@ def choose(
     return {name: maps[tensor] for name, tensor in chosen.items()}, roles
 
 
-def _picture(model: ir.Model) -> tuple[ir.Value, Arrangement]:
+def picture_layer(model: ir.Model) -> tuple[ir.Value, Arrangement]:
     """The picture itself as a layer: a copy of the input, which everything behind it now reads."""
     image = model.graph.inputs[0]
     _, _, height, width = dimensions(image)

@@ -15,9 +15,10 @@ from export.autodiff.emit import dimensions
 from export.captured_logs import warnings_of
 from export.graph.arrangements import Arrangement, as_map
 from export.graph.forward import Forward, check_forward
+from export.graph.layers import picture_layer
 from export.sources.keras.framework import tf, tf2onnx
 from export.sources.keras.head import Scores
-from export.sources.keras.network import COLOURS, Tensor
+from export.sources.keras.network import COLOURS, IMAGE, Tensor
 from harness.common.errors import InputError
 
 OPSET = 18
@@ -26,7 +27,7 @@ TO_CHANNELS_LAST = (0, 2, 3, 1)
 
 def forward_graph(scores: Scores, layers: Mapping[str, Tensor]) -> Forward:
     """Convert, with `layers` pinned as outputs before the conversion so that no optimiser folds them away."""
-    distinct = list(dict.fromkeys(layers.values()))
+    distinct = [tensor for tensor in dict.fromkeys(layers.values()) if tensor != IMAGE]
     keys = [f"output_{index}" for index in range(len(distinct) + 1)]
     converted = ir.from_proto(_converted(scores, distinct, keys))
     places = [value.name for value in converted.graph.outputs]
@@ -36,6 +37,8 @@ def forward_graph(scores: Scores, layers: Mapping[str, Tensor]) -> Forward:
     maps = {value: _channels_first(converted.graph, value) for value in dict.fromkeys(outputs[key] for key in keys[1:])}
     passes.infer_shapes(converted)
     names = {tensor: str(maps[outputs[key]].name) for tensor, key in zip(distinct, keys[1:], strict=True)}
+    if IMAGE in layers.values():
+        names[IMAGE] = str(picture_layer(converted)[0].name)
     named = {layer: names[tensor] for layer, tensor in layers.items()}
     _refuse_one_map_twice(scores, named)
     forward = Forward(converted, str(outputs[keys[0]].name), named)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from export.graph.layers import PICTURE
 from export.sources.keras.framework import keras
 from export.sources.keras.load import constant_statistics
 from export.sources.keras.walk import Call, calls_of, can_be_opened, walk
@@ -51,6 +52,9 @@ class Tensor:
     place: int = 0
 
 
+IMAGE = Tensor(-1)  # no call makes it
+
+
 @dataclass(frozen=True)
 class Network:
     """A loaded model, one of its outputs, and every call on the way to it.
@@ -71,6 +75,8 @@ class Network:
 
     def symbol(self, tensor: Tensor) -> Any:
         """The symbolic tensor: shape and data type."""
+        if tensor == IMAGE:
+            return keras.Input((*self.size, COLOURS), name=PICTURE)
         return self.calls[tensor.call].outputs[tensor.place]
 
     def maker(self, symbol: Any) -> Tensor | None:
@@ -105,10 +111,12 @@ class Network:
         return _chosen_output(self.source, self.model, outputs, self.output_name)
 
     def find_layer(self, name: str) -> Tensor:
-        """The map of that name; the end of a path is enough where only one layer ends so.
+        """The map of that name; the end of a path is enough where only one layer ends so; `image` is the picture.
 
         :raises InputError: there is none, or it does not lie on the way to the score.
         """
+        if name == PICTURE:
+            return IMAGE
         ending = [known for known in self.layers if known.endswith(f"/{name}")]
         if name in self.layers or len(ending) == 1:
             return self.layers[name if name in self.layers else ending[0]]
@@ -183,7 +191,7 @@ class _Run(keras.layers.Layer):
         self.model, self.pixels, self.tensors, self.built = network.model, network.pixels, tuple(tensors), True
 
     def call(self, image: Any, training: bool | None = None) -> list[Any]:  # noqa: ARG002 (Keras hands it on)
-        found: dict[Tensor, Any] = {}
+        found: dict[Tensor, Any] = {IMAGE: image}
         number = itertools.count()
 
         def seen(call: Call) -> None:
