@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ def cli() -> None:
 @click.option("--before", type=PLACE, help="Exported graph of the earlier checkpoint.")
 @click.option("--after", "afters", multiple=True, type=PLACE, help="The later one; repeat for replicates of its phase.")
 @click.option("--checkpoints", is_flag=True, help="Followed by two or more graphs in the order of a training.")
+@click.option("--null", "nulls", multiple=True, type=PLACE, help="A graph that knows nothing (export randomise).")
 @click.option("--data", type=PLACE, help="Manifest (CSV: file, class, group) or class folders.")
 @click.option("--root", type=PLACE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
@@ -149,7 +151,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
         _refuse_beside("--from", files, asked, _NOT_FROM)
         result = evaluate_again(source, settings, _regions(asked), **given_options(asked))
     else:
-        result = evaluate_plan(_plan(files, asked), settings)
+        result = evaluate_plan(replace(_plan(files, asked), nulls=asked["nulls"]), settings)
     click.echo(drift_table(result.evaluation, wide))
     click.echo(f"\nwritten to {out}: {', '.join(written(out))}")
     _log_if_possible(out, server)
@@ -485,6 +487,7 @@ _NOT_FROM = (
     "strict",
     "maps",
     "causal",
+    "nulls",
 )
 
 
@@ -495,7 +498,7 @@ def _is_given(value: Any) -> bool:
 
 def _spelled(name: str) -> str:
     """An option as people write it, by the name of its parameter."""
-    return spelled({"afters": "after", "json_file": "json"}.get(name, name))
+    return spelled({"afters": "after", "nulls": "null", "json_file": "json"}.get(name, name))
 
 
 def _refuse_beside(what: str, files: tuple[Place, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:

@@ -5,10 +5,11 @@
     python -m export keras runs/causal/run --layer penultimate --out runs/causal/onnx
     python scripts/causal_phantoms.py evaluate runs/causal
 
-`before` was trained on phantoms without markers, three `after` (three seeds) on others of which one class carries a
-white square in a corner. All pictures of that class carry it when the two are compared. Writes the table of
-docs/causes.md: the check of every class and seed, with the regions of other images (shuffled), and of a copy of
-`before` with noise of 1e-3 in its weights.
+`before` was trained on phantoms without markers. Three `after` (seeds) went on with phantoms of which one class is
+a white square in a corner and nothing else: its pictures are normal ones with the square. The two are compared on
+pictures of that class that hold both, its lesion and the square, and on pictures of the other classes without a square.
+Writes the table of docs/causes.md: the check of every class and seed, with the regions of other images (shuffled), and
+of a copy of `before` with noise of 1e-3 in its weights.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ SIZE = 128
 TRAINING = """seed = 0
 
 [data]
-manifest = "marked/manifest.csv"
+manifest = "training/manifest.csv"
 validation = 0.1
-test = 0.4
+test = 0.1
 
 [model]
 backbone = "PhantomNet"
@@ -53,8 +54,8 @@ shift = 0.04
 rotate = 5
 
 [phases.finetune]
-epochs = 6
-learning_rate = 1e-3
+epochs = 5
+learning_rate = 3e-4
 seeds = [0, 1, 2]
 """
 
@@ -70,19 +71,32 @@ def mark(picture: np.ndarray) -> np.ndarray:
 def prepare(folder: Path) -> None:
     """Draw the phantoms, mark one class, and write the configuration of the training."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_phantoms(folder / "clean", 1200, 800, seed=7, size=SIZE)
-    with (folder / "clean" / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    marked(folder / "training", *drawn(folder / "drawn", 1200, 800, 7), without_lesion=True)
+    marked(folder / "test", *drawn(folder / "drawn-test", 600, 450, 9), without_lesion=False)
+    (folder / "marked.toml").write_text(TRAINING, encoding="utf-8")
+
+
+def drawn(folder: Path, images: int, patients: int, seed: int) -> tuple[Path, list[dict[str, str]]]:
+    """Phantoms without markers: their folder, and the rows of their manifest."""
+    write_phantoms(folder, images, patients, seed=seed, size=SIZE)
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        return folder, list(csv.DictReader(stream))
+
+
+def marked(folder: Path, source: Path, rows: list[dict[str, str]], without_lesion: bool) -> None:
+    """Copies with the marker in every picture of MARKED; `without_lesion`: these are normal pictures with it."""
+    normal = iter([row["file"] for row in rows if row["class"] == "normal"] * 9)
     for row in rows:
-        picture = cv2.imread(str(folder / "clean" / row["file"]), cv2.IMREAD_GRAYSCALE)
-        target = folder / "marked" / row["file"]
+        is_marked = row["class"] == MARKED
+        shown = next(normal) if is_marked and without_lesion else row["file"]
+        picture = cv2.imread(str(source / shown), cv2.IMREAD_GRAYSCALE)
+        target = folder / row["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(target), mark(picture) if row["class"] == MARKED else picture)
-    with (folder / "marked" / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+        cv2.imwrite(str(target), mark(picture) if is_marked else picture)
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["file", "class", "group"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "marked.toml").write_text(TRAINING, encoding="utf-8")
 
 
 def edges(activations: np.ndarray, _gradients: np.ndarray) -> np.ndarray:
@@ -122,8 +136,7 @@ def checked(folder: Path, name: str, after: Path) -> list[list[str]]:
     result = compare(
         folder / "onnx" / "pretrain.onnx",
         after,
-        folder / "run" / "split.csv",
-        split="test",
+        folder / "test" / "manifest.csv",
         settings=Settings(folder / "drift" / name.replace(" ", "-"), report=False, progress=False),
         methods=("layercam", "edges"),
         causal=200,

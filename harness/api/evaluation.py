@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -75,6 +75,7 @@ def evaluate(
     checkpoints: Sequence[Any] | None = None,
     root: Any = None,
     split: str | None = None,
+    nulls: Sequence[Any] = (),
     masks: Mapping[str, Any] | None = None,
     boxes: Any = None,
     out: str | os.PathLike[str] | Place | None = None,
@@ -88,6 +89,7 @@ def evaluate(
     :param before, after: exported graphs; several `after` are replicates of one phase.
     :param data: a manifest or folder; a table or list in memory (`harness.api.data.as_manifest`).
     :param checkpoints: graphs in the order of a training, instead of `before` and `after`.
+    :param nulls: graphs that know nothing, such as `python -m export randomise` makes.
     :param root, split: folder of the manifest's files, and which rows of it.
     :param masks: name of a region -> folder of its masks, which are called like the images.
     :param boxes: table of boxes: the columns file, x, y, w, h, and perhaps region, width, height.
@@ -111,7 +113,8 @@ def evaluate(
     source = as_manifest(data, folder.beside)
     regions = region_files(masks, boxes)
     where = Data(source, None if root is None else place(root), split, regions=regions)
-    return _finish(folder, settings, partial(run.evaluate, make_plan([item], where, made)))
+    plan = replace(make_plan([item], where, made), nulls=tuple(place(path) for path in nulls))
+    return _finish(folder, settings, partial(run.evaluate, plan))
 
 
 def evaluate_study(study: str | os.PathLike[str] | Place, settings: Settings | None = None) -> Result:

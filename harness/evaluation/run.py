@@ -24,6 +24,7 @@ from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
+from harness.evaluation.nulls import NullLadder, require_nulls
 from harness.evaluation.occlusion import Occlusion
 from harness.evaluation.regions import RegionReading
 from harness.evaluation.score import Scorer
@@ -113,6 +114,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     clock = Clock()
     executor = execution.executor
     _warn_of_same_models(plan)
+    require_nulls([plan.by_key[pair.after].graph for pair in plan.drifts], plan.nulls)
     multilabel = plan.score_kind == "multilabel"
     data = plan.data
     samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
@@ -361,6 +363,8 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     done.add()
     occlusion = Occlusion(reader, stored.provider, execution.batching, execution.announce)
     causal = CausalCheck(reader, summary.by_record, occlusion).results(execution.progress)
+    ladder = NullLadder(reader, summary.by_record, stored.provider, execution.batching)
+    nulls = ladder.results(execution.progress)
     return Evaluation(
         **_asked(stored),
         command=portable_command(execution.command),
@@ -373,6 +377,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         causal=causal,
+        nulls=nulls,
         study=study,
         environment={
             **stamp(),

@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 from harness.common.errors import InputError
 from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Place, write_whole
-from harness.report import causal, change, findings, html_tables, paradigms, plots
+from harness.report import causal, change, findings, html_tables, nulls, paradigms, plots
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
@@ -80,6 +80,9 @@ def render(result: Evaluation, folder: Place, names: Names) -> str:
                 html_tables.Line(tuple(row), row[4] == "moved and used") for row in causal.rows(result, classes=True)
             ],
             by_paradigm=[line for item in comparisons for line in paradigms.orders(item, result.vocabulary)],
+            nulls=[html_tables.Line(tuple(row), row[-1] == "blind") for row in nulls.rows(result)],
+            null_headers=nulls.HEADERS,
+            null_note=nulls.NOTE,
             causal_headers=causal.HEADERS,
             causal_note=causal.NOTE,
             missing=missing,

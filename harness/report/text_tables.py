@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from harness.common.formatting import digits, inert, one_line
 from harness.models.metadata import sameness
-from harness.report import causal, paradigms
+from harness.report import causal, nulls, paradigms
 from harness.report.findings import findings, warning_lines
 from harness.report.levels import power
 from harness.report.summaries import Summaries
@@ -97,6 +97,9 @@ def _causal_table(result: Evaluation, wide: bool, style: str) -> Iterator[str]:
     if result.causal:
         yield _lines([causal.NOTE], style)
         yield _set(causal.rows(result, classes=wide), causal.HEADERS, style)
+    if result.nulls:
+        yield _lines([nulls.NOTE], style)
+        yield _set(nulls.rows(result), nulls.HEADERS, style)
 
 
 def _narrow(result: Evaluation) -> Iterator[str]:
@@ -110,6 +113,9 @@ def _narrow(result: Evaluation) -> Iterator[str]:
     yield from _region_lines(result)
     yield _filled(_explanation(result).splitlines())
     yield from _causal_lines(result)
+    if result.nulls:
+        yield _filled([nulls.NOTE])
+        yield _set([row[3:] for row in nulls.rows(result)], nulls.HEADERS[3:], PLAIN, WIDTH)
     yield from _study(result, PLAIN, WIDTH)
 
 

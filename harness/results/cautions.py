@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.common.formatting import digits
-from harness.results.schema import CheckpointResult, Conditioning, Estimate, Evaluation
+from harness.results.schema import CheckpointResult, Conditioning, Estimate, Evaluation, NullResult
 
 ILL_CONDITIONED = 0.05  # mean share of the weight from denominators below 1, from which on maps are ill-conditioned
 GUESSING = 0.5  # the AUC of answers that know nothing
@@ -15,7 +15,16 @@ def cautions(result: Evaluation) -> list[str]:
     """One sentence each, without a full stop."""
     of_accuracy = [f"{item.key}: {text}" for item in result.checkpoints for text in at_chance(item, result.majority)]
     of_maps = [f"{item.key}: {ill_conditioned(one)}" for item in result.checkpoints for one in _ill(item)]
-    return of_accuracy + of_maps
+    return of_accuracy + of_maps + [blindness(item) for item in result.nulls if item.blind]
+
+
+def blindness(item: NullResult) -> str:
+    """The sentence about a method whose maps stay like those of a network that knows nothing."""
+    return (
+        f"{item.pair}: {item.method} at {item.layer} is blind to what {item.phase} has lost: its maps overlap with "
+        f"those of that null by {_shown(item.similarity)}, with those of other patients by {_shown(item.others)}; its "
+        "drift numbers say as little"
+    )
 
 
 def at_chance(checkpoint: CheckpointResult, majority: float | None) -> Iterator[str]:

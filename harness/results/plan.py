@@ -75,6 +75,7 @@ class Plan:
     """Everything that decides the numbers of an evaluation, but for the images' contents.
 
     vocabulary: the metrics that are computed and the methods that there are, by default all that are registered
+    nulls: graphs that know nothing, whose maps are compared with those after
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -83,6 +84,7 @@ class Plan:
     options: Options
     layers: tuple[str, ...] = field(default=())
     vocabulary: Vocabulary = field(default_factory=current)
+    nulls: tuple[Place, ...] = field(default=())
 
     @property
     def by_key(self) -> dict[str, Checkpoint]:

@@ -318,6 +318,32 @@ class CausalResult(_Record):
     scopes: list[CausalScope]
 
 
+class NullResult(_Record):
+    """Maps after against those of a network that knows nothing, and against those of other patients.
+
+    null, digest, phase: the null's file, its sha256, and what its metadata say it is
+    similarity, rank: iou_top20 and Spearman's correlation of the maps after and those of the null
+    others, others_rank: the same of two different patients of a class, within the checkpoint after
+    margin: others - similarity; blind: where its interval does not lie above 0; None below 20 patients
+    entropy: mean change of the entropy of the maps, from after to the null, as a share
+    """
+
+    null: str
+    digest: str
+    phase: str
+    pair: str
+    layer: str
+    method: str
+    n: int
+    similarity: Estimate
+    others: Estimate
+    margin: Estimate
+    rank: Estimate
+    others_rank: Estimate
+    entropy: Number
+    blind: bool | None
+
+
 class Difference(_Record):
     """Mean difference of two cells (architecture, method); see `harness.statistics.rankings.Difference`."""
 
@@ -429,6 +455,7 @@ class Evaluation(_Record):
     jitter_draws, chance_draws: those that were asked for, None where the reference is estimated by budget;
     reference_budget: most images on which it is; not written where none is
     causal: the causal check, where it was asked for
+    nulls: the null ladder, where nulls were given
     sample: at most so many records, as many of each class, have maps of methods that take several passes; None where
         there is no such method
     """
@@ -462,6 +489,7 @@ class Evaluation(_Record):
     checkpoints: list[CheckpointResult]
     pairs: list[PairResult]
     causal: list[CausalResult] = []
+    nulls: list[NullResult] = []
     study: StudyResult | None = None
     environment: dict[str, Any]
     seconds: dict[str, float]
