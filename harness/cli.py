@@ -126,11 +126,14 @@ def cli() -> None:
 @click.option("--gpus-per-worker", type=Number(0, min_open=True), help="GPUs, or share of one [1 unless on cpu].")
 @MAX_PIXELS
 @click.option("--strict", is_flag=True, help="Stop at the first unreadable image.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
 @click.option("--wide", is_flag=True, help="Show every metric.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @SHOW_NAMES
 @LOG_TO
-def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, wide: bool, **asked: Any) -> None:
+def evaluate(
+    files: tuple[Place, ...], source: Place | None, out: Place | None, wide: bool, dry_run: bool, **asked: Any
+) -> None:
     """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
 
     \b
@@ -140,7 +143,7 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     evaluate --checkpoints A B C D --data D              drift along a training
     evaluate --from DIR                                  other statistics from the same maps
     """
-    from harness.api.evaluation import evaluate_again, evaluate_plan
+    from harness.api.evaluation import estimate_plan, evaluate_again, evaluate_plan
     from harness.report.text_tables import drift_table
     from harness.results.folder import written
 
@@ -148,8 +151,11 @@ def evaluate(files: tuple[Place, ...], source: Place | None, out: Place | None, 
     server = _tracking_server(asked["log_to"], out)
     settings = _settings(out, asked)
     if source is not None:
-        _refuse_beside("--from", files, asked, _NOT_FROM)
+        _refuse_beside("--from", files, {**asked, "dry_run": dry_run}, (*_NOT_FROM, "dry_run"))
         result = evaluate_again(source, settings, _regions(asked), **given_options(asked))
+    elif dry_run:
+        click.echo("\n".join(estimate_plan(_plan(files, asked), settings).lines()))
+        return
     else:
         result = evaluate_plan(replace(_plan(files, asked), nulls=asked["nulls"]), settings)
     click.echo(drift_table(result.evaluation, wide))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.api.data import as_manifest
 from harness.api.executor import open_executor
@@ -20,6 +20,7 @@ from harness.common.errors import InputError
 from harness.common.progress import Progress
 from harness.common.storage import Place, place
 from harness.evaluation import demonstration, run
+from harness.evaluation.estimate import Estimate
 from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
@@ -30,6 +31,7 @@ from harness.results.options import Options
 from harness.results.plan import Data, Plan
 from harness.statistics.bootstrap import RESAMPLES
 
+Found = TypeVar("Found")
 _IN_MEMORY = "data"  # sub-folder of a temporary result folder, or beside a given one
 
 
@@ -145,6 +147,11 @@ def evaluate_again(
     return _finish(_Folder(settings, folder), settings, partial(run.evaluate_again, folder, changes, regions=regions))
 
 
+def estimate_plan(plan: Plan, settings: Settings) -> Estimate:
+    """What `evaluate_plan` would do, about how long it would take, and what it would write. Raises as `evaluate`."""
+    return _executed(place(settings.out or "drift"), settings, partial(run.estimate, plan))
+
+
 def evaluate_plan(plan: Plan, settings: Settings) -> Result:
     """Carry out a plan that has been made. Raises as `evaluate`."""
     return _finish(_Folder(settings), settings, partial(run.evaluate, plan))
@@ -182,7 +189,7 @@ def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution],
     return Result(finished.result, folder.path, folder.temporary)
 
 
-def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], run.Finished]) -> run.Finished:
+def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], Found]) -> Found:
     """Run the work as the settings say."""
     batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict, settings.max_pixels)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:

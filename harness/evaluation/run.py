@@ -21,6 +21,7 @@ from harness.common.storage import Place
 from harness.evaluation.announce import costs_of_methods
 from harness.evaluation.causal import CausalCheck
 from harness.evaluation.compare_architectures import ArchitectureComparison
+from harness.evaluation.estimate import Estimate, disk, head_of, measure, work_of
 from harness.evaluation.executors import Executor, LocalExecutor
 from harness.evaluation.explain import Batching, Block, Request, blocks, noise_blocks
 from harness.evaluation.jobs import Explaining, Hashing, Scoring
@@ -138,6 +139,33 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
         reader = _reader(stored, samples, folder, execution)
         _explain_noise(stored, reader, execution, clock, last)
         return _score_and_summarise(stored, reader, execution, clock)
+
+
+def estimate(plan: Plan, execution: Execution) -> Estimate:
+    """What `evaluate` would do with the plan, and about how long it would take; writes nothing in `execution.out`.
+
+    :raises InputError, CannotEvaluateError: as `evaluate`, or what there is in `execution.out` cannot be resumed.
+    """
+    data = plan.data
+    multilabel = plan.score_kind == "multilabel"
+    samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
+    select = selection_of(plan, samples)
+    stored = Stored(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
+    measured = measure(plan, samples, lambda number, into: _explaining(stored, number, into, execution))
+    work = work_of(plan, samples, measured)
+    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
+        execution.announce(sentence)
+    kept = _kept(stored, samples, execution) if execution.resume else None
+    return Estimate(head_of(plan, samples, select), work, disk(plan, measured, work), kept)
+
+
+def _kept(stored: Stored, samples: list[Sample], execution: Execution) -> dict[str, tuple[int, int]]:
+    """Kind of parts -> (those that a resumed run would keep, all); raises InputError where it would be refused."""
+    stored = replace(stored, data_digest=data_digest(samples, _content_digests(samples, execution.executor)))
+    result_folder.require_resumable(execution.out, identity_of(stored))
+    labels, folder = labels_of(stored), Store(execution.out)
+    numbers = {kind: labels.numbers(kind) for kind in part_files.SCHEMAS}
+    return {kind: (len(every) - len(folder.missing(kind, every)), len(every)) for kind, every in numbers.items()}
 
 
 def evaluate_again(

@@ -48,6 +48,12 @@ def keep_data(folder: Place, changes: Mapping[str, Any]) -> None:
     write_whole(folder / PLAN, json.dumps(content, indent=1))
 
 
+def require_resumable(folder: Place, identity: Mapping[str, Any]) -> None:
+    """Refuse what `begin` refuses to resume; raises InputError."""
+    _require_ours(folder)
+    _require_same(_read_plan(folder / PLAN), identity, folder)
+
+
 def discard(folder: Place) -> None:
     """Remove what an evaluation wrote, where nothing in it is worth keeping.
 

@@ -1,0 +1,196 @@
+"""`evaluate --dry-run`: what an evaluation will do, and about how long it will take, before it is begun.
+
+Counts are upper bounds: which images are compared is known only once the checkpoints have seen them. Seconds are those
+of one batch through every checkpoint and of some pairs of its maps, here and now, times the counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.common.errors import CannotEvaluateError
+from harness.common.formatting import count
+from harness.evaluation.explain import BATCH, blocks
+from harness.evaluation.jobs import Explaining
+from harness.images.dataset import Records, Sample
+from harness.results.options import Selection
+from harness.results.part_files import Store, reason_codes
+from harness.results.plan import Plan
+from harness.results.reader import maps_of_rows
+from harness.results.references import pairs_with_noise
+from harness.results.selection import sampled_records
+from harness.statistics.chance import PARTNERS, SAMPLE, neighbours
+from kernels.metrics import pair_metrics
+from kernels.partners import partner_metrics
+
+SCORE_BYTES = 6  # of one row of scores in Parquet: measured on 344 radiographs, 17 metrics and two methods
+
+
+@dataclass(frozen=True)
+class Work:
+    """Some of the work: what is done, how often at most, and the seconds of all of it."""
+
+    what: str
+    times: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The work of an evaluation, the bytes that it will write, and which parts of an earlier run there are.
+
+    kept: kind of parts -> (how many are there, how many there will be); None without `--resume`
+    """
+
+    head: str
+    work: list[Work]
+    bytes: int
+    kept: dict[str, tuple[int, int]] | None = None
+
+    @property
+    def seconds(self) -> float:
+        return sum(item.seconds for item in self.work)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield self.head
+        width = max(len(item.what) for item in self.work)
+        for item in self.work:
+            yield f"  {item.what:<{width}}  up to {item.times:>11,}  {duration(item.seconds):>10}"
+        yield (
+            f"about {duration(self.seconds)} on this machine, beside start, summary and report; "
+            f"{self.bytes / 1e6:,.1f} MB"
+        )
+        for kind, (there, all_of_them) in (self.kept or {}).items():
+            yield f"--resume keeps {there} of {all_of_them} parts of {kind}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a pass (by checkpoint), of a pair of maps, of a further partner of a map; bytes of an image's maps."""
+
+    passes: list[float]
+    pair: float
+    partner: float
+    bytes: float
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store], Explaining]) -> Measured:
+    """Time a batch of the first images and the pairs of its maps; writes into a temporary folder only.
+
+    :param explaining: the job of a checkpoint that writes into a folder.
+    :raises CannotEvaluateError: the first images have no maps to compare.
+    """
+    few = samples[:BATCH]
+    records = Records.of(few)
+    block = blocks(few, records, sampled_records(few, plan.options), {})[0]
+    with tempfile.TemporaryDirectory() as temporary:
+        store = Store(Path(temporary))
+        store.make(["predictions", "maps"])
+        passes = []
+        for number in range(len(plan.checkpoints)):
+            job = explaining(number, store)
+            job.prepare()
+            passes.append(_seconds(partial(job.do, (number, block), _ignored)) / len(few))
+        written = sum(path.stat().st_size for path in Path(temporary).rglob("*.parquet"))
+        pair, partner = _comparisons(plan, store, explaining(0, store).batching.threads)
+    return Measured(passes, pair, partner, written / len(few) / len(plan.checkpoints))
+
+
+def _ignored(_: int) -> None:
+    """Progress that is shown nowhere."""
+
+
+def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
+    """Seconds of a pair, and of a further partner, of maps by the first method at the first layer."""
+    first, second = (plan.place(key) for key in (plan.pairs[0].before, plan.pairs[0].after))
+    where = {"layer": plan.layers[0], "method": plan.options.methods[0]}
+    sides = [store.read("maps", [number], ["reason", "height", "width", "map"], **where) for number in (first, second)]
+    if not all(map(len, sides)):
+        raise CannotEvaluateError("none of the first images has a map to be timed; evaluate without --dry-run")
+    before, after = map(maps_of_rows, sides)
+    reasons = {
+        f"{side}_reasons": reason_codes(one["reason"]) for side, one in zip(("before", "after"), sides, strict=True)
+    }
+    options: dict[str, Any] = {"size": plan.options.map_size, "metrics": plan.vocabulary.functions(), **reasons}
+    _, partners = neighbours([str(n) for n in range(len(before))], [0] * len(before), range(len(before)), PARTNERS)
+    pair = _seconds(lambda: pair_metrics(before, after, threads, **options)) / len(before)
+    near = _seconds(lambda: partner_metrics(before, after, partners, threads, near=True, **options))
+    return pair, near / max(1, int(np.sum(partners >= 0)))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The second time: the first prepares what the others use."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def work_of(plan: Plan, samples: list[Sample], measured: Measured) -> list[Work]:
+    """What will be done to so many images, with its seconds."""
+    images, records, places = len(samples), len(Records.of(samples)), len(plan.layers) * len(plan.options.methods)
+    copies = dict(_copies(plan, records))
+    noisy, pairs = sum(copies.values()), records * len(plan.pairs) * places
+    chance = len(plan.drifts) * places * _partners(plan, records)
+    found = [
+        Work("passes of images", images * len(plan.checkpoints), images * sum(measured.passes)),
+        Work("passes of noisy copies", noisy, sum(n * measured.passes[place] for place, n in copies.items())),
+        Work("comparisons of pairs", pairs, pairs * measured.pair),
+        Work("comparisons with noisy copies", noisy * places, noisy * places * measured.pair),
+        Work("comparisons with unrelated images", chance, chance * _each(plan, measured)),
+    ]
+    return [item for item in found if item.times]
+
+
+def _copies(plan: Plan, records: int) -> Iterator[tuple[int, int]]:
+    """(checkpoint, noisy copies that it sees at most)."""
+    if plan.options.jitter is not None:
+        yield from ((place, records * plan.options.jitter) for place in range(len(plan.checkpoints)))
+        return
+    sampled = min(records, plan.options.reference_budget)
+    for place, item in enumerate(plan.checkpoints):
+        sides = sum(item.key in (pair.before, pair.after) for pair in pairs_with_noise(plan))
+        yield place, min(sampled, -(-sampled * sides // 2))
+
+
+def _partners(plan: Plan, records: int) -> int:
+    """Comparisons with unrelated images, of one pair, layer and method."""
+    if plan.options.chance is not None:
+        return min(records, SAMPLE) * plan.options.chance
+    return min(records, plan.options.reference_budget) * PARTNERS
+
+
+def _each(plan: Plan, measured: Measured) -> float:
+    return measured.partner if plan.options.chance is None else measured.pair
+
+
+def disk(plan: Plan, measured: Measured, work: list[Work]) -> int:
+    """Bytes of predictions, maps and scores, about."""
+    passes = sum(item.times for item in work if item.what.startswith("passes"))
+    compared = sum(item.times for item in work if item.what.startswith("comparisons of"))
+    rows = compared * (len(plan.vocabulary.columns) + 2 * len(plan.vocabulary.stability))
+    return round(passes * measured.bytes + rows * SCORE_BYTES)
+
+
+def head_of(plan: Plan, samples: list[Sample], select: Selection) -> str:
+    """What is evaluated."""
+    patients = len({sample.group for sample in samples})
+    things = [(len(plan.checkpoints), "checkpoint"), (len(plan.pairs), "pair"), (len(plan.layers), "layer")]
+    counted = ", ".join(count(*one) for one in [*things, (len(plan.options.methods), "method")])
+    return f"{count(len(samples), 'image')} of {count(patients, 'patient')}, {counted}; compared: {select}"
