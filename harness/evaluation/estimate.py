@@ -1,7 +1,8 @@
 """`evaluate --dry-run`: what an evaluation will do, and about how long it will take, before it is begun.
 
-Counts are upper bounds: which images are compared is known only once the checkpoints have seen them. Seconds are those
-of one batch through every checkpoint and of some pairs of its maps, here and now, times the counts.
+Counts are those of a run in which every image is compared and no map is empty: what is, is known only once the
+checkpoints have seen the images. Seconds are those of one batch through every checkpoint and of some pairs of its maps,
+here and now, times the counts.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SCORE_BYTES = 6  # of one row of scores in Parquet: measured on 344 radiographs,
 
 @dataclass(frozen=True)
 class Work:
-    """Some of the work: what is done, how often at most, and the seconds of all of it."""
+    """Some of the work: what is done, how often, and the seconds of all of it."""
 
     what: str
     times: int
@@ -64,7 +65,8 @@ class Estimate:
         yield self.head
         width = max(len(item.what) for item in self.work)
         for item in self.work:
-            yield f"  {item.what:<{width}}  up to {item.times:>11,}  {duration(item.seconds):>10}"
+            yield f"  {item.what:<{width}}  {item.times:>13,}  {duration(item.seconds):>8}"
+        yield "  (where every image is compared, and no map is empty)"
         yield (
             f"about {duration(self.seconds)} on this machine, beside start, summary and report; "
             f"{self.bytes / 1e6:,.1f} MB"
@@ -159,7 +161,7 @@ def work_of(plan: Plan, samples: list[Sample], measured: Measured) -> list[Work]
 
 
 def _copies(plan: Plan, records: int) -> Iterator[tuple[int, int]]:
-    """(checkpoint, noisy copies that it sees at most)."""
+    """(checkpoint, noisy copies that it sees)."""
     if plan.options.jitter is not None:
         yield from ((place, records * plan.options.jitter) for place in range(len(plan.checkpoints)))
         return

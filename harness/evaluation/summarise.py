@@ -18,7 +18,7 @@ from harness.evaluation.classification import Classification
 from harness.evaluation.flips import flips
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
-from harness.results.references import AFTER, BEFORE, NO_TURN
+from harness.results.references import BEFORE, NO_TURN
 from harness.results.schema import (
     ALL,
     Completeness,
@@ -240,17 +240,19 @@ class Summary:
         found = [self.reader.scores(part, kind, names) for part in parts]
         if kind == "jitter" and self.plan.options.jitter is None:
             return self._by_turns(
-                pair, {self.tasks[part].before: scores for part, scores in zip(parts, found, strict=True)}
+                pair, task, {self.tasks[part].before: scores for part, scores in zip(parts, found, strict=True)}
             )
         drawn = np.any([scores.compared for scores in found], axis=0)
         return _Reference(mean_of_defined(np.stack([scores.values for scores in found])), drawn)
 
-    def _by_turns(self, pair: Pair, found: Mapping[int, Scores]) -> _Reference:
-        """The floor of every record by the checkpoint whose turn it was."""
+    def _by_turns(self, pair: Pair, task: Task, found: Mapping[int, Scores]) -> _Reference:
+        """The floor of every record by the checkpoint whose turn it was, or by the other where it was passed on."""
         before, after = (found[self.plan.place(key)].values for key in (pair.before, pair.after))
         turn = self.reader.references.turns(pair.name)[:, None]
-        values = np.where(turn == BEFORE, before, np.where(turn == AFTER, after, np.nan))
-        return _Reference(values, turn[:, 0] != NO_TURN)
+        own, other = np.where(turn == BEFORE, (before, after), (after, before))
+        passed_on = self.reader.references.passed_on(pair, task.layer, task.method)[:, None]
+        values = np.where(passed_on & ~np.isfinite(own), other, own)
+        return _Reference(np.where(turn == NO_TURN, np.nan, values), turn[:, 0] != NO_TURN)
 
     @staticmethod
     def _is_replicate(item: Task, pair: Pair) -> bool:

@@ -19,6 +19,7 @@ from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
 from harness.results.references import Noise, References, Unrelated, pairs_with_noise
 from harness.results.selection import Answers, answers, sampled_records, selected
+from kernels.reasons import Reason
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
 NOT_COMPARED = 255  # the code of a record that is not in a selection; never written
@@ -212,6 +213,7 @@ class Reader:
         self.select = select
         self.store = store
         self._noise_seed = plan.options.seed if noise_seed is None else noise_seed
+        self._empty: dict[tuple[int, str, str], np.ndarray] = {}
 
     @cached_property
     def selections(self) -> dict[str, np.ndarray]:
@@ -257,7 +259,23 @@ class Reader:
     def references(self) -> References:
         """What the records of the pairs are held against."""
         collected = self.collected
-        return References(self.plan, collected.samples, collected.records, self.selections, self._noise_seed)
+        return References(
+            self.plan, collected.samples, collected.records, self.selections, self._noise_seed, self._without_map
+        )
+
+    def _without_map(self, checkpoint: int, layer: str, method: str) -> np.ndarray:
+        """(R,) records of which a checkpoint has a map that is undefined or zero everywhere."""
+        key = checkpoint, layer, method
+        if key not in self._empty:
+            found = np.zeros(len(self.collected.records), bool)
+            parts = part_files.parts_of(checkpoint, len(self.collected.samples))
+            columns = ["record", "reason", "height", "width", "map"]
+            for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=0):
+                if len(rows):
+                    defined = part_files.reason_codes(rows["reason"]) == Reason.DEFINED
+                    found[rows["record"].to_numpy()] = ~(defined & maps_of_rows(rows).any(axis=(1, 2)))
+            self._empty[key] = found
+        return self._empty[key]
 
     def noise(self, checkpoint: int) -> Noise:
         """The records of which a checkpoint sees noisy copies."""

@@ -4,7 +4,8 @@ Both references are means over images, and what limits a mean over images is how
 is drawn. So by default (`chance` and `jitter` of `Options` are None) they are estimated by budget: on every compared
 record, or above `reference_budget` records on a sample of so many in which the classes are balanced, with
 
-- floor: one noisy copy per record, which the two checkpoints of the pair see in turns;
+- floor: one noisy copy per record, which the two checkpoints of the pair see in turns; where the one whose turn it is
+  has no map of the record, the other one sees a copy, too;
 - chance: PARTNERS unrelated images per record, its neighbours on a circle.
 
 The sample and the turns depend on the records of the pair and on the seed of the noise alone: they are the same for
@@ -14,7 +15,7 @@ checkpoint, and `chance` derangements (of more than SAMPLE records: within a sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,8 @@ class Noise:
 class References:
     """The references of a plan, once it is known what its checkpoints say of the images.
 
-    selections: pair -> (R,) records that are compared; seed: that of the noise
+    selections: pair -> (R,) records that are compared; seed: that of the noise; without_map: (R,) records of which a
+    checkpoint (by its place) has no map with mass at a layer by a method
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class References:
         records: Records,
         selections: Mapping[str, np.ndarray],
         seed: int,
+        without_map: Callable[[int, str, str], np.ndarray],
     ) -> None:
         self.plan = plan
         self.samples = samples
         self.records = records
         self.selections = selections
         self.seed = seed
+        self.without_map = without_map
         self._unrelated: dict[tuple[str, bool], Unrelated] = {}
 
     def unrelated(self, pair: str, among: np.ndarray | None = None) -> Unrelated:
@@ -97,6 +101,16 @@ class References:
         found[chosen] = turns(names, classes, self.seed)
         return found
 
+    def passed_on(self, pair: Pair, layer: str, method: str) -> np.ndarray:
+        """(R,) records whose floor is that of the other checkpoint where the one whose turn it is gives none.
+
+        A map without mass has no floor, and in two trainings it is the same images that have none: without this, they
+        would be missing among those on which an index rests, and only half of the time.
+        """
+        turn = self.turns(pair.name)
+        before, after = (self.without_map(self.plan.place(key), layer, method) for key in (pair.before, pair.after))
+        return ((turn == BEFORE) & before) | ((turn == AFTER) & after)
+
     def noise(self, checkpoint: int, logits: np.ndarray, select: Selection) -> Noise:
         """What a checkpoint with such logits (images, K) sees with noise."""
         if self.plan.options.jitter is None:
@@ -109,8 +123,11 @@ class References:
     def _noise_by_turns(self, key: str) -> Noise:
         mine = np.zeros(len(self.records), bool)
         for pair in pairs_with_noise(self.plan):
-            for side, name in ((BEFORE, pair.before), (AFTER, pair.after)):
-                mine |= (self.turns(pair.name) == side) & (name == key)
+            if key in (pair.before, pair.after):
+                mine |= self.turns(pair.name) == (BEFORE if key == pair.before else AFTER)
+                for layer in self.plan.layers:
+                    for method in self.plan.options.methods:
+                        mine |= self.passed_on(pair, layer, method)
         chosen = np.flatnonzero(mine)
         draws = [draw_of(self.samples[image].name, self.seed) for image in self.records.images[chosen]]
         return Noise(chosen, np.array(draws, np.int64).reshape(-1, 1))
