@@ -46,7 +46,7 @@ def test_a_method_that_never_asks_the_head_is_blind_to_it(evaluated: Path) -> No
     assert eigencam.rank.mean == pytest.approx(1)
     assert eigencam.entropy == pytest.approx(0, abs=1e-9)
     assert eigencam.blind is True
-    said = [text for text in cautions(result) if "eigencam at early is blind to what transfer.randomised" in text]
+    said = [text for text in cautions(result) if "eigencam at early is blind to what head.onnx lacks" in text]
     assert len(said) == 1
     assert said[0] in " ".join(drift_table(result).split())
 

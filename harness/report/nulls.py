@@ -18,7 +18,7 @@ def rows(result: Evaluation) -> list[list[str]]:
     """One per null, pair, layer and method."""
     return [
         [
-            item.phase, item.pair, item.layer, item.method, with_span(item.similarity, 2), with_span(item.others, 2),
+            item.name, item.pair, item.layer, item.method, with_span(item.similarity, 2), with_span(item.others, 2),
             with_span(item.rank, 2), with_span(item.others_rank, 2), digits(item.entropy),
             {True: "blind", False: "no", None: "not judged"}[item.blind],
         ]

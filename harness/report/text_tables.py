@@ -115,7 +115,10 @@ def _narrow(result: Evaluation) -> Iterator[str]:
     yield from _causal_lines(result)
     if result.nulls:
         yield _filled([nulls.NOTE])
-        yield _set([row[3:] for row in nulls.rows(result)], nulls.HEADERS[3:], PLAIN, WIDTH)
+        for name in dict.fromkeys(item.name for item in result.nulls):
+            yield name
+            own = [row[3:] for row in nulls.rows(result) if row[0] == name]
+            yield _set(own, nulls.HEADERS[3:], PLAIN, WIDTH)
     yield from _study(result, PLAIN, WIDTH)
 
 

@@ -21,9 +21,9 @@ def cautions(result: Evaluation) -> list[str]:
 def blindness(item: NullResult) -> str:
     """The sentence about a method whose maps stay like those of a network that knows nothing."""
     return (
-        f"{item.pair}: {item.method} at {item.layer} is blind to what {item.phase} has lost: its maps overlap with "
-        f"those of that null by {_shown(item.similarity)}, with those of other patients by {_shown(item.others)}; its "
-        "drift numbers say as little"
+        f"{item.pair}: {item.method} at {item.layer} is blind to what {item.name} lacks: its maps overlap with those "
+        f"of that null by {_shown(item.similarity)}, with those of other patients by {_shown(item.others)}; its drift "
+        "says nothing of that part of the model"
     )
 
 

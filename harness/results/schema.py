@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -342,6 +342,11 @@ class NullResult(_Record):
     others_rank: Estimate
     entropy: Number
     blind: bool | None
+
+    @property
+    def name(self) -> str:
+        """The null's file, without its folders."""
+        return PurePosixPath(self.null).name
 
 
 class Difference(_Record):
