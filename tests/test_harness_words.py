@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,17 @@ from harness.gate.judge import judge
 from harness.gate.policy import Policy
 from harness.report import findings, html_tables, levels
 from harness.report.findings import Finding
+from harness.report.gallery import Gallery
+from harness.report.html import render
 from harness.report.summaries import Summaries
 from harness.report.text_tables import drift_table, markdown
 from harness.results.cautions import cautions
+from harness.results.pseudonyms import Names
 from harness.results.schema import Conditioning, Evaluation, IndexResult
 from harness.statistics.bootstrap import Resampling
 from harness.statistics.power import smallest_shown_drop
 from harness.statistics.stability import stability_index
-from tests import made_results
+from tests import made_results, tiny_graphs
 
 
 def index(value: float, low: float, high: float) -> IndexResult:
@@ -259,3 +263,31 @@ def test_conditioning_stands_in_the_report_and_in_the_wide_table() -> None:
     assert [row.marked for row in rows] == [False, True]
     assert "0.060" in drift_table(result, wide=True)
     assert "weight from" not in drift_table(result)
+
+
+def test_where_no_image_differs_a_cell_has_no_index() -> None:
+    same = {"mean": 1.0, "index": index(1.3, 1.2, 1.4)}
+    cell = html_tables.cell(made_results.summary(sd=0.0, **same))
+    assert (cell.index, cell.without, cell.tint) == ("", "no difference", None)
+    for changed in ({"sd": 0.01}, {"sd": 0.0, "mean": 0.999}):
+        assert html_tables.cell(made_results.summary(**{**same, **changed})).index == "1.30"
+    assert (
+        html_tables.cell(made_results.summary("centroid_shift", sd=0.0, **{**same, "mean": 0.0}, stable_is="low")).index
+        == ""
+    )
+
+
+def test_the_report_of_a_model_with_itself_shows_no_index_and_no_drifted_case(tmp_path: Path) -> None:
+    graph = tiny_graphs.write_graph(tmp_path / "a.onnx", 6, balanced=True)
+    manifest = tiny_graphs.write_images(tmp_path / "images", exposure=0.6)
+    asked = ["--before", graph, "--after", graph, "--data", manifest, "--select", "all", "--map-size", 24]
+    with tiny_graphs.in_brief():
+        result = tiny_graphs.evaluate(tmp_path / "out", *asked, "--jitter", 1, "--chance", 1, "--layer", "early")
+    page = render(result, tmp_path / "out", Names(None))
+    verdict = page[page.index('<section id="verdict"') : page.index('<section id="matrix"')]
+    matrix = page[page.index('<section id="matrix"') : page.index('<section id="distributions"')]
+    assert "Nothing was compared: before and after are the same model." in verdict
+    assert 'class="reading' not in verdict
+    assert "Methods" not in verdict
+    assert "no difference" in matrix
+    assert {group.kind for group in Gallery(tmp_path / "out", Names(None)).groups} == {"least"}

@@ -41,6 +41,7 @@ QUALITY = 82  # of WebP
 # Of one pair; each of several pairs shows half as many.
 CASES = {"most": 12, "least": 6, "unseen": 12, "flipped": 12, "vanished": 12}
 LARGEST = 255  # of a stored map
+_SAME = 1.0  # the overlap of maps that do not differ: such a case has not drifted
 REGION_COLOURS = ["#7cfc8a", "#c9a0ff", "#ff9ecb", "#ff6b6b"]  # none is that of a line of the maps
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
@@ -130,7 +131,7 @@ class Gallery:
     def _groups(self, pair: Pair, share: float) -> Iterable[Group]:
         first = self.rankings[pair.name, self.paths[0]]
         limit = {kind: round(share * count) for kind, count in CASES.items()}
-        most = first.most_drifted[: limit["most"]]
+        most = [record for record in first.most_drifted if first.values[record] < _SAME][: limit["most"]]
         least = [record for record in first.least_drifted if record not in most][: limit["least"]]
         found = [Group(pair, "most", self.paths[0], most), Group(pair, "least", self.paths[0], least)]
         found += [

@@ -72,6 +72,7 @@ class Cell:
     n: int
     tint: int | None
     note: str  # why something is missing
+    without: str = "no index"  # what stands where there is none
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,9 @@ def cell(item: MetricSummary | None) -> Cell:
     """The cell of a summary; an empty one where nothing was compared."""
     if item is None or item.estimate.mean is None:
         return Cell(DASH, "", "", "", item.n if item else 0, None, "nothing to compare")
+    if _is_same_everywhere(item):
+        note, ends = "every image has the value of identical maps", span(item.estimate.low, item.estimate.high)
+        return Cell(number(item.estimate.mean), ends, "", "", item.n, None, note, "no difference")
     index, estimate = item.index, item.estimate
     value = index.value if index else None
     note = (index.reason if index else None) or estimate.reason
@@ -138,6 +142,12 @@ def cell(item: MetricSummary | None) -> Cell:
         None if value is None else round(100 * (1 - min(max(value, 0.0), 1.0))),
         reason_sentence(note) if note else "",
     )
+
+
+def _is_same_everywhere(item: MetricSummary) -> bool:
+    """True where no image differs at all by a metric that has an index: an index would measure the floor alone."""
+    end = {"high": 1.0, "low": 0.0}.get(item.stable_is)
+    return item.index is not None and item.sd == 0 and item.estimate.mean == end
 
 
 def title(pair: PairResult) -> Title:

@@ -14,11 +14,12 @@ from csv import DictReader
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
 from harness.common.errors import InputError
+from harness.images.regions import Box, Region, read_mask
+from harness.images.view import Geometry
 from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
 from harness.statistics.hypothesis_tests import holm, sign_flip
 from kernels.resize import upsample
@@ -44,30 +45,17 @@ def region_share(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
 
 def box_region(boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]) -> np.ndarray:
     """(H, W) covered share of each pixel by boxes (x, y, w, h), in 256-pixel coordinates; overlaps count once."""
-    height, width = size
-    region = np.zeros(size)
-    for x, y, w, h in boxes:
-        rows, columns = (_covered(start, length, n) for start, length, n in ((y, h, height), (x, w, width)))
-        region = np.maximum(region, np.outer(rows, columns))
-    return region
-
-
-def _covered(start: float, length: float, pixels: int) -> np.ndarray:
-    """(pixels,) covered share of each pixel of a line by an interval in 256-pixel coordinates."""
-    low, high = (value * pixels / SIDE for value in (start, start + length))
-    edges = np.arange(pixels)
-    return np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0, 1)
+    shape = (SIDE, SIDE)
+    return Region(shape, boxes=[Box(*box).within(shape) for box in boxes]).cover(Geometry(size, size), size)
 
 
 def mask_region(path: Path, size: tuple[int, int]) -> np.ndarray:
     """(H, W) covered share of each pixel by a mask file, whose pixels are 0 or not.
 
-    :raises InputError: the file cannot be read as a picture.
+    :raises InputError: the file cannot be read as a mask.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise InputError(f"{path}: cannot be read as a mask; give a PNG")
-    return cv2.resize((mask > 0).astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA).clip(0, 1)
+    mask = read_mask(path)
+    return Region((mask.shape[0], mask.shape[1]), mask=mask).cover(Geometry(size, size), size)
 
 
 def lung_regions(data: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
