@@ -109,6 +109,7 @@ def made_folder(folder: Path, maps: dict[str, np.ndarray], draw: int = 0) -> Pat
         "height": np.full(count, height, np.int32),
         "width": np.full(count, width, np.int32),
         "conditioning": [None] * count,
+        "residual": [None] * count,
         "map": [a_map.ravel().tolist() for a_map in maps.values()],
     }
 

@@ -128,8 +128,8 @@ def cell(item: MetricSummary | None) -> Cell:
     if item is None or item.estimate.mean is None:
         return Cell(DASH, "", "", "", item.n if item else 0, None, "nothing to compare")
     if _is_same_everywhere(item):
-        note, ends = "every image has the value of identical maps", span(item.estimate.low, item.estimate.high)
-        return Cell(number(item.estimate.mean), ends, "", "", item.n, None, note, "no difference")
+        ends, why = span(item.estimate.low, item.estimate.high), "every image has the value of identical maps"
+        return Cell(number(item.estimate.mean), ends, "", "", item.n, None, why, "no difference")
     index, estimate = item.index, item.estimate
     value = index.value if index else None
     note = (index.reason if index else None) or estimate.reason
