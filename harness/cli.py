@@ -29,6 +29,7 @@ PROVIDER_HELP = "cpu, cuda, tensorrt; several in order: tensorrt,cuda. cuda+tf32
 LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
 ENGINES = ("local", "ray")
+DEMONSTRATIONS = ("radiographs", "colour")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
 
@@ -112,6 +113,7 @@ def cli() -> None:
 @click.option(
     "--from", "source", type=PLACE, help="Compute again from the maps in this result folder, without a model."
 )
+@click.option("--demo", type=click.Choice(DEMONSTRATIONS), help="An embedded demonstration [radiographs].")
 @click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
 @option_flags({"methods": METHOD})
@@ -137,7 +139,7 @@ def evaluate(
     """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
 
     \b
-    evaluate                                             the demonstration
+    evaluate                                             the demonstration; --demo colour: another
     evaluate STUDY.toml                                  many architectures, layers, replicates
     evaluate --before A.onnx --after B.onnx --data D     one pair
     evaluate --checkpoints A B C D --data D              drift along a training
@@ -448,6 +450,10 @@ def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
     from harness.results.plan import Data
 
     options = Options.of(**given_options(asked))
+    if asked["demo"]:
+        beside = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "masks", "boxes")
+        _refuse_beside("--demo", files, asked, beside)
+        return demonstration.plan(options, asked["demo"])
     columns = parse_columns(asked["columns"])
     data = Data(asked["data"], asked["root"], asked["split"], columns, _regions(asked))
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
@@ -482,6 +488,7 @@ def _regions(asked: dict[str, Any]) -> RegionFiles:
 
 
 _NOT_FROM = (
+    "demo",
     "before",
     "afters",
     "checkpoints",

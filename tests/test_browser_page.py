@@ -14,10 +14,13 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
+from PIL import Image
 
-from harness.images.loading import channels_first, load_grey
+from harness.images.loading import channels_first, load_grey, load_view
 from harness.images.notices import ignore
+from harness.images.rule import ImageRule, stored
 from tests import tiny_graphs
+from tests.real_pictures import ORIENTATION
 
 pytestmark = pytest.mark.browser
 PAGE = Path(__file__).parent.parent / "docs" / "browser"
@@ -100,14 +103,63 @@ def test_map_and_logits_are_those_of_python(page: object, files: dict[str, Path]
     output = page.input_value("#map")
     logits, expected = python_says(files["fused"], files[name], output, -1)
     size = tiny_graphs.SIZE
-    assert np.array(found["plane"] if isinstance(found["plane"], list) else list(found["plane"].values())).reshape(
-        size, size
-    ) == pytest.approx(load_grey(files[name], (size, size), notice=ignore), abs=0.51 if name == "colour" else 2e-3)
+    expected_view = load_grey(files[name], (size, size), notice=ignore)
+    (plane,) = found["planes"]
+    assert np.array(plane).reshape(size, size) == pytest.approx(expected_view, abs=0.51 if name == "colour" else 2e-3)
     if name == "colour":  # half a grey level apart: OpenCV rounds its weights
         return
     assert found["logits"] == pytest.approx(logits.tolist(), abs=1e-3)
     distance = np.linalg.norm(np.array(found["map"]) - expected.ravel())
     assert distance <= TOLERANCE * np.linalg.norm(expected)
+
+
+RULES = [
+    *(
+        {"fit": "squash", "interpolation": interpolation, "resampler": resampler, "levels": levels}
+        for interpolation in ("nearest", "area", "bilinear", "bicubic", "lanczos")
+        for resampler in ("pillow", "opencv")
+        for levels in ("whole", "fractions")
+    ),
+    {"fit": "crop", "shorter": 40},
+    {"fit": "crop"},
+    {"fit": "letterbox", "pad": 114},
+    {"fit": "letterbox", "orientation": "ignore"},
+    {"fit": "crop", "colour": "grey", "interpolation": "bicubic"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_default_rule_turns_nothing(page: object, files: dict[str, Path], tmp_path: Path, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    grey = np.linspace(0, 255, 60 * 40).astype(np.uint8).reshape(60, 40)
+    Image.fromarray(grey).save(tmp_path / f"a{suffix}", quality=95, exif=exif)
+    page.set_input_files("#model", files["fused"])
+    page.set_input_files("#image", tmp_path / f"a{suffix}")
+    size = tiny_graphs.SIZE
+    seen = np.array(explained(page)["planes"]).reshape(size, size)
+    assert np.abs(seen - load_grey(tmp_path / f"a{suffix}", (size, size), notice=ignore)).max() <= 2
+
+
+@pytest.mark.parametrize("fields", RULES, ids=lambda fields: " ".join(map(str, fields.values())))
+def test_the_page_sees_what_python_sees(page: object, tmp_path: Path, fields: dict) -> None:
+    """Every interpolation and every fit, of a picture of colour that is stored turned."""
+    rule = ImageRule.model_validate({"name": "x", **fields})
+    size = tiny_graphs.SIZE
+    graph = tiny_graphs.write_graph(tmp_path / "x.onnx", methods=["layercam"], image_rule=stored(rule))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(cv2.resize(coarse, (75, 52))).save(tmp_path / "a.jpg", quality=95, subsampling=0, exif=exif)
+    page.set_input_files("#model", graph)
+    page.set_input_files("#image", tmp_path / "a.jpg")
+    found = explained(page)
+    expected = load_view(tmp_path / "a.jpg", rule, (size, size), notice=ignore)
+    seen = np.array(found["planes"]).reshape(-1, size, size).transpose(1, 2, 0)
+    apart = np.abs(seen - expected.pixels.reshape(size, size, -1))
+    assert apart.max() <= 3  # levels: the browser's JPEG decoder is another
+    assert apart.mean() <= 0.6
+    assert found["window"] == pytest.approx(expected.geometry.window)
 
 
 def test_another_class_and_method(page: object, files: dict[str, Path]) -> None:
@@ -157,7 +209,7 @@ def shown(page: object) -> tuple[int, bool]:
     ("field", "name", "sentence"),
     [
         ("#image", "broken", "could not be decoded"),
-        ("#image", None, "Choose a radiograph."),
+        ("#image", None, "Choose a picture."),
         ("#model", "plain", "holds no map"),
         ("#model", "large", "not an ONNX file"),
         ("#model", None, "Choose a model."),

@@ -16,11 +16,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from export.compress import compress
+from harness import cli as command_lines
 from harness.api.explanation import explain
 from harness.bundle.pack import PackOptions, pack
 from harness.bundle.verify import VerifyOptions, verify
 from harness.cli import cli
 from harness.common.errors import EvaluationWarning, InputError
+from harness.evaluation import demonstration
+from harness.evaluation.demonstration import FOLDER
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import read_dataset
@@ -33,6 +36,7 @@ from harness.models.session import Model
 from harness.results.options import Options
 from harness.results.plan import Data
 from harness.results.schema import Evaluation
+from scripts.skin_lesions import STICKER
 from tests.real_pictures import ORIENTATION
 from tests.tiny_graphs import CLASSES, SIZE, write_graph, write_manifest
 
@@ -219,6 +223,39 @@ def test_compression_calibrates_on_colours_and_keeps_the_rule(tmp_path: Path) ->
 def test_an_image_is_tried_by_the_rule_by_which_it_will_be_read(tmp_path: Path) -> None:
     Image.new("CMYK", (20, 20)).save(tmp_path / "a.jpg")
     assert crashing_images([tmp_path / "a.jpg"], rule=CROP) == {}
+
+
+def test_the_demonstrations_evidence_moves_to_the_sticker() -> None:
+    """On the original picture: the share of the map on the sticker and on the lesion, before and after the clinic."""
+    folder = FOLDER.with_name("demo_colour")
+    with (folder / "manifest.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["class"] == "melanoma" and row["sticker"]]
+    assert len(rows) > 10
+    shares = {}
+    for phase in ("pretrain", "finetune"):
+        model = Model.open(folder / f"{phase}.onnx")
+        found = [explain(model, folder / row["file"], "melanoma", (), ("layercam",)) for row in rows]
+        heat = [item.geometry.on_picture(item.maps[0].raw, item.picture.shape[:2])[0] for item in found]
+        shares[phase] = [on_sticker(one, row) for one, row in zip(heat, rows, strict=True)]
+    assert np.median(shares["pretrain"]) < 0.1
+    assert np.median(shares["finetune"]) > 2 * np.median(shares["pretrain"]) + 0.05
+
+
+def on_sticker(heat: np.ndarray, row: dict[str, str]) -> float:
+    """The share of a map that lies on the sticker or within a position of the layer (8 pixels) of it."""
+    down, right = map(int, row["sticker"].split())
+    rows, columns = np.indices(heat.shape)
+    return float(heat[np.hypot(rows - down, columns - right) < STICKER + 8].sum() / heat.sum())
+
+
+def test_the_demonstration_of_colour_is_named(tmp_path: Path) -> None:
+    graph, out = str(write_graph(tmp_path / "a.onnx")), ["--out", str(tmp_path / "x"), "--quiet"]
+    done = CliRunner().invoke(cli, ["evaluate", "--demo", "colour", "--before", graph, *out])
+    assert isinstance(done.exception, InputError)
+    assert "--before cannot be given beside --demo" in str(done.exception)
+    assert command_lines.DEMONSTRATIONS == demonstration.NAMES
+    plan = demonstration.plan(Options(), "colour")
+    assert {item.graph.metadata.rule.name for item in plan.checkpoints} == {"lesions"}
 
 
 def test_env_names_the_rules() -> None:

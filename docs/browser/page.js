@@ -1,8 +1,9 @@
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
-import { grey, inferno, squash } from "./images.js";
+import { inferno, ruleOf, sampler, view } from "./images.js";
 import { readMetadata } from "./onnx-metadata.js";
+import { withoutExif } from "./exif.js";
 
-const RULE = "grey-squash/1";
+const LARGEST = 448, UNSEEN = [112, 112, 112]; // side of the canvas in pixels, and what the network does not see
 const element = (id) => document.getElementById(id);
 const state = { session: null, about: null, picture: null, result: null, run: 0 };
 const changes = {}; // per input: how often it has changed
@@ -55,7 +56,7 @@ async function loadModel(event, isLast) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   const about = readMetadata(bytes, "evidence_drift.");
   if (about.format !== 1) throw new Error("This is not an exported graph of format 1; make one with `python -m export`.");
-  if (about.image_rule !== RULE) throw new Error(`Exported under image rule ${about.image_rule}; this page knows ${RULE}.`);
+  about.rule = ruleOf(about.image_rule);
   const maps = about.layers.flatMap((layer) => Object.entries(layer.maps).map(([method, output]) => ({ output, label: `${method}, ${layer.role ?? layer.name}` })));
   if (!maps.length) throw new Error("This graph holds no map; export it with --fuse layercam.");
   const session = await ort.InferenceSession.create(bytes);
@@ -69,25 +70,30 @@ async function loadModel(event, isLast) {
 async function loadImage(event, isLast) {
   const [file] = event.target.files;
   state.picture = null;
-  if (!file) return say("Choose a radiograph.");
-  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", imageOrientation: "none" });
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d");
-  context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  if (!file) return say("Choose a picture.");
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const picture = { apply: await decoded(bytes), ignore: await decoded(withoutExif(bytes)) };
   if (!isLast()) return;
-  state.picture = { plane: grey(data), height: bitmap.height, width: bitmap.width };
+  state.picture = picture;
   await explain();
+}
+
+/** RGBA pixels of a file; browsers turn it by its EXIF orientation. */
+async function decoded(bytes) {
+  const bitmap = await createImageBitmap(new Blob([bytes]), { colorSpaceConversion: "none", imageOrientation: "from-image" });
+  const { width, height } = bitmap, context = new OffscreenCanvas(width, height).getContext("2d");
+  context.drawImage(bitmap, 0, 0);
+  return { data: context.getImageData(0, 0, width, height).data, height, width };
 }
 
 /** One call of the graph: logits and map. */
 async function explain() {
   const { session, about, picture } = state;
-  if (!session || !picture) return say(session ? "Choose a radiograph." : "Choose a model.");
-  const [height, width] = about.input_size;
-  const plane = squash(picture.plane, picture.height, picture.width, height, width);
-  const image = new Float32Array(3 * plane.length);
-  for (let channel = 0; channel < 3; channel++) image.set(plane, channel * plane.length);
+  if (!session || !picture) return say(session ? "Choose a picture." : "Choose a model.");
+  const [height, width] = about.input_size, original = picture[about.rule.orientation];
+  const { planes, window } = view(original.data, original.height, original.width, about.rule, height, width);
+  const image = new Float32Array(3 * height * width);
+  for (let channel = 0; channel < 3; channel++) image.set(planes[channel % planes.length], channel * height * width);
   const output = element("map").value, run = ++state.run;
   const started = performance.now();
   const found = await session.run({
@@ -96,7 +102,7 @@ async function explain() {
   }, ["logits", output]);
   const milliseconds = performance.now() - started;
   if (run !== state.run) return;
-  state.result = { plane, logits: [...found.logits.data], map: [...found[output].data], shape: found[output].dims.slice(1) };
+  state.result = { planes: planes.map((plane) => [...plane]), window, original, logits: [...found.logits.data], map: [...found[output].data], shape: found[output].dims.slice(1) };
   show();
   say(`Explained in ${milliseconds.toFixed(0)} ms.`);
 }
@@ -124,17 +130,23 @@ function show() {
   draw(state.result);
 }
 
-/** The radiograph, and over it the map relative to its maximum, as opaque as it is high. */
-function draw({ plane, map, shape }) {
-  const canvas = element("picture"), [height, width] = state.about.input_size;
-  Object.assign(canvas, { width, height });
-  const large = squash(map, ...shape, height, width), top = Math.max(...large);
+/**
+ * The picture as it was before it was cropped, padded or squashed, and over it the map relative to its maximum, as
+ * opaque as it is high; what the network does not see is grey.
+ */
+function draw({ original, window, map, shape }) {
+  const scale = Math.min(1, LARGEST / Math.max(original.height, original.width));
+  const [height, width] = [original.height, original.width].map((side) => Math.max(1, Math.round(side * scale)));
+  const small = view(original.data, original.height, original.width, { ...state.about.rule, fit: "squash", levels: "fractions", interpolation: "area", resampler: "opencv" }, height, width).planes;
+  const canvas = Object.assign(element("picture"), { width, height });
+  const of = sampler(map, ...shape, height, width, window), top = Math.max(...map);
   const strongest = element("opacity").value / 100, pixels = new ImageData(width, height);
-  plane.forEach((level, i) => {
-    const share = top > 0 ? large[i] / top : 0, opacity = strongest * share;
-    inferno(share).forEach((colour, k) => { pixels.data[4 * i + k] = (1 - opacity) * level + opacity * colour; });
+  for (let i = 0; i < height * width; i++) {
+    const value = of(Math.floor(i / width), i % width), share = top > 0 ? (value ?? 0) / top : 0;
+    const opacity = value === null ? strongest : strongest * share, over = value === null ? UNSEEN : inferno(share);
+    over.forEach((colour, k) => { pixels.data[4 * i + k] = (1 - opacity) * small[k % small.length][i] + opacity * colour; });
     pixels.data[4 * i + 3] = 255;
-  });
+  }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 

@@ -107,6 +107,7 @@ class Gallery:
             "layers": list(map(one_line, self.plan.layers)),
             "methods": list(map(one_line, self.plan.options.methods)),
             "metric": HEADLINE,
+            "picture": "Radiograph" if self._colour == "grey" else "Picture",
             "strongest": STRONGEST,
             "gone": GONE,
             "colours": _colours("inferno"),
@@ -205,6 +206,10 @@ class Gallery:
         decided = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
         classes = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(decided))
         return one_line(classes) or "none of the classes"
+
+    @property
+    def _colour(self) -> str:
+        return self.plan.checkpoints[0].graph.metadata.rule.colour
 
     def _shown(self, record: int) -> Shown:
         rule = self.plan.checkpoints[0].graph.metadata.rule
