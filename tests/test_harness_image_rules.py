@@ -18,6 +18,7 @@ from harness.images.jitter import jittered
 from harness.images.loading import load_grey, load_view, read_picture
 from harness.images.notices import Notice, ignore
 from harness.images.presets import find_preset
+from harness.images.regions import Box, Region
 from harness.images.rule import GREY, RULE, ImageRule, restored, stored
 from harness.images.view import Geometry, channels_first, channels_last, fit, view
 from tests.real_pictures import ORIENTATION, by_pillow, write_pictures
@@ -205,9 +206,12 @@ def test_masks_and_boxes_are_mapped_into_the_view(rule: ImageRule) -> None:
     geometry = fit(rule, mask.shape, (64, 64))
     seen = view(picture if rule.colour == "grey" else np.repeat(picture[..., None], 3, axis=-1), rule, (64, 64)).pixels
     levels = seen if seen.ndim == 2 else seen[..., 0]
-    assert ((levels > 127) == geometry.mask_in_view(mask)).mean() > 0.98
+    covered = Region(mask.shape, mask=mask).cover(geometry, (64, 64))
+    assert ((levels > 127) == (covered > 0.5)).mean() > 0.98
+    box = Region(mask.shape, boxes=[Box(50, 30, 50, 36).within(mask.shape)]).cover(geometry, (64, 64))
+    np.testing.assert_allclose(box, covered, atol=1e-6)
     corners = geometry.to_view(np.array([[30, 50], [66, 100]]) / mask.shape) * 64
-    found = np.argwhere(geometry.mask_in_view(mask))
+    found = np.argwhere(covered > 0.5)
     np.testing.assert_allclose(found.min(axis=0), np.clip(corners[0], 0, 64), atol=1)
     np.testing.assert_allclose(found.max(axis=0) + 1, np.clip(corners[1], 0, 64), atol=1)
 

@@ -81,19 +81,6 @@ class Geometry:
         wide = _interpolated(np.asarray(raw, np.float32).T, columns).T
         return np.where(seen, _interpolated(wide, rows), np.float32(0)), seen
 
-    def mask_in_view(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W) bool: which pixels of the view show what a mask of the picture marks, by their centres."""
-        top, left, height, width = self.window
-        places = [
-            np.floor((start + (np.arange(size) + 0.5) / size * length) * along).astype(np.int64)
-            for size, start, length, along in zip(self.size, (top, left), (height, width), mask.shape, strict=True)
-        ]
-        (rows, inside_rows), (columns, inside_columns) = (
-            (place.clip(0, along - 1), (place >= 0) & (place < along))
-            for place, along in zip(places, mask.shape, strict=True)
-        )
-        return mask[rows][:, columns].astype(bool) & inside_rows[:, None] & inside_columns
-
 
 @dataclass(frozen=True)
 class View:
