@@ -203,6 +203,7 @@ def test_masks_and_boxes_are_mapped_into_the_view(rule: ImageRule) -> None:
     mask = np.zeros((96, 144), bool)
     mask[30:66, 50:100] = True
     picture = np.where(mask, 255, 0).astype(np.uint8)
+    rule = rule.model_copy(update={"pad": 0})
     geometry = fit(rule, mask.shape, (64, 64))
     seen = view(picture if rule.colour == "grey" else np.repeat(picture[..., None], 3, axis=-1), rule, (64, 64)).pixels
     levels = seen if seen.ndim == 2 else seen[..., 0]
