@@ -24,7 +24,7 @@ def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threa
         return
     model = Model.open(plan.checkpoints[0].graph.path, provider, threads)
     found = model.explain(_picture(model), np.zeros(1, np.int64), plan.layers)
-    records = int(sampled_records(samples, plan.options).sum())
+    records = int(sampled_records(samples, plan).sum())
     clean, noisy = records * len(plan.checkpoints), records * _noisy_copies(plan)
     for method in methods:
         seconds = (clean + noisy) * sum(_seconds(model, found, layer, method) for layer in plan.layers)

@@ -100,7 +100,7 @@ def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store]
     """
     few = samples[:BATCH]
     records = Records.of(few)
-    block = blocks(few, records, sampled_records(few, plan.options), {})[0]
+    block = blocks(few, records, sampled_records(few, plan), {})[0]
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Path(temporary))
         store.make(["predictions", "maps"])

@@ -256,7 +256,7 @@ def _explain(
     last: dict[int, Explaining] = {}
     plan, executor = stored.plan, execution.executor
     records, unreadable = Records.of(samples), dict[str, str]()
-    sampled = sampled_records(samples, plan.options)
+    sampled = sampled_records(samples, plan)
     total = len(samples) * len(plan.checkpoints)
     done = Counter(execution.progress, "explain images", total)
     with clock.measure("collect"):

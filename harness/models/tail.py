@@ -8,12 +8,14 @@ a few passes of the whole network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import onnx
+from typing import TYPE_CHECKING
 
 from harness.common.errors import InputError
 from harness.common.storage import Place
 from harness.models.metadata import LayerOutputs
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def tail_of(path: Place, content: bytes, layer: LayerOutputs) -> bytes:
@@ -21,6 +23,8 @@ def tail_of(path: Place, content: bytes, layer: LayerOutputs) -> bytes:
 
     :raises InputError: the logits do not depend on the layer's activations.
     """
+    import onnx  # a third of a second, which only methods of several passes should cost
+
     whole = onnx.ModelProto.FromString(content)
     outputs = ("logits", layer.gradients)
     read, nodes = _behind(whole.graph, outputs, layer.activations)

@@ -233,7 +233,7 @@ class Reader:
     @cached_property
     def sampled(self) -> np.ndarray:
         """(R,) bool: the records that methods of several passes were computed for."""
-        return sampled_records(self.collected.samples, self.plan.options)
+        return sampled_records(self.collected.samples, self.plan)
 
     def with_maps(self, method: str) -> np.ndarray:
         """(R,) bool: the records that a method was computed for."""

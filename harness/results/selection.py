@@ -9,7 +9,8 @@ import numpy as np
 
 from harness.images.dataset import Records, Sample
 from harness.models.metadata import GraphMetadata
-from harness.results.options import Options, Selection
+from harness.results.options import Selection
+from harness.results.plan import Plan
 from harness.statistics.chance import sampled
 
 
@@ -61,12 +62,15 @@ def selected(
     return found.readable & found.same if select == "agree" else found.readable
 
 
-def sampled_records(samples: Sequence[Sample], options: Options) -> np.ndarray:
+def sampled_records(samples: Sequence[Sample], plan: Plan) -> np.ndarray:
     """(R,) bool: the records for which methods that take several passes are computed, as many of each class.
 
-    They depend on the manifest, the seed and the number alone; images without labels count as one class.
+    They depend on the manifest, the seed and the number alone; images without labels count as one class. All where the
+    plan has no such method.
     """
-    records = Records.of(samples)
+    records, options = Records.of(samples), plan.options
+    if not plan.methods_of_several_passes:
+        return np.ones(len(records), bool)
     images = [samples[image] for image in records.images]
     names, groups = [image.name for image in images], [image.group for image in images]
     chosen = np.zeros(len(records), bool)
