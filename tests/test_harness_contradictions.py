@@ -205,3 +205,26 @@ def test_commands_exit_with_2(tmp_path: Path, command: str) -> None:
     assert found.returncode == 2
     assert "contradicts itself" in found.stderr
     assert "fault of this program" not in found.stderr
+
+
+def null(**changed: Any) -> dict[str, Any]:
+    estimates = ("similarity", "others", "margin", "rank", "others_rank")
+    return {
+        "null": "null.onnx", "digest": "d", "phase": "p", "pair": "a -> b", **MAPS, "n": 9, "entropy": 0.1,
+        "blind": False, **{name: {"mean": 0.5, "low": 0.4, "high": 0.6} for name in estimates}, **changed,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (null(pair="b -> a"), "a null is of 'b -> a', penultimate, layercam, which is not listed"),
+        (
+            null(similarity={"mean": 1.5, "low": 1.4, "high": 1.6}),
+            "overlap of 'a -> b' with 'null.onnx' under layercam",
+        ),
+    ],
+)
+def test_nulls_contradict_themselves_in_words(tmp_path: Path, item: dict[str, Any], sentence: str) -> None:
+    assert sentence in refusal(tmp_path, changed(lambda content: content["nulls"].append(item)))
+    assert "nulls" in changed(lambda content: content["nulls"].append(null()))

@@ -33,7 +33,8 @@ class _Interval(Protocol):
 def first_contradiction(result: Evaluation) -> str | None:
     """The first claim of a result that cannot be true, in words; None where there is none."""
     pairs = chain.from_iterable(_of_pair(result, pair) for pair in result.pairs)
-    return next(chain(_of_lists(result), _of_checkpoints(result), pairs, _of_study(result)), None)
+    causes = _of_causes(result)
+    return next(chain(_of_lists(result), _of_checkpoints(result), pairs, causes, _of_study(result)), None)
 
 
 def _range_of(result: Evaluation, metric: str) -> Range | None:
@@ -65,6 +66,21 @@ def _of_checkpoints(result: Evaluation) -> Iterator[str]:
     for item in result.checkpoints:
         for name, estimate in item.quality.items():
             yield from _of_interval(f"{name} of {item.key!r}", estimate, SHARE, estimate.mean)
+
+
+def _of_causes(result: Evaluation) -> Iterator[str]:
+    """What the causal check and the null ladder name, and their shares."""
+    pairs = {pair.name for pair in result.pairs}
+    for what, item in [*(("causal check", one) for one in result.causal), *(("null", one) for one in result.nulls)]:
+        if item.pair not in pairs or item.layer not in result.layers or item.method not in result.methods:
+            yield f"a {what} is of {item.pair!r}, {item.layer}, {item.method}, which is not listed"
+    for check in result.causal:
+        for scope in check.scopes:
+            name = f"share that moved of {check.pair!r}, {check.method}, {scope.scope!r}"
+            yield from _of_interval(name, scope.moved, SHARE, scope.moved.mean)
+    for null in result.nulls:
+        name = f"overlap of {null.pair!r} with {null.name!r} under {null.method}"
+        yield from _of_interval(name, null.similarity, SHARE, null.similarity.mean)
 
 
 def _of_pair(result: Evaluation, pair: PairResult) -> Iterator[str]:
