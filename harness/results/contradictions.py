@@ -71,9 +71,11 @@ def _of_checkpoints(result: Evaluation) -> Iterator[str]:
 def _of_causes(result: Evaluation) -> Iterator[str]:
     """What the causal check and the null ladder name, and their shares."""
     pairs = {pair.name for pair in result.pairs}
-    for what, item in [*(("causal check", one) for one in result.causal), *(("null", one) for one in result.nulls)]:
-        if item.pair not in pairs or item.layer not in result.layers or item.method not in result.methods:
-            yield f"a {what} is of {item.pair!r}, {item.layer}, {item.method}, which is not listed"
+    named = [("causal check", item.pair, item.layer, item.method) for item in result.causal]
+    named += [("null", item.pair, item.layer, item.method) for item in result.nulls]
+    for what, name, layer, method in named:
+        if name not in pairs or layer not in result.layers or method not in result.methods:
+            yield f"a {what} is of {name!r}, {layer}, {method}, which is not listed"
     for check in result.causal:
         for scope in check.scopes:
             name = f"share that moved of {check.pair!r}, {check.method}, {scope.scope!r}"
