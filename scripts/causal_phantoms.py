@@ -6,8 +6,8 @@
     python scripts/causal_phantoms.py evaluate runs/causal
 
 `before` was trained on phantoms without markers. Three `after` (three seeds) went on with phantoms of which one class
-carries a white square in a corner; in half of its pictures the square is all that tells the class, since they are normal
-ones with it. The two are compared on pictures of that class that hold both, its lesion and the square, and on pictures
+carries a white square in a corner; in half of its pictures it is all that tells the class, since they are normal ones
+with it. The two are compared on pictures of that class that hold both, its lesion and the square, and on pictures
 of the other classes, which have none. Writes the tables of docs/causes.md: the check of every class and seed, with the
 regions of other images (shuffled), and of a copy of `before` with noise of 1e-3 in its weights.
 """
