@@ -80,7 +80,7 @@ def other_patients(folder: Path, method: str) -> dict[str, float]:
     reader = reader_of(folder)
     rows = np.flatnonzero(reader.with_maps(method))
     maps = reader.maps(0, reader.plan.layers[0], method, rows)
-    names, classes, groups = reader.references._described(rows)
+    names, classes, groups = reader.described(rows)
     from harness.statistics.chance import derangements
 
     partners = derangements(names, classes, groups, 10, 0)

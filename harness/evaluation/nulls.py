@@ -31,7 +31,7 @@ from harness.results.reader import Maps, Reader
 from harness.results.schema import NullResult
 from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import Resampling
-from harness.statistics.chance import derangements, sampled
+from harness.statistics.chance import derangements
 from kernels.catalogue import METRICS
 from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
@@ -86,23 +86,9 @@ class NullLadder:
         ]
 
     def _of(self, null: Graph, pair: Pair, progress: Progress) -> list[NullResult]:
-        records = self._sample(pair)
+        records = self.reader.sample_of(pair, self.plan.options.sample)
         made = self._maps(null.path, records, progress) if len(records) else {}
         return [self._result(null, pair, place, records, maps) for place, maps in made.items()]
-
-    def _sample(self, pair: Pair) -> np.ndarray:
-        """At most `sample` of the records that the pair compares and all methods were computed for."""
-        compared = self.reader.selections[pair.name].copy()
-        for method in self.plan.options.methods:
-            compared &= self.reader.with_maps(method)
-        chosen, options = np.flatnonzero(compared), self.plan.options
-        return chosen[sampled(*self._described(chosen), options.seed, options.sample)]
-
-    def _described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
-        """Name, class and patient of some records."""
-        collected = self.reader.collected
-        images = [collected.samples[image] for image in collected.records.images[rows]]
-        return [image.name for image in images], collected.records.classes[rows], [image.group for image in images]
 
     def _maps(self, path: Place, records: np.ndarray, progress: Progress) -> dict[tuple[str, str], Made]:
         """(layer, method) -> the null's maps of some records, of the classes that are explained."""
@@ -165,7 +151,7 @@ class NullLadder:
 
     def _other_patients(self, own: Maps, records: np.ndarray) -> dict[str, np.ndarray]:
         """Metrics (n,) of maps after of different patients of a class, a mean over PARTNERS of them."""
-        names, classes, groups = self._described(records)
+        names, classes, groups = self.reader.described(records)
         scores = mean_over_draws(
             partner_metrics(
                 own.raw,

@@ -27,7 +27,7 @@ from harness.models.session import Model
 from harness.results.plan import Pair
 from harness.results.reader import Reader
 from harness.statistics.causal import OWN
-from harness.statistics.chance import derangements, sampled
+from harness.statistics.chance import derangements
 from kernels.partners import NOBODY
 from kernels.reasons import Reason
 from kernels.regions import GAINED, KEPT, LOST, regions
@@ -66,7 +66,7 @@ class Occlusion:
 
     def effects(self, pair: Pair, progress: Progress) -> Effects:
         """Effects on the margin in standard deviations of each checkpoint's margin, over the sampled images."""
-        records = self._sample(pair)
+        records = self.reader.sample_of(pair, self.plan.options.causal)
         models = [
             Model.open(self.plan.by_key[key].graph.path, self.provider, self.batching.threads)
             for key in (pair.before, pair.after)
@@ -76,8 +76,15 @@ class Occlusion:
         passes = 2 * each * len(records)
         if len(records):
             self._announce(pair, models, records, passes)
-        done = Counter(progress, "occlude images", len(records))
-        drops = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
+        falls = self._falls(models, records, masks, Counter(progress, "occlude images", len(records)))
+        scale = self._spread(pair)[:, None, None, None, None]
+        return Effects(records, {place: fall / scale for place, fall in falls.items()}, passes)
+
+    def _falls(
+        self, models: Sequence[Model], records: np.ndarray, masks: dict[Place, np.ndarray], done: Counter
+    ) -> dict[Place, np.ndarray]:
+        """(2, n, F, S, 3) by how much each checkpoint's margin falls; pictures are made while models run."""
+        falls = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
         pictures = prefetch(
             lambda n: self._pictures(models[0], records[n], {place: mask[n] for place, mask in masks.items()}),
             range(len(records)),
@@ -87,29 +94,11 @@ class Occlusion:
         for n, batch in enumerate(pictures):
             for side, model in enumerate(models):
                 found = self._margins(model, batch, records[n])
-                fall = (found[0] - found[1:]).reshape(len(self.places), len(FILLS), SETS, REGIONS)
-                for place, values in zip(self.places, fall, strict=True):
-                    drops[place][side, n] = np.where(_tells(masks[place][n]), values, np.nan)
+                by_place = (found[0] - found[1:]).reshape(len(self.places), len(FILLS), SETS, REGIONS)
+                for place, values in zip(self.places, by_place, strict=True):
+                    falls[place][side, n] = np.where(_tells(masks[place][n]), values, np.nan)
             done.add()
-        scale = self._spread(pair)
-        return Effects(
-            records, {place: drop / scale[:, None, None, None, None] for place, drop in drops.items()}, passes
-        )
-
-    def _sample(self, pair: Pair) -> np.ndarray:
-        """As many records of each class among those that the pair compares and all methods were computed for."""
-        compared = self.reader.selections[pair.name].copy()
-        for method in self.plan.options.methods:
-            compared &= self.reader.with_maps(method)
-        chosen = np.flatnonzero(compared)
-        options = self.plan.options
-        return chosen[sampled(*self.described(chosen), options.seed, options.causal)]
-
-    def described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
-        """Name, class and patient of some records."""
-        collected = self.reader.collected
-        images = [collected.samples[image] for image in collected.records.images[rows]]
-        return [image.name for image in images], collected.records.classes[rows], [image.group for image in images]
+        return falls
 
     def _masks(self, pair: Pair, place: Place, records: np.ndarray) -> np.ndarray:
         """(n, S, 3, H, W) bool: each image's own regions, the same elsewhere, and those of a partner."""
@@ -121,7 +110,7 @@ class Occlusion:
         own = regions(before, after)
         found = np.zeros((len(records), SETS, *own.shape[1:]), bool)
         found[:, OWN] = own
-        names, classes, groups = self.described(records)
+        names, classes, groups = self.reader.described(records)
         for n, name in enumerate(names):
             for draw, move in enumerate(drawn_symmetries(size, name, self.plan.options.seed), start=1):
                 found[n, draw] = move(own[n])

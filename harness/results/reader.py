@@ -19,6 +19,7 @@ from harness.results.part_labels import PartLabels, plan_digest
 from harness.results.plan import Checkpoint, Pair, Plan, Stored
 from harness.results.references import Noise, References, Unrelated, pairs_with_noise
 from harness.results.selection import Answers, answers, sampled_records, selected
+from harness.statistics.chance import sampled
 from kernels.reasons import Reason
 
 Reference = Literal["observed", "chance", "jitter", "replicate"]
@@ -240,6 +241,19 @@ class Reader:
         if method in self.plan.methods_of_several_passes:
             return self.sampled
         return np.ones(len(self.collected.records), bool)
+
+    def described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+        """Name, class and patient of some records."""
+        images = [self.collected.samples[image] for image in self.collected.records.images[rows]]
+        return [image.name for image in images], self.collected.records.classes[rows], [one.group for one in images]
+
+    def sample_of(self, pair: Pair, limit: int) -> np.ndarray:
+        """At most `limit` of the records that a pair compares and all methods have maps of, as many of each class."""
+        compared = self.selections[pair.name].copy()
+        for method in self.plan.options.methods:
+            compared &= self.with_maps(method)
+        chosen = np.flatnonzero(compared)
+        return chosen[sampled(*self.described(chosen), self.plan.options.seed, limit)]
 
     def unrelated(self, pair: str, method: str) -> Unrelated:
         """The chance partners of the records of a pair that a method was computed for."""
