@@ -254,13 +254,13 @@ _METHODS = (
     ),
     MethodRecord(
         "integrated-gradients",
-        "M = relu(sum_k A_k integral of dY/dA_k(t A) dt over 0..1), by Gauss and Legendre in 16 steps; "
+        "M = relu(sum_k A_k integral of dY/dA_k(t A) dt over 0..1), by Gauss and Legendre in 24 steps; "
         "the baseline is 0",
         "Sundararajan et al. 2017, arXiv 1703.01365",
         "kernels.several_passes:IntegratedGradients",
         paradigm="path",
         asks="tail",
-        cost="18 forward and backward passes of the tail",
+        cost="26 forward and backward passes of the tail",
     ),
     MethodRecord(
         "scorecam",
