@@ -13,12 +13,14 @@ import random
 import resource
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from PIL import Image
 from pydicom import dcmwrite, uid
 from pydicom.encaps import encapsulate
 
@@ -36,6 +38,7 @@ from harness.images.dataset import read_dataset
 from harness.images.deidentify import pixels_only
 from harness.images.loading import decode_picture, is_dicom
 from harness.images.notices import ignore
+from harness.images.rule import ImageRule
 from harness.models.metadata import Graph
 from harness.models.session import Model
 from harness.results.part_files import Store
@@ -47,9 +50,11 @@ from tests.made_images import png, saved, tiff
 from tests.made_results import evaluation
 from tests.test_export_files import Network
 from tests.test_harness_dicom import BYTES, RAMP, SHARED_GROUPS, SIGNED, dataset, enhanced, table
+from tests.test_harness_dicom_colour import PICTURE, colours, palette
 
 GREY = np.add.outer(np.arange(64), 3 * np.arange(48)).astype(np.uint8)
 COLOUR = np.dstack([GREY, 255 - GREY, GREY // 2])
+IN_COLOUR = ImageRule(name="in colour", fit="squash")
 NUMBERS = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f")
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 7, 2**31, 2**63, 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf"), "", "x", "../x", "\0",
@@ -94,8 +99,8 @@ TABLES = {
 }
 
 PICTURES = (
-    "png", "jpeg", "tiff", "big-tiff", "lzw", "gif", "webp", "bmp", "dicom", "enhanced", "lut", "deflated",
-    "jpeg-dicom", "j2k-dicom",
+    "png", "jpeg", "cmyk", "palette-dicom", "rgb-dicom", "tiff", "big-tiff", "lzw", "gif", "webp", "bmp", "dicom",
+    "enhanced", "lut", "deflated", "jpeg-dicom", "j2k-dicom",
 )  # fmt: skip
 DOCUMENTS = (
     "study", "policy", "onnx metadata", "onnx", "onnx, cut", "onnx source, cut", "predictions", "maps", "plan.json",
@@ -238,6 +243,9 @@ def pictures() -> dict[str, Kind]:
     made: dict[str, bytes] = {
         "png": png(COLOUR, 8, 2),
         "jpeg": saved(COLOUR, "JPEG", progressive=True),
+        "cmyk": saved(Image.fromarray(COLOUR).convert("CMYK"), "JPEG"),
+        "palette-dicom": as_bytes(palette(8)),
+        "rgb-dicom": as_bytes(colours(PICTURE, "RGB")),
         "tiff": tiff(np.dstack([COLOUR, GREY]), 2, more=[(338, 3, [2])]),
         "big-tiff": tiff(COLOUR, 2, planes=2, big=True, order=">"),
         "lzw": saved(GREY, "TIFF", compression="tiff_lzw"),
@@ -263,6 +271,8 @@ def as_bytes(made: Any) -> bytes:
 
 
 def _read_picture(content: bytes) -> None:
+    with suppress(InputError):  # as the default rule is asked next, which answers
+        decode_picture(Path("a"), content, IN_COLOUR, notice=ignore)
     decode_picture(Path("a"), content, notice=ignore)
     if is_dicom(content):
         try:

@@ -146,6 +146,15 @@ def test_other_colours_are_refused(tmp_path: Path, tags: dict[str, Any], sentenc
         of(tmp_path, colours(PICTURE, "RGB", **tags))
 
 
+def test_a_damaged_table_that_decoding_does_not_need_is_one_sentence(tmp_path: Path) -> None:
+    """pydicom reads the descriptor of red alone, and that of green only to copy it."""
+    content = written(tmp_path, palette(8)).read_bytes()
+    green = content.index(b"\x28\x00\x02\x11US")
+    damaged = content[: green + 4] + b"\x55\xa3" + content[green + 6 :]
+    with pytest.raises(InputError, match=r"its GreenPaletteColorLookupTableDescriptor is damaged \(Unknown Value"):
+        pixels_only(damaged)
+
+
 @pytest.mark.parametrize("kind", ["RGB", "planes", "YBR_FULL_422", "YBR_PARTIAL_422", "palette", "jpeg"])
 def test_what_is_passed_on_shows_the_same_colours(tmp_path: Path, kind: str) -> None:
     pairs = np.repeat(PICTURE[:, ::2], 2, axis=1)

@@ -15,7 +15,7 @@ from harness.models.metadata import identity, sameness
 from harness.results.schema import Evaluation, PairResult
 
 _OF_CHECKPOINTS = {  # what all checkpoints have in common, in words -> the field of their metadata
-    "image rule": "image_rule",
+    "image rule": "pixels",
     "score kind": "score_kind",
     "explained score": "explained",
     "thresholds": "thresholds",

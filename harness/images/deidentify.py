@@ -39,14 +39,14 @@ def pixels_only(content: bytes) -> bytes:
     the picture has, and of compressed ones no comment (`harness.images.codestreams`). Rescale and window of functional
     groups move to where a classic file has them. What is burned into the picture stays.
 
-    :raises InputError: compressed pixels in which comments cannot be told from pixels.
+    :raises InputError: compressed pixels in which comments cannot be told from pixels, a damaged element.
     """
     silence_pydicom()
     source = dcmread(io.BytesIO(content))
     apply_functional_groups(source)
     if source.file_meta.TransferSyntaxUID == uid.RLELossless:  # behind its runs anything may stand
         source.decompress(decoding_plugin="pydicom", generate_instance_uid=False)
-    kept = _copied(source, KEPT + PALETTE)
+    kept = _copied(source, KEPT + (PALETTE if source.PhotometricInterpretation == "PALETTE COLOR" else ()))
     for keyword in TABLES:
         if source.get(keyword):
             setattr(kept, keyword, [_table(item, keyword) for item in source[keyword].value[:1]])
@@ -69,8 +69,11 @@ def pixels_only(content: bytes) -> bytes:
 def _copied(source: Dataset, keywords: tuple[str, ...]) -> Dataset:
     copy = Dataset()
     for keyword in keywords:
-        if keyword in source:
-            copy.add(source[keyword])
+        try:
+            if keyword in source:
+                copy.add(source[keyword])
+        except Exception as error:  # pydicom reads an element when it is asked for, and fails in many ways
+            raise InputError(f"its {keyword} is damaged ({first_line(error)}); export it again") from error
     return copy
 
 

@@ -186,7 +186,9 @@ def _colours(dataset: Dataset) -> np.ndarray:
         top = 2 ** (8 * stored.dtype.itemsize) - 1
     if stored.ndim != 3:
         raise InputError(f"has {len(stored)} frames; save one image per file")
-    return (stored * np.float32(255 / top)).astype(np.float32)
+    shown = stored.astype(np.float32)
+    shown *= np.float32(255 / top)
+    return shown
 
 
 def _from_partial_range(ybr: np.ndarray) -> np.ndarray:

@@ -175,7 +175,8 @@ def _levels(picture: np.ndarray, rule: ImageRule) -> np.ndarray:
     """uint8 for a rule of whole levels, else float32."""
     if rule.levels == "fractions" or picture.dtype == np.uint8:
         return picture.astype(np.float32 if rule.levels == "fractions" else np.uint8, copy=False)
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    rounded = np.rint(picture)
+    return np.clip(rounded, 0, 255, out=rounded).astype(np.uint8)
 
 
 def _pillow(picture: np.ndarray, size: Size, filter_: Image.Resampling) -> np.ndarray:

@@ -76,6 +76,14 @@ class GraphMetadata(BaseModel):
         """How a file becomes the graph's input."""
         return restored(self.image_rule)
 
+    @property
+    def pixels(self) -> str:
+        """What decides the pixels, in words: the image rule without its name; of an unknown rule, what it is called."""
+        try:
+            return str(self.rule).removeprefix(f"{self.rule.label}: ")
+        except ValueError:
+            return str(self.image_rule)
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """(N, K) float64 probabilities of the classes; a binary graph has one logit, the log-odds of class 1.
 
