@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-from benchmarks import judge, report
+from benchmarks import gpu, judge, report
 from benchmarks.rows import Report
 from harness.common.errors import run_command_line
 
@@ -58,6 +60,18 @@ def write_report(
 def engine(rounds: int) -> None:
     """Exported graphs against the forward pass alone and TensorFlow's compiled GradientTape, on two threads."""
     click.echo(report.table(report.measure(["engine"], rounds, sys.argv[1:]).rows))
+
+
+@main.command("gpu")
+@click.option("--provider", default="cuda", show_default=True, help="Execution provider; cpu shows that it runs.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Images a call.")
+@click.option("--images", default=320, show_default=True, type=click.IntRange(20, 1500), help="Of an evaluation.")
+@click.option("--network", "networks", multiple=True, type=click.Choice(list(gpu.NETWORKS)), help="Repeatable [all].")
+@click.option("--seconds", default=480.0, show_default=True, help="Nothing is begun after so long.")
+def measure_gpu(networks: tuple[str, ...], **asked: Any) -> None:
+    """Rates, shares and differences on an accelerator: four networks in float32, TF32 and float16."""
+    with tempfile.TemporaryDirectory() as folder:
+        click.echo(gpu.table(gpu.Asked(networks=networks or tuple(gpu.NETWORKS), **asked), Path(folder)))
 
 
 def _stored(path: Path | None) -> Report | None:

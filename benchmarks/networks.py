@@ -19,7 +19,13 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 CLASSES = ("bacterial_pneumonia", "covid19", "normal", "pneumonia_nih", "viral_pneumonia")
 SIZES = {"ResNet50V2": 224, "DenseNet201": 224, "InceptionV3": 299}
-LAYERS = {"ResNet50V2": "conv5_block2_out", "DenseNet201": "conv5_block31_concat", "InceptionV3": "mixed9"}
+LIGHT = {"MobileNetV2": 224}  # so fast that what is around it shows
+LAYERS = {
+    "MobileNetV2": "block_16_project_BN",
+    "ResNet50V2": "conv5_block2_out",
+    "DenseNet201": "conv5_block31_concat",
+    "InceptionV3": "mixed9",
+}
 PHASES = ("transfer", "finetune")
 NUDGE = 0.05  # by which the weights of the second checkpoint differ, as a share of their standard deviation
 
@@ -61,7 +67,7 @@ def _place(architecture: str) -> Checkpoints:
 def _make(architecture: str) -> None:
     from tests.keras_models import backbone
 
-    write(_place(architecture), backbone(architecture, SIZES[architecture], len(CLASSES)), CLASSES)
+    write(_place(architecture), backbone(architecture, {**SIZES, **LIGHT}[architecture], len(CLASSES)), CLASSES)
 
 
 def write(into: Checkpoints, model: Any, classes: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from harness.common.provenance import cpu_model, git_commit, versions
 HERE = Path(__file__).parent
 HEADERS = ("what", "ours, ms", "rival", "its ms", "times faster", "wanted")
 ALIGN = ("left", "right", "left", "right", "right", "right")
-PARTS = ("onnxruntime", "collect", "compare", "summarise", "draw", "total")
+PARTS = ("onnxruntime", "collect", "compare", "summarise", "draw", "total", "process", "beyond")
 PACKAGES = (
     "numpy", "scipy", "numba", "onnxruntime-gpu", "onnxruntime", "opencv-python-headless", "scikit-image",
     "tensorflow", "keras", "tf-keras-vis", "torch", "torchvision", "grad-cam", "pytest-benchmark",
@@ -52,6 +52,7 @@ class Suite:
 
 SUITES = {
     "evaluate": Suite("End to end: `evaluate`, two checkpoints, two methods, every metric", 2),
+    "references": Suite("What references cost: `evaluate` by default and without", 2),
     "cam": Suite("The CAM pass: a batch of images to logits and maps by two methods", 2),
     "torch": Suite("The CAM pass, beside PyTorch", 2, ("torch", "torchvision", "pytorch_grad_cam")),
     "engine": Suite("The differentiation engine: what the backward part costs", 2),
@@ -143,5 +144,8 @@ def _wanted(row: Row) -> str:
 
 def parts(report: Report) -> str:
     """Where the seconds of `evaluate` go, one row per network."""
-    cells = [(case, *(f"{seconds.get(part, 0):.1f}" for part in PARTS)) for case, seconds in report.parts.items()]
+    cells = [
+        (case, *(f"{seconds[part]:.1f}" if part in seconds else "" for part in PARTS))
+        for case, seconds in report.parts.items()
+    ]
     return tabulate(cells, ("network", *(f"{part}, s" for part in PARTS)), "pipe", disable_numparse=True)
