@@ -67,4 +67,4 @@ def test_the_error_is_a_share_of_the_maximum_of_the_map(tmp_path: Path) -> None:
     batch = np.random.default_rng(0).uniform(0, 255, (16, 3, 32, 32)).astype(np.float32)
     layer = "late"
     assert gpu._largest_error(one, one, batch, layer) == 0
-    assert 0 < gpu._largest_error(one, other, batch, layer) < np.inf
+    assert 0 < gpu._largest_error(other, one, batch, layer) < np.inf

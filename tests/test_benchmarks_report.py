@@ -15,6 +15,7 @@ from benchmarks import judge, processors, report
 from benchmarks.__main__ import main
 from benchmarks.processors import Moment, elsewhere
 from benchmarks.rows import Machine, Report, Row, parts_of, rows_of
+from benchmarks.test_references_speed import many
 from benchmarks.timing import in_turns
 from harness.common.errors import InputError
 
@@ -228,3 +229,14 @@ def test_another_machine_is_refused_before_anything_runs(tmp_path: Path, monkeyp
     assert isinstance(found.exception, InputError)
     assert found.exception.exit_code == 2
     assert "(A CPU, 64 cores) than this one (A CPU, 2 cores)" in str(found.exception)
+
+
+@pytest.mark.usefixtures("shared")
+def test_more_radiographs_than_there_are_are_links_of_other_patients(tmp_path: Path) -> None:
+    found = many(1600, tmp_path)
+    assert len({*found.files}) == len(found.classes) == 1600
+    again = [n for n, file in enumerate(found.files) if file.is_symlink()]
+    assert again == list(range(1569, 1600))
+    assert {found.groups[n] for n in again}.isdisjoint({found.groups[n] for n in range(1569)})
+    for n in again:
+        assert found.classes[n] == found.classes[found.files.index(found.files[n].readlink())]
