@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -122,7 +123,7 @@ def markdown(report: Report) -> str:
     shown = {name: text for name, text in tables.items() if text}
     busy = ", ".join(f"{name} {share:.0%}" for name, share in report.elsewhere.items() if share is not None)
     return environment.get_template("benchmarks.md").render(
-        report=report, busy=busy, suites=SUITES, tables=shown, parts=parts(report)
+        report=report, busy=busy, suites=SUITES, tables=shown, parts=partial(parts, report)
     )
 
 
@@ -142,10 +143,10 @@ def _wanted(row: Row) -> str:
     return f"{row.wanted:.2f}" + (" **(short)**" if row.is_short else "")
 
 
-def parts(report: Report) -> str:
-    """Where the seconds of `evaluate` go, one row per network."""
-    cells = [
-        (case, *(f"{seconds[part]:.1f}" if part in seconds else "" for part in PARTS))
-        for case, seconds in report.parts.items()
-    ]
-    return tabulate(cells, ("network", *(f"{part}, s" for part in PARTS)), "pipe", disable_numparse=True)
+def parts(report: Report, suite: str) -> str:
+    """Where the seconds of a suite's evaluations go, one row per case; nothing where they are not known."""
+    cases = dict.fromkeys(row.what for row in report.rows if row.suite == suite)
+    found = {case: report.parts[case] for case in cases if case in report.parts}
+    shown = [part for part in PARTS if any(part in seconds for seconds in found.values())]
+    cells = [(case, *(f"{seconds.get(part, 0):.1f}" for part in shown)) for case, seconds in found.items()]
+    return tabulate(cells, ("network", *(f"{part}, s" for part in shown)), "pipe", disable_numparse=True)
