@@ -10,6 +10,7 @@ from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
 from kernels.structure import WINDOW
+from kernels.weighted_ranking import weight_beaten
 
 
 def compile_all() -> None:
@@ -24,3 +25,5 @@ def compile_all() -> None:
     pair_metrics(maps, maps)
     pairwise_soft_iou(maps)
     pairwise_mask_iou(maps > 0.5)
+    row = np.zeros(1, np.int64)
+    weight_beaten(np.ones((2, 1)), row, row + 1, row, row)

@@ -17,6 +17,7 @@ import numpy as np
 from harness.common.errors import InputError
 from harness.models.score_kinds import MULTI_LABEL, decisions
 from harness.statistics.bootstrap import NO_IMAGES, Resampling, mean_of_defined
+from kernels.weighted_ranking import weight_beaten
 
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017
 ONE_CLASS = "one_class"
@@ -140,14 +141,9 @@ class _OneAgainstRest:
 
     def auc(self, weights: np.ndarray) -> np.ndarray:
         """(r,) AUC for weights (n, r); NaN where positives or negatives weigh nothing."""
-        cumulated = np.zeros((len(self.negatives) + 1, weights.shape[1]))
-        np.cumsum(weights[self.negatives], axis=0, out=cumulated[1:])
-        beaten = cumulated[self.below]  # (positives, r)
-        if (self.below != self.upto).any():
-            beaten = 0.5 * (beaten + cumulated[self.upto])
-        positive = weights[self.positives]
+        beaten, negative = weight_beaten(weights, self.positives, self.negatives, self.below, self.upto)
         with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a draw without positives or negatives
-            return np.einsum("ir,ir->r", positive, beaten) / (positive.sum(axis=0) * cumulated[-1])
+            return beaten / (weights[self.positives].sum(axis=0) * negative)
 
 
 def auc(probabilities: np.ndarray, truth: np.ndarray, resampling: Resampling) -> Quality:

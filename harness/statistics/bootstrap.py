@@ -32,7 +32,7 @@ _PRODUCT = 2**19  # multiplications of one matrix product: see `blocked_product`
 _VECTOR = 2**13  # and of one with a vector
 _IMAGE_CHUNK = 2**20  # resamples x images held at a time: 8 MB as float64
 _REACH = 8  # half the width of a window for a bootstrap quantile, in standard errors of its rank
-_KEPT = 2**24  # bytes of draws that are kept for the next use; more are drawn again from the seed
+_KEPT = 2**26  # bytes of draws that are kept for the next use; more are drawn again from the seed
 ROUNDING = 1e-12  # relative to the sum of magnitudes: sums that differ by less differ by rounding only
 
 
@@ -83,7 +83,7 @@ class Resampling:
     """Draws of patients with replacement: the same for everything that is computed on one set of images.
 
     A resample draws as many patients as there are; patients stay whole, so image i gets the weight w_p of its
-    patient p, the number of times that p was drawn. Up to 16 MB of draws are kept; larger ones are repeated from the
+    patient p, the number of times that p was drawn. Up to 64 MB of draws are kept; larger ones are repeated from the
     seed whenever they are needed, with the same result.
 
     :param groups: (n,) patient of each image.
