@@ -23,7 +23,6 @@ from harness.common.errors import CannotEvaluateError, InputError
 from harness.images.loading import channels_first, load_grey
 from harness.models.providers import TF32, gpu_model
 from harness.models.session import Model
-from kernels.cam import cams
 
 NETWORKS = {**LIGHT, **SIZES}
 WAYS = ("float32", "TF32", "float16")
@@ -104,17 +103,15 @@ def _rate(call: Callable[[], object], images: int) -> float:
 
 
 def _largest_error(model: Model, reference: Model, batch: np.ndarray, layer: str) -> float:
-    """The largest difference of a LayerCAM map from the reference's, as a share of its maximum; NaN: all are empty.
+    """The largest difference of sum_k G_k A_k (HiResCAM, not rectified: never empty) from the reference's.
 
-    What is explained is the class that the reference predicts.
+    As a share of its largest magnitude in the image. What is explained is the class that the reference predicts.
     """
     target = reference.explain(batch, np.full(len(batch), -1), [layer]).logits.argmax(axis=1)
-    found, expected = (
-        cams(["layercam"], *one.explain(batch, target, [layer]).layers[layer])["layercam"][0]
-        for one in (model, reference)
-    )
-    largest, apart = expected.max(axis=(1, 2)), np.abs(found - expected).max(axis=(1, 2))
-    return float((apart[largest > 0] / largest[largest > 0]).max()) if (largest > 0).any() else float("nan")
+    pairs = [one.explain(batch, target, [layer]).layers[layer] for one in (model, reference)]
+    found, expected = (np.einsum("nchw,nchw->nhw", *pair) for pair in pairs)
+    apart, largest = (np.abs(values).max(axis=(1, 2)) for values in (found - expected, expected))
+    return float((apart / largest).max())
 
 
 def _evaluated(asked: Asked, files: Sequence[Path], provider: str, folder: Path) -> tuple[float, float]:
