@@ -20,8 +20,8 @@ from kernels.registry import Registry, look_up
 RESERVED_METRICS = frozenset(
     {
         "accuracy", "agreement", "all", "auc", "chance", "conditioning", "consistency", "distribution", "ece",
-        "equivalence", "flips", "floor", "holm", "index", "inside", "interaction", "interval", "n", "order", "reversal",
-        "selection", "undefined", "vanished", "words",
+        "equivalence", "flips", "floor", "holm", "index", "inside", "interaction", "interval", "n", "order",
+        "paradigm", "reversal", "selection", "undefined", "vanished", "words",
     }
 )  # fmt: skip
 RESERVED_METHODS = frozenset(["gradcampp"])  # the name under which a page refers to gradcam++
