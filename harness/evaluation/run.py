@@ -51,7 +51,7 @@ from harness.results.reader import (
     tasks,
     with_noise,
 )
-from harness.results.schema import CheckpointResult, Evaluation, RegionSource
+from harness.results.schema import CheckpointResult, Evaluation, PairResult, RegionSource
 from harness.results.selection import sampled_records
 from harness.statistics.bootstrap import RESAMPLES
 
@@ -383,10 +383,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     for pair in plan.drifts:
         pairs.append(summary.pair(pair, threads))
         done.add()
-    regions = Regions(plan.data.regions, collected.samples)
-    if plan.data.regions:
-        found = RegionReading(reader, regions, threads).summaries(summary.by_record)
-        pairs = [pair.model_copy(update={"regions": found[pair.name]}) for pair in pairs]
+    pairs, regions = _read_in_regions(reader, summary, pairs, threads)
     study = ArchitectureComparison(reader, summary).result(threads)
     done.add()
     occlusion = Occlusion(reader, stored.provider, execution.batching, execution.announce)
@@ -401,7 +398,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
         unreadable={name: without_home(error) for name, error in collected.errors.items()},
         resamples=execution.resamples,
         majority=summary.classification.majority(),
-        regions=[_region_source(regions, name) for name in regions.names],
+        regions=regions,
         checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         causal=causal,
@@ -441,6 +438,18 @@ def _asked(stored: Stored) -> dict[str, Any]:
         "margin": options.margin,
         "sample": options.sample if plan.methods_of_several_passes else None,
     }
+
+
+def _read_in_regions(
+    reader: Reader, summary: Summary, pairs: list[PairResult], threads: int
+) -> tuple[list[PairResult], list[RegionSource]]:
+    """The pairs with how much of the evidence lies in each region, and where these come from."""
+    regions = Regions(reader.plan.data.regions, reader.collected.samples)
+    if not regions.names:
+        return pairs, []
+    found = RegionReading(reader, regions, threads).summaries(summary.by_record)
+    pairs = [pair.model_copy(update={"regions": found[pair.name]}) for pair in pairs]
+    return pairs, [_region_source(regions, name) for name in regions.names]
 
 
 def _region_source(regions: Regions, name: str) -> RegionSource:
