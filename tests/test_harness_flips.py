@@ -205,6 +205,20 @@ def test_the_sentence_about_answers() -> None:
     )
 
 
+def test_noise_that_leaves_nothing_is_said() -> None:
+    nothing = Estimate(mean=None, low=None, high=None, reason="no_images")
+    counts = {"same_still": 0, "same_moved": 0, "flipped_still": 0, "flipped_moved": 0, "unknown": 120}
+    result = with_flips(threshold=0.0, moved_unseen_rate=nothing, n_patients=0, **counts)
+    assert sentence(result).endswith(
+        "Noise alone leaves no overlap in 5 % of the comparisons under layercam, so it is not known in which images "
+        "the evidence moved."
+    )
+    assert "same answer, moved" not in drift_table(result, wide=True)
+    rule = {"metric": "moved-unseen-rate", "max": 0.5, "method": made_results.METHOD, "layer": made_results.LAYER}
+    (case,) = judge(result, Policy.model_validate({"format": 1, "rule": [rule]})).cases
+    assert case.outcome == "skipped"
+
+
 def test_tables_hold_the_counts() -> None:
     result = with_flips()
     assert "answers: 12 of 120 flipped (8 negative, rate 0.067 (0.037 .. 0.097)); same answer, moved: 40 of 100" in (

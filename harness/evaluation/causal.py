@@ -77,7 +77,8 @@ class CausalCheck:
     def _moved(self, pair: Pair, place: Place, mask: np.ndarray) -> Estimate:
         """Share of the compared records of a scope that moved, by HEADLINE."""
         values, jitter = self.reader.drift_and_noise(pair, *place, HEADLINE)
-        found = moved_beyond(values, jitter, self.plan.vocabulary.direction_of(HEADLINE))
+        known = self.plan.vocabulary
+        found = moved_beyond(values, jitter, known.direction_of(HEADLINE), known.worst_of(HEADLINE))
         rows = np.flatnonzero(mask & found.known)
         return estimated(self.resampling.of(rows), found.rate[rows])
 

@@ -207,8 +207,13 @@ def _answers(pair: PairResult) -> Iterator[Fact]:
 
 def _unseen(item: FlipTable) -> str:
     known = item.same_still + item.same_moved
-    if item.threshold is None or not known:
+    if item.threshold is None:
         return "Without noise to compare with it is not known in which images the evidence moved."
+    if not known:
+        return (
+            f"Noise alone leaves no overlap in 5 % of the comparisons under {item.method}, so it is not known in which "
+            "images the evidence moved."
+        )
     return (
         f"Behind the same answer the evidence moved in {item.same_moved} of {known} images "
         f"({with_span(item.moved_unseen_rate)}) under {item.method}: more than in 95 % of the comparisons with noise."

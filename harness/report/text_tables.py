@@ -326,7 +326,7 @@ def _flips(pair: PairResult, result: Evaluation) -> Iterator[str]:
     named = "" if negative is None else f" ({flips.negative} negative, rate {with_interval(negative)})"
     item = flips.tables[0]
     known = item.same_still + item.same_moved
-    unseen = f"; same answer, moved: {item.same_moved} of {known}" if item.threshold is not None else ""
+    unseen = f"; same answer, moved: {item.same_moved} of {known}" if known else ""
     yield f"answers: {flips.flipped} of {flips.n} flipped{named}{unseen}"
 
 

@@ -20,7 +20,7 @@ def moved_records(reader: Reader, pair: Pair, layer: str, method: str) -> Moved:
     noise, as they are stored.
     """
     values, jitter = _stored(reader, pair, layer, method)
-    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE))
+    return _beyond(values, jitter)
 
 
 def moved_everywhere(reader: Reader, pair: Pair, layer: str, method: str, threads: int = 1) -> Moved:
@@ -36,7 +36,11 @@ def moved_everywhere(reader: Reader, pair: Pair, layer: str, method: str, thread
     for block in np.unique(reader.collected.records.images[rest] // BLOCK):
         rows = rest[reader.collected.records.images[rest] // BLOCK == block]
         values[rows] = _computed(reader, task, rows, threads)
-    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE))
+    return _beyond(values, jitter)
+
+
+def _beyond(values: np.ndarray, jitter: np.ndarray) -> Moved:
+    return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE), BUILT_IN.worst_of(HEADLINE))
 
 
 def _computed(reader: Reader, task: Task, rows: np.ndarray, threads: int) -> np.ndarray:

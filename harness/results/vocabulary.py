@@ -106,6 +106,11 @@ class Vocabulary:
         """+1 where a higher value of the column means more stable, -1 where a lower one, 0 where one near zero does."""
         return {"high": 1, "low": -1, "zero": 0}[self.stable_at(column)]
 
+    def worst_of(self, column: str) -> float:
+        """The end of its range at which a column with an index says that everything drifted."""
+        low, high = self.range_of(column)
+        return low if self.direction_of(column) > 0 else high
+
     def functions(self) -> list[MetricRecord]:
         """The metrics with the functions that compute them, in order.
 

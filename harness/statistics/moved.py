@@ -14,7 +14,7 @@ class Moved:
     """Which of n images moved, by a metric of their maps before and after.
 
     threshold: the value beyond which an image counts as moved; NaN without a comparison with noise
-    known: (n,) bool, images whose value is defined, where there is a threshold
+    known: (n,) bool, images whose value is defined, where there is a threshold that something can lie beyond
     moved: (n,) bool, those of the known whose drift exceeds the threshold
     """
 
@@ -44,14 +44,16 @@ def jitter_threshold(jitter: np.ndarray, direction: int) -> float:
     return direction * float(np.quantile(defined, JITTER_SHARE, method="inverted_cdf")) if defined.size else np.nan
 
 
-def moved_beyond(values: np.ndarray, jitter: np.ndarray, direction: int) -> Moved:
+def moved_beyond(values: np.ndarray, jitter: np.ndarray, direction: int, worst: float) -> Moved:
     """An image moved where direction * value < direction * `jitter_threshold`.
 
-    Evidence that vanished has a value (0 in overlaps), and so counts as moved. An undefined value is not known.
+    Evidence that vanished has a value (0 in overlaps), and so counts as moved. An undefined value is not known, and
+    none is where noise alone brings 5 % of the comparisons to the worst value: no drift exceeds that.
 
     :param values: (n,) metric of each image before and after, NaN where undefined.
     :param jitter, direction: as in `jitter_threshold`.
+    :param worst: the drifted end of the metric's range, 0 for overlaps.
     """
     threshold = jitter_threshold(jitter, direction)
-    known = np.isfinite(values) & np.isfinite(threshold)
+    known = np.isfinite(values) & (direction * threshold > direction * worst)  # false where the threshold is NaN
     return Moved(threshold, known, known & (direction * values < direction * threshold))
