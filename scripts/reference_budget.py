@@ -278,9 +278,9 @@ def _plot(rows: Sequence[Sequence[object]], path: Path) -> None:
                 "without references", (took, 0), rotation=90, fontsize=7, xytext=(3, 4), textcoords="offset points"
             )
             continue
-        colour = "#0b5fa5" if "budget" in str(name) else "#c2410c"
+        colour, above = ("#0b5fa5", -11) if "budget" in str(name) else ("#c2410c", 5)
         axes.plot(took, width, "o", color=colour)
-        axes.annotate(str(name), (took, width), fontsize=7, xytext=(5, 4), textcoords="offset points")
+        axes.annotate(str(name), (took, width), fontsize=7, xytext=(4, above), textcoords="offset points")
     axes.set(
         xlabel="seconds of the processors, whole command",
         ylabel="width of the index's interval",
