@@ -4,8 +4,8 @@
 
 It needs `timm`, `torchvision` and `onnxscript` beside this project; TensorFlow must not be loaded. Every network is
 tried in a process of its own and gives one line of `--rows`; networks that have one are not tried again. In the end
-the table of docs/operators.md is printed. What is compared is the gradient of the logit down to the picture, which goes
-through all of the network, and the layer that `--layer auto` takes is exported (and proved) beside it.
+docs/networks.md is printed. What is compared is the gradient of the logit down to the picture, which goes through all
+of the network; the layer that `--layer auto` takes is exported (and proved) beside it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ NEGLIGIBLE = 1e-3  # weights that start below it (zero heads, layer scales) woul
 EQUAL = 1e-3  # relative L2 error of a gradient that counts as equal to autograd's
 ROUNDING = 2  # or an error of so many times that of autograd itself, in float32 against float64: switched ReLUs
 
+PAGE = """# Networks that can be exported
+
+Written by `python -m scripts.network_families > docs/networks.md`: networks of timm and torchvision with random
+weights, written by either exporter of PyTorch at their default size, then by `python -m export onnx --layer auto --layer image`.
+The gradient is that of the logits down to the picture, which goes through the whole network; errors are relative (L2),
+logits over all pictures, gradients of the median one. The last column is what autograd's own float32 differs from its
+float64."""
 SWITCHED = ("network", "gradient, median picture", "closest picture", "autograd, float32 against float64")
 
 
@@ -181,7 +188,7 @@ def tried(name: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: what was exported, with its errors; what was refused, and with which sentence."""
+    """The page: what was exported, with its errors; what was refused, and with which sentence."""
     done = [row for row in rows if row["outcome"] == "exported"]
     cells = [
         (row["network"], row["by"], row["layer"], *(f"{row[name]:.0e}" for name in ("logits", "gradient", "rounding")))
@@ -196,6 +203,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     refused = [(row["network"], row["outcome"], row["why"]) for row in rows if row["outcome"] != "exported"]
     return "\n\n".join(
         [
+            PAGE,
             summary(rows),
             tabulate(cells, head, tablefmt="github", disable_numparse=True),
             "Where it is further away, single rectifiers or maxima were decided otherwise on some of the pictures:",

@@ -56,7 +56,7 @@ def markdown() -> str:
         "# Operators that can be differentiated\n\n"
         "Written by `python -m export operators --markdown`. Rules are vector-Jacobian products in plain ONNX\n"
         "(`export/autodiff/rules/`); each is held to central differences in float64, to ONNX Runtime, and to random\n"
-        "graphs.\n\n"
+        "graphs. Which whole networks are exported: [networks.md](networks.md).\n\n"
         f"{tabulate(rows(), HEADERS, tablefmt='github')}\n\n{_summary()}"
     )
 
