@@ -60,7 +60,8 @@ ROUNDING = 2  # or an error of so many times that of autograd itself, in float32
 PAGE = """# Networks that can be exported
 
 Written by `python -m scripts.network_families > docs/networks.md`: networks of timm and torchvision with random
-weights, written by either exporter of PyTorch at their default size, then by `python -m export onnx --layer auto --layer image`.
+weights, written by either exporter of PyTorch at their default size, then by
+`python -m export onnx --layer auto --layer image`.
 The gradient is that of the logits down to the picture, which goes through the whole network; errors are relative (L2),
 logits over all pictures, gradients of the median one. The last column is what autograd's own float32 differs from its
 float64."""
