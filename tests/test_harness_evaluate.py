@@ -155,7 +155,7 @@ def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: P
     still = {"low": 0, "high": 1}
     for name in STABILITY:
         assert found[name].estimate.mean == pytest.approx(still[found[name].stable_is], abs=1e-9), name
-        assert found[name].index.reason in (None, "floor_not_separated")
+        assert found[name].index.reason in (None, "floor_not_separated", "few_patients")
         assert found[name].index.value is None or found[name].index.value >= 1
     assert found["iou_top20"].index.value >= 1
     assert found["gini_change"].estimate.mean == 0

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from harness.common.formatting import one_line
+from harness.images.view import Geometry
 from harness.models.attribution import ExplainedImage, Map
 from harness.report import explain_image, heatmaps, plots, tidy
 from harness.report import html as report_html
@@ -24,6 +25,7 @@ from tests import made_results, made_studies
 
 DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C]
 OTHERS = [0x00AD, 0x034F, 0x115F, 0x180E, 0x200B, 0x200D, 0x2028, 0x2060, 0x2800, 0x3164, 0xFEFF, 0xFE0F, 0xFFA0]
+WHOLE = Geometry((8, 8), (8, 8))
 RLO = "\u202e"
 
 
@@ -97,7 +99,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_in_the_contact_sheet(tmp_path: Path, written: list[str]) -> None:
     case = heatmaps.Case(
-        f"a{RLO}b   IoU 0.30", np.zeros((8, 8)), np.ones((2, 2), np.float32), np.eye(2, dtype=np.float32)
+        f"a{RLO}b   IoU 0.30", np.zeros((8, 8)), WHOLE, np.ones((2, 2), np.float32), np.eye(2, dtype=np.float32)
     )
     heatmaps.contact_sheet([case], f"title{RLO}", tmp_path / "sheet.png")
     assert "a b   IoU 0.30" in written
@@ -107,7 +109,7 @@ def test_in_the_contact_sheet(tmp_path: Path, written: list[str]) -> None:
 def test_in_the_picture_and_the_table_of_explain(tmp_path: Path, written: list[str]) -> None:
     a_map = Map(f"layer{RLO}", f"method{RLO}", np.eye(4, dtype=np.float32), Reason.DEFINED)
     shares = np.array([0.84, 0.16])
-    found = ExplainedImage(np.zeros((8, 8)), [f"class{RLO}", "other"], np.log(shares), shares, 0, [a_map])
+    found = ExplainedImage(np.zeros((8, 8)), WHOLE, [f"class{RLO}", "other"], np.log(shares), shares, 0, [a_map])
     explain_image.draw(found, f"title{RLO}", tmp_path / "maps.png")
     require_seen("".join(written))
     require_seen(explain_image.explanation_table(found, (8, 8)))
