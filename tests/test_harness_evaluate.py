@@ -150,12 +150,12 @@ def test_batch_size_and_threads_change_nothing(inputs: Inputs, tmp_path: Path) -
 
 @pytest.mark.filterwarnings("ignore:.*nothing is compared")
 def test_a_checkpoint_against_itself_has_not_drifted(inputs: Inputs, tmp_path: Path) -> None:
-    result = evaluated(replace(inputs, after=inputs.before), tmp_path)
+    result = evaluated(replace(inputs, after=inputs.before), tmp_path, OPTIONS.changed(jitter=4, chance=20))
     found = {name: item for (method, name), item in metrics_of(result).items() if method == "layercam"}
     still = {"low": 0, "high": 1}
     for name in STABILITY:
         assert found[name].estimate.mean == pytest.approx(still[found[name].stable_is], abs=1e-9), name
-        assert found[name].index.reason in (None, "floor_not_separated", "few_patients")
+        assert found[name].index.reason in (None, "floor_not_separated")
         assert found[name].index.value is None or found[name].index.value >= 1
     assert found["iou_top20"].index.value >= 1
     assert found["gini_change"].estimate.mean == 0
