@@ -29,7 +29,7 @@ from training import run
 from training.framework import keras
 
 # Family of the rule, one for each way to scale pixels -> network, its input, and the momentum with which BatchNorm
-# takes over the statistics of the pictures: with 0, MobileNetV2 amplifies float32's rounding beyond what a proof allows.
+# takes over the statistics of the pictures: with 0, MobileNetV2 amplifies rounding beyond what a proof allows.
 NETWORKS = {
     "mobilenet_v2": ("MobileNetV2", (128, 160), 0.02),
     "vgg16": ("VGG16", (64, 64), 0.0),
