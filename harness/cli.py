@@ -15,7 +15,7 @@ import click
 
 from harness.cli_options import given_options, option_flags, spelled
 from harness.common.errors import InputError, run_command_line, warn, warnings_shown
-from harness.common.storage import Address, Place, place
+from harness.common.storage import Address, Location, as_location
 from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class _PlaceType(click.ParamType):
     name = "place"
 
     def convert(self, value: Any, *_: Any) -> Any:
-        return place(value)
+        return as_location(value)
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
         return "PATH"
@@ -134,7 +134,7 @@ def cli() -> None:
 @SHOW_NAMES
 @LOG_TO
 def evaluate(
-    files: tuple[Place, ...], source: Place | None, out: Place | None, wide: bool, dry_run: bool, **asked: Any
+    files: tuple[Location, ...], source: Location | None, out: Location | None, wide: bool, dry_run: bool, **asked: Any
 ) -> None:
     """Compare exported checkpoints on radiographs; without arguments, on the embedded demonstration.
 
@@ -169,7 +169,7 @@ def evaluate(
 @click.argument("folder", type=PLACE)
 @SHOW_NAMES
 @LOG_TO
-def report(folder: Place, show_names: bool, log_to: str | None) -> None:
+def report(folder: Location, show_names: bool, log_to: str | None) -> None:
     """Render report.html of a result folder again."""
     server = _tracking_server(log_to, folder)
     from harness.api.write import render_again
@@ -215,7 +215,7 @@ def explain_image(model: Path, image: Path, out: Path, target: str | None, layer
 @click.option("--markdown", type=FILE, help="Write the verdict as Markdown, for a pull request.")
 @click.option("--github", is_flag=True, help="Print GitHub annotations, and append to the step summary.")
 @click.option("--wide", is_flag=True, help="Show every column, a line per case.")
-def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
+def gate(result: Location, policy: Path, init: bool, **asked: Any) -> int:
     """Judge an evaluation by a policy: exit code 0 passed, 1 failed, 3 where a rule could not be judged."""
     if not init:
         return _judge(result, policy, **asked)
@@ -231,7 +231,7 @@ def gate(result: Place, policy: Path, init: bool, **asked: Any) -> int:
     return 0
 
 
-def _judge(result: Place, policy: Path, baseline: Path | None, github: bool, wide: bool, **asked: Any) -> int:
+def _judge(result: Location, policy: Path, baseline: Path | None, github: bool, wide: bool, **asked: Any) -> int:
     """Judge, print, and write the files that were asked for; returns the exit code."""
     from harness.gate import command, reporters
 
@@ -380,7 +380,7 @@ def _supervised(arguments: list[str]) -> int:
     return 3 if code == 1 else code if code >= 0 else 128 - code
 
 
-def _tracking_server(asked: str | None, folder: Place) -> str | None:
+def _tracking_server(asked: str | None, folder: Location) -> str | None:
     """Where to log, refused before any work where it cannot be."""
     if asked is None:
         return None
@@ -391,7 +391,7 @@ def _tracking_server(asked: str | None, folder: Place) -> str | None:
     return mlflow_log.destination(asked)
 
 
-def _log_if_possible(folder: Place, server: str | None) -> None:
+def _log_if_possible(folder: Location, server: str | None) -> None:
     """Log an evaluation that has just been made: it is whole, whatever becomes of the logging."""
     try:
         _log(folder, server)
@@ -399,7 +399,7 @@ def _log_if_possible(folder: Place, server: str | None) -> None:
         warn(f"not logged: {error}; log it later with `python -m harness report {folder} --log-to ...`")
 
 
-def _log(folder: Place, server: str | None) -> None:
+def _log(folder: Location, server: str | None) -> None:
     if server is None or isinstance(folder, Address):
         return
     from harness.report import mlflow as mlflow_log
@@ -408,7 +408,7 @@ def _log(folder: Place, server: str | None) -> None:
     click.echo(f"logged to {server}: run {mlflow_log.log(Evaluation.read(folder), folder, server)}")
 
 
-def _settings(out: Place, asked: dict[str, Any]) -> Settings:
+def _settings(out: Location, asked: dict[str, Any]) -> Settings:
     from harness.api.evaluation import Settings
 
     return Settings(
@@ -441,7 +441,7 @@ def _pool(asked: dict[str, Any]) -> WorkerPool | None:
     return WorkerPool(asked["address"], asked["workers"], asked["threads"] or 1, gpus)
 
 
-def _plan(files: tuple[Place, ...], asked: dict[str, Any]) -> Plan:
+def _plan(files: tuple[Location, ...], asked: dict[str, Any]) -> Plan:
     """What the arguments ask for: a study file, a pair, checkpoints along a training, or the demonstration."""
     from harness.evaluation import demonstration
     from harness.evaluation.study_file import ArchitectureConfig, make_plan, read_study
@@ -514,7 +514,7 @@ def _spelled(name: str) -> str:
     return spelled({"afters": "after", "nulls": "null", "json_file": "json"}.get(name, name))
 
 
-def _refuse_beside(what: str, files: tuple[Place, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
+def _refuse_beside(what: str, files: tuple[Location, ...], asked: dict[str, Any], names: tuple[str, ...]) -> None:
     given = [name for name in names if _is_given(asked[name])]
     strange = [str(file) for file in files] + [_spelled(name) for name in given]
     if strange:

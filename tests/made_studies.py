@@ -18,7 +18,7 @@ from harness.models.metadata import Graph, GraphMetadata
 from harness.results import folder as result_folder
 from harness.results import part_files
 from harness.results.options import Options
-from harness.results.plan import Checkpoint, Data, Pair, Plan, Stored, identity_of
+from harness.results.plan import Checkpoint, Data, Pair, Plan, StoredPlan, identity_of
 from harness.results.reader import tasks
 from harness.results.schema import ComparisonResult, Consistency, Evaluation, PairResult, StudyResult
 from harness.results.vocabulary import COLUMNS, STABILITY
@@ -108,7 +108,7 @@ def large(folder: Path, architectures: int = 12, images: int = 1000, jitter: int
     """A made-up result of so many pairs: every part, every number, two layers, five methods."""
     classes = [f"class_{number}" for number in range(5)]
     plan = made_plan(folder, architectures, classes, jitter)
-    stored = Stored(plan, "all", "digest", images, 0, "cpu", {})
+    stored = StoredPlan(plan, "all", "digest", images, 0, "cpu", {})
     parts = result_folder.begin(folder, identity_of(stored), stored.details(folder), resume=False)
     parts.keep_scores_of(stored.statistics())
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.common import storage
-from harness.common.storage import Address, place, write_bytes
+from harness.common.storage import Address, as_location, write_bytes
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def serving(bucket: str) -> Iterator[str]:
 
 def uploaded(folder: Path, where: str) -> Address:
     """Copy a folder to an address."""
-    target = place(where)
+    target = as_location(where)
     assert isinstance(target, Address)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         write_bytes(target / file.relative_to(folder).as_posix(), file.read_bytes())

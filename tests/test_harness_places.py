@@ -14,7 +14,7 @@ import pytest
 from harness.cli import cli
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
-from harness.common.storage import Address, Place, place
+from harness.common.storage import Address, Location, as_location
 from harness.images.loading import read_picture
 from harness.results import file_names, part_files
 from harness.results import folder as result_folder
@@ -35,10 +35,14 @@ def bucket() -> Iterator[str]:
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Location:
     """An empty folder, local or behind an address."""
     name = tmp_path.name
-    kinds = {"local": tmp_path / "inner", "s3": place(f"{bucket}/{name}"), "memory": place(f"memory://{name}/inner")}
+    kinds = {
+        "local": tmp_path / "inner",
+        "s3": as_location(f"{bucket}/{name}"),
+        "memory": as_location(f"memory://{name}/inner"),
+    }
     return kinds[request.param]
 
 
@@ -55,10 +59,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> Place
         ("C:\\scans", Path("C:\\scans")),
     ],
 )
-def test_what_is_a_path_and_what_an_address(text: str, found: Place) -> None:
-    assert place(text) == found
-    assert place(found) == found
-    assert place(str(found)) == found
+def test_what_is_a_path_and_what_an_address(text: str, found: Location) -> None:
+    assert as_location(text) == found
+    assert as_location(found) == found
+    assert as_location(str(found)) == found
     assert pickle.loads(pickle.dumps(found)) == found
 
 
@@ -70,7 +74,7 @@ def test_a_file_is_replaced_in_one_step_where_a_store_shows_what_is_being_writte
     def fails(*_: object, **__: object) -> None:
         raise OSError("the connection is gone")
 
-    there = place("memory://replaced/a")
+    there = as_location("memory://replaced/a")
     there.write_bytes(b"whole")
     monkeypatch.setattr(MemoryFileSystem, "mv", fails)
     with pytest.raises(OSError, match="the connection is gone"):
@@ -79,13 +83,16 @@ def test_a_file_is_replaced_in_one_step_where_a_store_shows_what_is_being_writte
 
 
 def test_an_address_is_taken_apart_like_a_path() -> None:
-    address = place("s3://bucket/run/maps/part-1.parquet")
+    address = as_location("s3://bucket/run/maps/part-1.parquet")
     assert isinstance(address, Address)
     assert (address.name, address.stem, address.suffix) == ("part-1.parquet", "part-1", ".parquet")
     assert str(address.parent.parent / "plan.json") == "s3://bucket/run/plan.json"
     assert str(address.with_name("other")) == "s3://bucket/run/maps/other"
     assert str(address.parent / "../x/./y.png") == "s3://bucket/run/x/y.png"
-    assert str(place("s3://bucket/run?region=eu-west-1") / "plan.json") == "s3://bucket/run/plan.json?region=eu-west-1"
+    assert (
+        str(as_location("s3://bucket/run?region=eu-west-1") / "plan.json")
+        == "s3://bucket/run/plan.json?region=eu-west-1"
+    )
     assert address.resolve() == address
     assert Path("studies") / address == address
     assert address / "a" / address == address
@@ -105,18 +112,18 @@ def test_an_address_is_taken_apart_like_a_path() -> None:
 )
 def test_addresses_that_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence) as refused:
-        place(text)
+        as_location(text)
     assert "secret" not in str(refused.value).replace("secret_key=...", "").replace("client_secret=...", "")
 
 
 def test_an_unknown_scheme_is_a_sentence() -> None:
     with pytest.raises(InputError, match=r"nowhere://x: no file system is known for this address \(.*nowhere"):
-        place("nowhere://x/y").read_bytes()
+        as_location("nowhere://x/y").read_bytes()
     with pytest.raises(InputError, match=r"gs://bucket\?region=red: not an address that can be opened \(.*region"):
-        place("gs://bucket/y?region=red").read_bytes()
+        as_location("gs://bucket/y?region=red").read_bytes()
 
 
-def test_files_are_written_read_listed_and_removed(folder: Place) -> None:
+def test_files_are_written_read_listed_and_removed(folder: Location) -> None:
     file = folder / "a" / "one.txt"
     file.parent.mkdir(parents=True)
     storage.write_bytes(file, b"two words")
@@ -137,7 +144,7 @@ def test_files_are_written_read_listed_and_removed(folder: Place) -> None:
     assert not (folder / "b").exists()
 
 
-def test_a_file_that_is_not_there_is_named(folder: Place) -> None:
+def test_a_file_that_is_not_there_is_named(folder: Location) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         (folder / "none.txt").read_bytes()
     assert missing.value.filename == str(folder / "none.txt") or missing.value.filename == folder / "none.txt"
@@ -149,7 +156,7 @@ def test_a_file_that_is_not_there_is_named(folder: Place) -> None:
 def test_a_server_that_does_not_answer_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(OSError, match="s3://unreachable") as failed:
-        place("s3://unreachable/x").read_bytes()
+        as_location("s3://unreachable/x").read_bytes()
     assert "\n" not in str(failed.value)
 
 
@@ -164,7 +171,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_part_counts_the_processes_that_ended_over_it(folder: Place) -> None:
+def test_a_part_counts_the_processes_that_ended_over_it(folder: Location) -> None:
     parts = Store(folder)
     parts.clear(["maps"])
     with parts.begun("maps", 3) as deaths:
@@ -194,7 +201,7 @@ STEPS = range(1, len(result_folder.OURS) + 1)
     indirect=["folder"],
 )
 def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
-    folder: Place, step: int, monkeypatch: pytest.MonkeyPatch
+    folder: Location, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stops: the next evaluation replaces the folder, or goes on in it."""
     result_folder.begin(folder, {"format": 1}, {}, False)
@@ -202,7 +209,7 @@ def test_a_cleaning_up_that_is_interrupted_can_be_done_again(
         storage.write_whole(folder / name, "{}")
     whole, steps = result_folder._remove, itertools.count(1)
 
-    def interrupted(path: Place) -> None:
+    def interrupted(path: Location) -> None:
         if next(steps) == step:
             raise KeyboardInterrupt
         whole(path)
@@ -231,7 +238,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(where: Place) -> list[object]:
+def asked(where: Location) -> list[object]:
     graphs = ["--before", where / "before.onnx", "--after", where / "after.onnx"]
     return [*graphs, "--data", where / "images" / "manifest.csv", *BRIEF]
 
@@ -254,7 +261,7 @@ def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
     """Graphs, manifest and images are read there; the result is written, resumed, gated and rendered there."""
     monkeypatch.setattr(part_files, "BLOCK", 12)
     there = uploaded(here, f"{bucket}/data")
-    out = place(f"{bucket}/run")
+    out = as_location(f"{bucket}/run")
     assert isinstance(out, Address)
     with tiny_graphs.in_brief():
         local = evaluate(tmp_path / "out", *asked(here))
@@ -356,7 +363,7 @@ def test_a_study_names_addresses(here: Path, bucket: str, tmp_path: Path) -> Non
 
 
 def test_foreign_files_and_logging_are_refused_there_too(here: Path, bucket: str) -> None:
-    out = place(f"{bucket}/foreign")
+    out = as_location(f"{bucket}/foreign")
     storage.write_bytes(out / "thesis.txt", b"precious")
     with pytest.raises(InputError, match=rf"{out}: holds 'thesis.txt', which no evaluation wrote"):
         evaluate(out, *asked(here))

@@ -20,7 +20,7 @@ import pytest
 from harness.api import executor
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
-from harness.common.storage import Place, place
+from harness.common.storage import Location, as_location
 from harness.evaluation.executors import WorkerPool
 from harness.evaluation.explain import Batching, Request, blocks
 from harness.evaluation.jobs import Explaining
@@ -78,7 +78,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def asked(where: Place) -> list[object]:
+def asked(where: Location) -> list[object]:
     graphs = ["--before", where / "before.onnx", "--after", where / "after.onnx"]
     return [*graphs, "--data", where / "images" / "manifest.csv", *ASKED]
 
@@ -95,7 +95,7 @@ def require_done(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def require_same_rows(out: Place, local: Path) -> None:
+def require_same_rows(out: Location, local: Path) -> None:
     for kind in part_files.SCHEMAS:
         names = [sorted(path.name for path in (folder / kind).iterdir()) for folder in (out, local)]
         assert names[0] == names[1]
@@ -267,7 +267,7 @@ def make_deadly(image: Path) -> None:
 
 def test_deadly_images_are_told_apart(tmp_path: Path, killing: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_graphs.write_images(tmp_path / "images", patients=6, each=1)
-    paths: list[Place] = [*sorted((tmp_path / "images").glob("*.png"))]
+    paths: list[Location] = [*sorted((tmp_path / "images").glob("*.png"))]
     assert crashing_images(paths) == {}
     for number in (1, 2, 5):
         make_deadly(tmp_path / "images" / f"image-{number:03d}.png")
@@ -333,7 +333,7 @@ def test_two_workers_on_an_object_store(here: Path, tmp_path: Path) -> None:
     line = [*asked(here)[:5], here / "images" / "first.csv", *ASKED]
     require_done(tiny_graphs.run(tmp_path, "evaluate", *line))
     with serving("archive") as bucket:
-        there, out = place(f"{bucket}/data"), place(f"{bucket}/run")
+        there, out = as_location(f"{bucket}/data"), as_location(f"{bucket}/run")
         for name in ("before.onnx", "after.onnx", "images/first.csv", *listed):
             storage.write_bytes(there / name, (here / name).read_bytes())
         line = [*asked(there)[:5], there / "images" / "first.csv", *ASKED]
@@ -465,7 +465,7 @@ def test_what_a_node_does_not_see_and_what_a_worker_refuses(here: Path, tmp_path
     folder = Store(tmp_path / "out")
     folder.clear(part_files.SCHEMAS)
     with ray_engine.cluster(WorkerPool(workers=1)) as engine:
-        engine.require_visible([Path("/tmp"), place("s3://bucket/x")])
+        engine.require_visible([Path("/tmp"), as_location("s3://bucket/x")])
         with pytest.raises(InputError, match=rf"{mine}: node .* of the cluster does not see it; put it on"):
             engine.require_visible([mine])
         wanted = Request(plan.layers, plan.options, "all")

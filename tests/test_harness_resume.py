@@ -20,7 +20,7 @@ import pytest
 from harness.api.evaluation import Settings, evaluate_again
 from harness.cli import cli
 from harness.common.errors import EvaluationWarning, InputError, InterruptedRunError
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.evaluation import executors, jobs
 from harness.evaluation import run as evaluation_run
 from harness.results import folder as result_folder
@@ -42,7 +42,7 @@ def slow(case: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two graphs and few images; and 600 images, three parts per checkpoint."""
     folder = tmp_path_factory.mktemp("resume")
     before = tiny_graphs.write_graph(folder / "before.onnx", 0, balanced=True)
@@ -454,7 +454,7 @@ def test_from_maps_asks_whether_every_worker_sees_the_result(finished: Path, tmp
     """Before anything is computed."""
 
     class Blind(executors.LocalExecutor):
-        def require_visible(self, where: Sequence[Place]) -> None:
+        def require_visible(self, where: Sequence[Location]) -> None:
             assert (tmp_path / "out" / "plan.json").is_file()
             raise InputError(f"{where[0]}: not seen")
 

@@ -25,7 +25,7 @@ from export.graph import Forward, add_backward, output_names
 from export.metadata import Metadata, stamp
 from harness import cli as command_lines
 from harness.cli import cli
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.images.loading import RULE, channels_first, load_grey
 from harness.models.session import Model
 from harness.results.schema import Evaluation, MetricSummary
@@ -222,7 +222,7 @@ def label_as(graph: Path, manifest: Path, wrong_each: int = 5) -> Path:
     return relabel(manifest, [CLASSES[k] for k in shifted])
 
 
-def evaluate(out: Place, *arguments: object) -> Evaluation:
+def evaluate(out: Location, *arguments: object) -> Evaluation:
     """`python -m harness evaluate ...` in this process; errors come as exceptions."""
     cli.main(["evaluate", *map(str, arguments), "--out", str(out), "--quiet"], standalone_mode=False)
     return Evaluation.read(out)
@@ -246,9 +246,9 @@ def process_environment(**changed: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **changed}
 
 
-def read_rows(out: Place, kind: str, **equal: object) -> list[dict[str, Any]]:
+def read_rows(out: Location, kind: str, **equal: object) -> list[dict[str, Any]]:
     """The rows of all parts of `predictions`, `maps` or `scores`, in order, whose columns have these values."""
-    files: list[Place] = [*(out / kind).iterdir()]
+    files: list[Location] = [*(out / kind).iterdir()]
     parts = [BytesIO(file.read_bytes()) for file in sorted(files) if file.suffix == ".parquet"]
     where = [(name, "==", value) for name, value in equal.items()] or None
     return [row for part in parts for row in pq.read_table(part, filters=where, partitioning=None).to_pylist()]

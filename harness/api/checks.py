@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.storage import place
+from harness.common.storage import as_location
 
 if TYPE_CHECKING:
     from harness.bundle.verify import Verification
@@ -40,9 +40,9 @@ def pack(model: Any, data: Any, out: Any, *, root: Any = None, split: str | None
     from harness.images.dataset import read_dataset
     from harness.models.metadata import Graph
 
-    metadata = Graph.read(place(model)).metadata
-    where = None if root is None else place(root)
-    samples = read_dataset(place(data), metadata.classes, where, split, metadata.score_kind == "multilabel")
+    metadata = Graph.read(as_location(model)).metadata
+    where = None if root is None else as_location(root)
+    samples = read_dataset(as_location(data), metadata.classes, where, split, metadata.score_kind == "multilabel")
     return pack_cases(Path(model), samples, PackOptions(**options), Path(out))
 
 
@@ -65,4 +65,4 @@ def _evaluation(result: Any) -> Any:
     if isinstance(result, Evaluation):
         return result
     found = getattr(result, "evaluation", None)
-    return found if isinstance(found, Evaluation) else Evaluation.read(place(result))
+    return found if isinstance(found, Evaluation) else Evaluation.read(as_location(result))

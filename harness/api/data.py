@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import Address, Place, place
+from harness.common.storage import Address, Location, as_location
 from harness.images.columns import ROLES, SEPARATOR
 
 MANIFEST = "manifest.csv"
 _DEPTHS = (np.dtype(np.uint8), np.dtype(np.uint16))
 
 
-def as_manifest(data: Any, folder: Path) -> Place:
+def as_manifest(data: Any, folder: Path) -> Location:
     """Where the data lie: a path as it is; anything else is written to `folder` and named by a manifest there.
 
     :param data: a path; a table (pandas, Arrow) with the columns of a manifest; or a sequence of
@@ -31,7 +31,7 @@ def as_manifest(data: Any, folder: Path) -> Place:
     :raises InputError: something else, or an array of another shape or type.
     """
     if isinstance(data, (str, Path, Address)):
-        return place(data)
+        return as_location(data)
     rows = _table_rows(data) if hasattr(data, "columns") else list(_rows(data, folder))
     if not rows:
         raise InputError("data: holds no image; give a path, a table or a list of (file, class, group)")
@@ -70,7 +70,7 @@ def _joined(label: Any) -> Any:
 
 
 def _located(file: Any) -> str:
-    found = place(file)
+    found = as_location(file)
     return str(found.absolute() if isinstance(found, Path) else found)
 
 

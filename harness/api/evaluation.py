@@ -18,7 +18,7 @@ from harness.api.result import Result
 from harness.api.write import write
 from harness.common.errors import InputError
 from harness.common.progress import Progress
-from harness.common.storage import Place, place
+from harness.common.storage import Location, as_location
 from harness.evaluation import demonstration, run
 from harness.evaluation.estimate import Estimate
 from harness.evaluation.executors import WorkerPool
@@ -54,7 +54,7 @@ class Settings:
     command: what the result names as the command that made it
     """
 
-    out: str | os.PathLike[str] | Place | None = None
+    out: str | os.PathLike[str] | Location | None = None
     provider: str = "cpu"
     batch: int | None = None
     threads: int | None = None
@@ -80,7 +80,7 @@ def evaluate(
     nulls: Sequence[Any] = (),
     masks: Mapping[str, Any] | None = None,
     boxes: Any = None,
-    out: str | os.PathLike[str] | Place | None = None,
+    out: str | os.PathLike[str] | Location | None = None,
     progress: Progress | bool | None = None,
     report: bool = True,
     settings: Settings | None = None,
@@ -114,24 +114,24 @@ def evaluate(
     folder = _Folder(settings)
     source = as_manifest(data, folder.beside)
     regions = region_files(masks, boxes)
-    where = Data(source, None if root is None else place(root), split, regions=regions)
-    plan = replace(make_plan([item], where, made), nulls=tuple(place(path) for path in nulls))
+    where = Data(source, None if root is None else as_location(root), split, regions=regions)
+    plan = replace(make_plan([item], where, made), nulls=tuple(as_location(path) for path in nulls))
     return _finish(folder, settings, partial(run.evaluate, plan))
 
 
-def evaluate_study(study: str | os.PathLike[str] | Place, settings: Settings | None = None) -> Result:
+def evaluate_study(study: str | os.PathLike[str] | Location, settings: Settings | None = None) -> Result:
     """Evaluate a study TOML: many architectures, replicates, layers. Raises as `evaluate`."""
-    return evaluate_plan(read_study(place(study)), settings or Settings())
+    return evaluate_plan(read_study(as_location(study)), settings or Settings())
 
 
 def region_files(masks: Mapping[str, Any] | None, boxes: Any) -> RegionFiles:
     """Masks and boxes by their paths."""
-    folders = {name: place(folder) for name, folder in (masks or {}).items()}
-    return RegionFiles(folders, None if boxes is None else place(boxes))
+    folders = {name: as_location(folder) for name, folder in (masks or {}).items()}
+    return RegionFiles(folders, None if boxes is None else as_location(boxes))
 
 
 def evaluate_again(
-    source: str | os.PathLike[str] | Place,
+    source: str | os.PathLike[str] | Location,
     settings: Settings | None = None,
     regions: RegionFiles | None = None,
     **changes: Any,
@@ -142,14 +142,14 @@ def evaluate_again(
     :param changes: fields of `Options` that shall differ from those of `source`.
     :raises InputError: the folder holds no whole set of maps, or what is asked for is not among them.
     """
-    folder = place(source)
+    folder = as_location(source)
     settings = settings or Settings(folder)
     return _finish(_Folder(settings, folder), settings, partial(run.evaluate_again, folder, changes, regions=regions))
 
 
 def estimate_plan(plan: Plan, settings: Settings) -> Estimate:
     """What `evaluate_plan` would do, about how long it would take, and what it would write. Raises as `evaluate`."""
-    return _executed(place(settings.out or "drift"), settings, partial(run.estimate, plan))
+    return _executed(as_location(settings.out or "drift"), settings, partial(run.estimate, plan))
 
 
 def evaluate_plan(plan: Plan, settings: Settings) -> Result:
@@ -160,13 +160,13 @@ def evaluate_plan(plan: Plan, settings: Settings) -> Result:
 class _Folder:
     """The result folder of an evaluation, and where data from memory go."""
 
-    def __init__(self, settings: Settings, default: Place | None = None) -> None:
+    def __init__(self, settings: Settings, default: Location | None = None) -> None:
         self.temporary: Path | None = None
         if settings.out is None and default is None:
             self.temporary = Path(mkdtemp(prefix="evidence-drift-"))
-            self.path: Place = self.temporary / "drift"
+            self.path: Location = self.temporary / "drift"
         else:
-            self.path = place(settings.out) if settings.out is not None else default  # type: ignore[assignment]
+            self.path = as_location(settings.out) if settings.out is not None else default  # type: ignore[assignment]
 
     @property
     def beside(self) -> Path:
@@ -189,7 +189,7 @@ def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution],
     return Result(finished.result, folder.path, folder.temporary)
 
 
-def _executed(out: Place, settings: Settings, work: Callable[[run.Execution], Found]) -> Found:
+def _executed(out: Location, settings: Settings, work: Callable[[run.Execution], Found]) -> Found:
     """Run the work as the settings say."""
     batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict, settings.max_pixels)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.common.storage import Place, place
+from harness.common.storage import Location, as_location
 from harness.results.schema import Evaluation
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Result:
     """
 
     evaluation: Evaluation
-    folder: Place
+    folder: Location
     temporary: Path | None = field(default=None, repr=False, compare=False)  # removed when the result is gone
 
     def __post_init__(self) -> None:
@@ -34,7 +34,7 @@ class Result:
     @classmethod
     def read(cls, folder: Any) -> Result:
         """The result in a folder that an evaluation wrote. Raises InputError where there is none."""
-        where = place(folder)
+        where = as_location(folder)
         return cls(Evaluation.read(where), where)
 
     def summary(self) -> pa.Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.common.errors import EvaluationWarning, InputError
-from harness.common.storage import Place, write_bytes, write_whole
+from harness.common.storage import Location, write_bytes, write_whole
 from harness.evaluation.run import Finished
 from harness.report.contact_sheet import draw_sheet
 from harness.report.html import write_report
@@ -18,7 +18,7 @@ from harness.results.reader import Reader
 from harness.results.schema import Evaluation
 
 
-def write(finished: Finished, out: Place, report: bool, show_names: bool) -> None:
+def write(finished: Finished, out: Location, report: bool, show_names: bool) -> None:
     """Write `evaluation.json` and, where asked for, what people look at; remove what a killed process left behind."""
     names = names_of(out, show_names)
     if report:
@@ -33,7 +33,7 @@ def write(finished: Finished, out: Place, report: bool, show_names: bool) -> Non
     finished.reader.store.sweep()
 
 
-def render_again(folder: Place, show_names: bool = False) -> Place:
+def render_again(folder: Location, show_names: bool = False) -> Location:
     """Render `report.html` of a result folder once more; returns where it is.
 
     :raises InputError: the folder holds no evaluation.
@@ -41,7 +41,7 @@ def render_again(folder: Place, show_names: bool = False) -> Place:
     return write_report(Evaluation.read(folder), folder, names_of(folder, show_names))
 
 
-def _draw(reader: Reader, out: Place, names: Names) -> None:
+def _draw(reader: Reader, out: Location, names: Names) -> None:
     """The contact sheet, or a warning that says why there is none."""
     with TemporaryDirectory() as here:
         drawn = Path(here) / SHEET

@@ -32,7 +32,7 @@ from harness.bundle.rounding import rounded
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Counter, Progress, silent
 from harness.common.provenance import file_digest, versions
-from harness.common.storage import Place, write_whole
+from harness.common.storage import Location, write_whole
 from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.containers import MAX_PIXELS, orientation_of
 from harness.images.dataset import Sample
@@ -229,7 +229,7 @@ def _look_at(
     return _Candidate(sample, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
 
 
-def _load(model: Model, path: Place, options: PackOptions, notice: Noticed) -> View:
+def _load(model: Model, path: Location, options: PackOptions, notice: Noticed) -> View:
     metadata = model.metadata
     return load_view(path, metadata.rule, metadata.input_size, max_pixels=options.max_pixels, notice=notice)
 
@@ -259,7 +259,7 @@ def _write_case(number: int, candidate: _Candidate, out: Path, options: PackOpti
     return GoldenCase(name=name, image=image, target=candidate.top, top=candidate.top)
 
 
-def _without_identifiers(path: Place, content: bytes) -> bytes:
+def _without_identifiers(path: Location, content: bytes) -> bytes:
     """A DICOM file as its picture alone, JPEG and PNG files without comments; other files as they are."""
     try:
         if is_dicom(content):
@@ -290,7 +290,7 @@ def _expected(
 
 
 def _measure(
-    path: Place,
+    path: Location,
     content: bytes,
     cases: Sequence[GoldenCase],
     views: Sequence[np.ndarray],
@@ -312,7 +312,7 @@ def _measure(
         yield Spread(variant=name, precision=precision, deviation=worst)
 
 
-def _variants(path: Place, content: bytes) -> Iterator[tuple[str, Precision, Callable[[], Model]]]:
+def _variants(path: Location, content: bytes) -> Iterator[tuple[str, Precision, Callable[[], Model]]]:
     """Optimisation levels, threads, providers that are here, and weights rounded to lower precision."""
     for level in LEVELS:
         for threads in (1, 2):
@@ -326,7 +326,7 @@ def _variants(path: Place, content: bytes) -> Iterator[tuple[str, Precision, Cal
         yield f"cpu, weights as {precision}", precision, partial(Model.load, path, rounded(content, precision))
 
 
-def _works(path: Place, content: bytes, provider: str) -> bool:
+def _works(path: Location, content: bytes, provider: str) -> bool:
     """A provider may be built in, but lack its driver or libraries."""
     try:
         Model.load(path, content, provider)

@@ -170,11 +170,11 @@ class Address:
             raise OSError(error.errno or errno.EIO, first_line(error), str(self)) from error
 
 
-Place = Path | Address
+Location = Path | Address
 Found = TypeVar("Found")
 
 
-def place(where: str | os.PathLike[str] | Address) -> Place:
+def as_location(where: str | os.PathLike[str] | Address) -> Location:
     """What a user calls a file or folder, as a path or an address.
 
     :raises InputError: an address with a password, another query than REACHED_BY, or no bucket.
@@ -222,7 +222,7 @@ _KINDS = (
 )
 
 
-def require_plain_file(where: Place, most_bytes: int | None = None) -> None:
+def require_plain_file(where: Location, most_bytes: int | None = None) -> None:
     """Refuse what reading would wait for or never come to an end of: a FIFO, a device, a socket, a vast file.
 
     A folder passes; opening it fails by itself. Links are followed.
@@ -262,7 +262,7 @@ def relative_path(start: Path, end: Path) -> Path:
     return Path(os.path.relpath(end.resolve(), start.resolve()))
 
 
-def with_retries(where: Place, read: Callable[[], Found]) -> Found:
+def with_retries(where: Location, read: Callable[[], Found]) -> Found:
     """What `read` finds; where the store fails for a moment, it is asked again after each of WAITS.
 
     :raises OSError: of LASTING, which say that the file is missing or forbidden: asking again is no use.
@@ -286,7 +286,7 @@ def with_retries(where: Place, read: Callable[[], Found]) -> Found:
     raise AssertionError("the last attempt returns or raises")
 
 
-def read_at_most(where: Place, most: int) -> bytes:
+def read_at_most(where: Location, most: int) -> bytes:
     """The bytes of a file that is read into memory as a whole.
 
     A pipe that this process has open already (`/dev/stdin`, a shell's `<(command)`) is read, too.
@@ -312,7 +312,7 @@ def set_writer_name(name: str) -> None:
     _writer = f".{name}"
 
 
-def write_bytes(where: Place, content: bytes | memoryview) -> None:
+def write_bytes(where: Location, content: bytes | memoryview) -> None:
     """Write a file so that a reader never sees half of it; what is no regular file is written through.
 
     What a FIFO or a pipe holds when its reader goes is lost, without an error.
@@ -371,7 +371,7 @@ def require_no_folder(where: Path) -> None:
         raise InputError(f"{where}: is a folder (as an empty name is); name the file to write")
 
 
-def is_standard_output(where: Place | None) -> bool:
+def is_standard_output(where: Location | None) -> bool:
     """True where what is written to `where` appears between the lines that a program prints."""
     return isinstance(where, Path) and _descriptor_of(where) == _STDOUT
 
@@ -422,15 +422,15 @@ def _beside(target: Path, name: str) -> Iterator[Path]:
         raise
 
 
-def sweep(folder: Place, *suffixes: str) -> None:
+def sweep(folder: Location, *suffixes: str) -> None:
     """Remove the files of a folder that end so."""
-    files: list[Place] = [*folder.iterdir()]
+    files: list[Location] = [*folder.iterdir()]
     for file in files:
         if file.suffix in suffixes:
             file.unlink(missing_ok=True)
 
 
-def remove_folder(where: Place) -> None:
+def remove_folder(where: Location) -> None:
     """Remove a folder and all that lies in it, if it is there."""
     if isinstance(where, Address):
         where.rmtree()
@@ -438,7 +438,7 @@ def remove_folder(where: Place) -> None:
         shutil.rmtree(where, ignore_errors=True)
 
 
-def copy_folder(source: Place, target: Place) -> None:
+def copy_folder(source: Location, target: Location) -> None:
     """Copy the files of a folder, locally as links where the file system has them."""
     if isinstance(source, Path) and isinstance(target, Path):
         shutil.copytree(source, target, copy_function=_link)
@@ -481,6 +481,6 @@ def _by_fsspec(root: str) -> tuple[FileSystem, str]:
     return PyFileSystem(FSSpecHandler(system)), base
 
 
-def write_whole(path: Place, text: str) -> None:
+def write_whole(path: Location, text: str) -> None:
     """Write a text file so that a reader never sees half of it."""
     write_bytes(path, f"{text}\n".encode())

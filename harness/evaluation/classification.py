@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.evaluation.classification_metrics import Quality, agreement, qualities
 from harness.results.plan import Plan
-from harness.results.reader import Collected
+from harness.results.reader import Predictions
 from harness.results.schema import Equivalence, Estimate
 from harness.statistics.bootstrap import Resampling, interval
 from harness.statistics.hypothesis_tests import equivalence
@@ -19,7 +19,7 @@ from harness.statistics.hypothesis_tests import equivalence
 class Classification:
     """accuracy, auc and ece of the checkpoints of a plan, on common draws of patients. Empty without labels."""
 
-    def __init__(self, plan: Plan, collected: Collected, resampling: Resampling) -> None:
+    def __init__(self, plan: Plan, collected: Predictions, resampling: Resampling) -> None:
         self.plan = plan
         self.collected = collected
         self.resampling = resampling

@@ -101,5 +101,5 @@ class ArchitectureComparison:
     def _convergence(self) -> Iterator[Equivalence]:
         """Whether the architectures classify equally well after fine-tuning."""
         for one, other in combinations(self.architectures, 2):
-            places = [[self.plan.place(pair.after) for pair in self.architectures[name]] for name in (one, other)]
+            places = [[self.plan.number_of(pair.after) for pair in self.architectures[name]] for name in (one, other)]
             yield from self.summary.classification.equivalences(f"{one} and {other}", *places)

@@ -120,7 +120,7 @@ def _ignored(_: int) -> None:
 
 def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
     """Seconds of a pair, and of a further partner, of maps by the first method at the first layer."""
-    first, second = (plan.place(key) for key in (plan.pairs[0].before, plan.pairs[0].after))
+    first, second = (plan.number_of(key) for key in (plan.pairs[0].before, plan.pairs[0].after))
     where = {"layer": plan.layers[0], "method": plan.options.methods[0]}
     sides = [store.read("maps", [number], ["reason", "height", "width", "map"], **where) for number in (first, second)]
     if not all(map(len, sides)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.common.progress import Advance
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.evaluation.explain import Batching
 from harness.evaluation.jobs import Job
 
@@ -18,7 +18,7 @@ class Executor(Protocol):
     def batching(self, asked: Batching) -> Batching:
         """How a worker cuts up its work."""
 
-    def require_visible(self, where: Sequence[Place]) -> None:
+    def require_visible(self, where: Sequence[Location]) -> None:
         """Raise InputError where a worker cannot see a file or folder that is there for this process."""
 
     def begin(self, job: Job) -> Any:
@@ -38,7 +38,7 @@ class LocalExecutor:
         """As it was asked for."""
         return asked
 
-    def require_visible(self, where: Sequence[Place]) -> None:
+    def require_visible(self, where: Sequence[Location]) -> None:
         """Nothing to check: the files are those of this process."""
 
     def begin(self, job: Job) -> Any:

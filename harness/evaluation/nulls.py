@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.progress import Counter, Progress
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.evaluation.causal import estimated
 from harness.evaluation.explain import BATCH, Batching
 from harness.images.loading import load_view
@@ -40,7 +40,7 @@ RANK = "spearman"
 PARTNERS = 10  # other patients per image
 
 
-def require_nulls(compared: Sequence[Graph], nulls: Sequence[Place]) -> list[Graph]:
+def require_nulls(compared: Sequence[Graph], nulls: Sequence[Location]) -> list[Graph]:
     """The graphs of the nulls, each of the architecture of one of the compared checkpoints.
 
     :raises InputError: one that is of none.
@@ -90,7 +90,7 @@ class NullLadder:
         made = self._maps(null.path, records, progress) if len(records) else {}
         return [self._result(null, pair, place, records, maps) for place, maps in made.items()]
 
-    def _maps(self, path: Place, records: np.ndarray, progress: Progress) -> dict[tuple[str, str], Made]:
+    def _maps(self, path: Location, records: np.ndarray, progress: Progress) -> dict[tuple[str, str], Made]:
         """(layer, method) -> the null's maps of some records, of the classes that are explained."""
         model = Model.open(path, self.provider, self.batching.threads)
         done = Counter(progress, "explain null images", len(records))
@@ -115,7 +115,7 @@ class NullLadder:
         return channels_first(np.stack([view.pixels for view in views]))
 
     def _result(self, null: Graph, pair: Pair, place: tuple[str, str], records: np.ndarray, theirs: Made) -> NullResult:
-        own = self.reader.maps(self.plan.place(pair.after), *place, records)
+        own = self.reader.maps(self.plan.number_of(pair.after), *place, records)
         like, others = self._alike(own, theirs), self._other_patients(own, records)
         values = {
             "similarity": like[HEADLINE], "others": others[HEADLINE], "margin": others[HEADLINE] - like[HEADLINE],

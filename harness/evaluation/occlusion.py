@@ -38,7 +38,7 @@ SETS = 1 + ELSEWHERE + 1  # own, elsewhere, those of another image
 REGIONS = 3  # gained, lost and kept
 BATCH = 32  # pictures per call
 
-Place = tuple[str, str]  # layer, method
+Location = tuple[str, str]  # layer, method
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Effects:
     """
 
     records: np.ndarray
-    of: dict[Place, np.ndarray]
+    of: dict[Location, np.ndarray]
     passes: int
 
 
@@ -81,8 +81,8 @@ class Occlusion:
         return Effects(records, {place: fall / scale for place, fall in falls.items()}, passes)
 
     def _falls(
-        self, models: Sequence[Model], records: np.ndarray, masks: dict[Place, np.ndarray], done: Counter
-    ) -> dict[Place, np.ndarray]:
+        self, models: Sequence[Model], records: np.ndarray, masks: dict[Location, np.ndarray], done: Counter
+    ) -> dict[Location, np.ndarray]:
         """(2, n, F, S, 3) by how much each checkpoint's margin falls; pictures are made while models run."""
         falls = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
         pictures = prefetch(
@@ -100,9 +100,9 @@ class Occlusion:
             done.add()
         return falls
 
-    def _masks(self, pair: Pair, place: Place, records: np.ndarray) -> np.ndarray:
+    def _masks(self, pair: Pair, place: Location, records: np.ndarray) -> np.ndarray:
         """(n, S, 3, H, W) bool: each image's own regions, the same elsewhere, and those of a partner."""
-        sides = [self.reader.maps(self.plan.place(key), *place, records) for key in (pair.before, pair.after)]
+        sides = [self.reader.maps(self.plan.number_of(key), *place, records) for key in (pair.before, pair.after)]
         size = self.plan.by_key[pair.before].graph.metadata.input_size
         before, after = (
             upsample(np.where((side.codes == Reason.DEFINED)[:, None, None], side.raw, np.nan), size) for side in sides
@@ -119,7 +119,7 @@ class Occlusion:
         found[there, SETS - 1] = own[partners[there]]
         return found
 
-    def _pictures(self, model: Model, record: int, masks: dict[Place, np.ndarray]) -> np.ndarray:
+    def _pictures(self, model: Model, record: int, masks: dict[Location, np.ndarray]) -> np.ndarray:
         """(1 + places F S 3, 3, H, W): the picture, and occluded by every mask with every fill."""
         sample = self.reader.collected.samples[self.reader.collected.records.images[record]]
         metadata = model.metadata
@@ -152,7 +152,9 @@ class Occlusion:
         classes = collected.records.classes[rows]
         found = [
             margins(
-                collected.logits[self.plan.place(key)][collected.records.images[rows]], classes, self.plan.score_kind
+                collected.logits[self.plan.number_of(key)][collected.records.images[rows]],
+                classes,
+                self.plan.score_kind,
             )
             for key in (pair.before, pair.after)
         ]

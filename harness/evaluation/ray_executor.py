@@ -40,7 +40,7 @@ from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.progress import Advance
 from harness.common.provenance import versions
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.evaluation.executors import DIED, WorkerPool
 from harness.evaluation.explain import Batching
 from harness.evaluation.jobs import Job
@@ -102,7 +102,7 @@ class Cluster:
         """As asked, with the threads of a worker."""
         return replace(asked, threads=self._threads)
 
-    def require_visible(self, where: Sequence[Place]) -> None:
+    def require_visible(self, where: Sequence[Location]) -> None:
         """Refuse a node that does not see a local path which is there for this process, or has other packages.
 
         :raises InputError: naming the path or package, and the node.

@@ -33,7 +33,7 @@ from kernels.resize import upsample
 
 AREA, BEFORE, AFTER, GAINED, LOST, OTHERS = range(6)
 Covers = Mapping[int, Mapping[str, np.ndarray]]  # image -> region -> (H, W)
-Place = tuple[str, str]  # layer and method
+Location = tuple[str, str]  # layer and method
 
 
 @dataclass
@@ -57,8 +57,8 @@ class RegionReading:
         self.threads = threads
         self.size = reader.plan.options.map_size
         options = reader.plan.options
-        self.places: list[Place] = [(layer, method) for layer in reader.plan.layers for method in options.methods]
-        self._found: dict[tuple[str, Place, str], _Values] = {}
+        self.places: list[Location] = [(layer, method) for layer in reader.plan.layers for method in options.methods]
+        self._found: dict[tuple[str, Location, str], _Values] = {}
 
     def summaries(self, by_record: Resampling) -> dict[str, list[RegionSummary]]:
         """Pair -> one summary per layer, method and region."""
@@ -75,7 +75,7 @@ class RegionReading:
                 values.values[:, OTHERS] = others.get(name, np.nan)
                 yield _summary(name, place, values, compared, by_record)
 
-    def _values(self, pair: Pair, place: Place, name: str) -> _Values:
+    def _values(self, pair: Pair, place: Location, name: str) -> _Values:
         count = len(self.reader.collected.records)
         made = _Values(np.full((count, 6), np.nan), np.zeros(count, bool))
         return self._found.setdefault((pair.name, place, name), made)
@@ -102,7 +102,7 @@ class RegionReading:
         with ThreadPoolExecutor(self.threads) as pool:
             return dict(zip(images, pool.map(covers, images), strict=True))
 
-    def _read_pair(self, pair: Pair, place: Place, block: int, covers: Covers) -> None:
+    def _read_pair(self, pair: Pair, place: Location, block: int, covers: Covers) -> None:
         images = self.reader.collected.records.images
         compared = self.reader.selections[pair.name] & self.reader.with_maps(place[1])
         rows = np.flatnonzero(compared & (images // BLOCK == block))
@@ -110,7 +110,7 @@ class RegionReading:
         if not len(rows):
             return
         plan = self.reader.plan
-        before, after = (self.reader.maps(plan.place(key), *place, rows) for key in (pair.before, pair.after))
+        before, after = (self.reader.maps(plan.number_of(key), *place, rows) for key in (pair.before, pair.after))
         u, v = (_shares(maps, self.size, self.threads) for maps in (before, after))
         down = _Adjoint(before.raw.shape[1:], self.size)
         for n, row in enumerate(rows.tolist()):
@@ -120,12 +120,12 @@ class RegionReading:
                 found.values[row, :OTHERS] = reading(u[n], v[n], cover)
                 found.small[row] = down(cover)
 
-    def _others(self, pair: Pair, place: Place) -> dict[str, np.ndarray]:
+    def _others(self, pair: Pair, place: Location) -> dict[str, np.ndarray]:
         """Region -> (R,) share inside of maps after of other patients, NaN where there are none."""
         if self.reader.plan.options.chance == 0:
             return {}
         unrelated = self.reader.unrelated(pair.name, place[1])
-        maps = self.reader.maps(self.reader.plan.place(pair.after), *place, unrelated.records)
+        maps = self.reader.maps(self.reader.plan.number_of(pair.after), *place, unrelated.records)
         flat = np.where(_usable(maps)[:, None], maps.raw.reshape(len(maps.raw), -1), np.nan)  # (n, h w)
         mass = flat @ _Adjoint(maps.raw.shape[1:], self.size)(np.ones(self.size, np.float32))
         found = {}
@@ -173,7 +173,7 @@ class _Adjoint:
         return (self._rows @ region @ self._columns.T).ravel()
 
 
-def _summary(name: str, place: Place, found: _Values, compared: np.ndarray, by_record: Resampling) -> RegionSummary:
+def _summary(name: str, place: Location, found: _Values, compared: np.ndarray, by_record: Resampling) -> RegionSummary:
     has = found.has & compared
     defined = has & np.isfinite(found.values[:, AREA : LOST + 1]).all(axis=1)
     area, before, after, gained, lost, others = np.where(defined[:, None], found.values, np.nan).T

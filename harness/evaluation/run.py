@@ -17,7 +17,7 @@ import numpy as np
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Announce, Counter, Progress, quiet, silent
 from harness.common.provenance import stamp
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.evaluation.announce import costs_of_methods
 from harness.evaluation.causal import CausalCheck
 from harness.evaluation.compare_architectures import ArchitectureComparison
@@ -40,10 +40,10 @@ from harness.results import part_files
 from harness.results.file_names import PLAN
 from harness.results.options import Selection
 from harness.results.part_files import Store
-from harness.results.plan import Plan, Stored, identity_of, read_stored, regions_details, restore
+from harness.results.plan import Plan, StoredPlan, identity_of, read_stored, regions_details, restore
 from harness.results.pseudonyms import portable_command, portable_path, without_home
 from harness.results.reader import (
-    Collected,
+    Predictions,
     Reader,
     labels_of,
     noise_parts,
@@ -63,7 +63,7 @@ class Execution:
     command: what the result names as the command that made it
     """
 
-    out: Place
+    out: Location
     batching: Batching = field(default_factory=Batching)
     provider: str = "cpu"
     resume: bool = False
@@ -123,7 +123,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     Regions(data.regions, samples)  # refuses what cannot be used before any work
     executor.require_visible([path for path in (data.source, data.root) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
-    stored = Stored(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
+    stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
     folder = Store(execution.out, labels_of(stored))
     for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
         execution.announce(sentence)
@@ -150,7 +150,7 @@ def estimate(plan: Plan, execution: Execution) -> Estimate:
     multilabel = plan.score_kind == "multilabel"
     samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
     select = selection_of(plan, samples)
-    stored = Stored(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
+    stored = StoredPlan(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
     measured = measure(plan, samples, lambda number, into: _explaining(stored, number, into, execution))
     work = work_of(plan, samples, measured)
     for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
@@ -159,7 +159,7 @@ def estimate(plan: Plan, execution: Execution) -> Estimate:
     return Estimate(head_of(plan, samples, select), work, disk(plan, measured, work), kept)
 
 
-def _kept(stored: Stored, samples: list[Sample], execution: Execution) -> dict[str, tuple[int, int]]:
+def _kept(stored: StoredPlan, samples: list[Sample], execution: Execution) -> dict[str, tuple[int, int]]:
     """Kind of parts -> (those that a resumed run would keep, all); raises InputError where it would be refused."""
     stored = replace(stored, data_digest=data_digest(samples, _content_digests(samples, execution.executor)))
     result_folder.require_resumable(execution.out, identity_of(stored))
@@ -169,7 +169,7 @@ def _kept(stored: Stored, samples: list[Sample], execution: Execution) -> dict[s
 
 
 def evaluate_again(
-    source: Place, changes: Mapping[str, Any], execution: Execution, regions: RegionFiles | None = None
+    source: Location, changes: Mapping[str, Any], execution: Execution, regions: RegionFiles | None = None
 ) -> Finished:
     """Everything after the maps once more, without a model, from the maps in the result folder `source`.
 
@@ -197,7 +197,7 @@ def evaluate_again(
         return _score_and_summarise(stored, _reader(stored, samples, folder, execution), execution, clock)
 
 
-def _with_regions(stored: Stored, regions: RegionFiles | None) -> Stored:
+def _with_regions(stored: StoredPlan, regions: RegionFiles | None) -> StoredPlan:
     if not regions:
         return stored
     return replace(stored, plan=replace(stored.plan, data=replace(stored.plan.data, regions=regions)))
@@ -231,7 +231,7 @@ def _warn_of_same_models(plan: Plan) -> None:
             warn(f"{pair.name}: both checkpoints are {same}: nothing is compared")
 
 
-def _explaining(stored: Stored, number: int, folder: Store, execution: Execution) -> Explaining:
+def _explaining(stored: StoredPlan, number: int, folder: Store, execution: Execution) -> Explaining:
     plan, select = stored.plan, stored.select
     request = Request(plan.layers, plan.options, select, plan.vocabulary)
     batching = execution.executor.batching(execution.batching)
@@ -247,7 +247,7 @@ def _content_digests(samples: list[Sample], executor: Executor) -> list[bytes]:
 
 
 def _explain(
-    stored: Stored, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
+    stored: StoredPlan, samples: list[Sample], folder: Store, execution: Execution, clock: Clock, first: Explaining
 ) -> dict[int, Explaining]:
     """Write the parts of predictions and maps that are not there yet.
 
@@ -287,7 +287,7 @@ def _run(job: Explaining, todo: list[tuple[int, Block]], executor: Executor, clo
 
 
 def _explain_noise(
-    stored: Stored, reader: Reader, execution: Execution, clock: Clock, opened: dict[int, Explaining]
+    stored: StoredPlan, reader: Reader, execution: Execution, clock: Clock, opened: dict[int, Explaining]
 ) -> None:
     """Write the parts with the maps of noisy copies that are not there yet.
 
@@ -309,7 +309,7 @@ def _explain_noise(
             opened = {}
 
 
-def _reader(stored: Stored, samples: list[Sample], folder: Store, execution: Execution) -> Reader:
+def _reader(stored: StoredPlan, samples: list[Sample], folder: Store, execution: Execution) -> Reader:
     """The predictions, and what is compared.
 
     :raises CannotEvaluateError: no image could be read, or none is selected.
@@ -324,7 +324,7 @@ def _reader(stored: Stored, samples: list[Sample], folder: Store, execution: Exe
     return reader
 
 
-def _score_and_summarise(stored: Stored, reader: Reader, execution: Execution, clock: Clock) -> Finished:
+def _score_and_summarise(stored: StoredPlan, reader: Reader, execution: Execution, clock: Clock) -> Finished:
     """Scores of the maps that are there, and the numbers made of them."""
     reader.store.keep_scores_of(stored.statistics())
     with clock.measure("compare"):
@@ -335,14 +335,14 @@ def _score_and_summarise(stored: Stored, reader: Reader, execution: Execution, c
     return Finished(result, reader)
 
 
-def _require_images(collected: Collected, samples: list[Sample], out: Place) -> None:
+def _require_images(collected: Predictions, samples: list[Sample], out: Location) -> None:
     if not collected.readable.any():
         result_folder.discard(out)
         first = next(iter(collected.errors.values()))
         raise CannotEvaluateError(f"none of the {len(samples)} images could be read; first: {first}")
 
 
-def _require_selected(reader: Reader, out: Place) -> None:
+def _require_selected(reader: Reader, out: Location) -> None:
     """Refuse where no pair has an image to compare, and name the pairs that have none."""
     plan = reader.plan
     empty = [pair.name for pair in plan.drifts if not reader.selections[pair.name].any()]
@@ -375,7 +375,7 @@ def _score(reader: Reader, execution: Execution) -> None:
         deque(executor.run(todo, done.add), maxlen=0)
 
 
-def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluation:
+def _summarise(stored: StoredPlan, reader: Reader, execution: Execution) -> Evaluation:
     plan, collected, threads = stored.plan, reader.collected, execution.batching.threads
     summary = Summary(reader, execution.resamples)
     done = Counter(execution.progress, "summarise pairs", len(plan.drifts) + 1)
@@ -415,7 +415,7 @@ def _summarise(stored: Stored, reader: Reader, execution: Execution) -> Evaluati
     )
 
 
-def _asked(stored: Stored) -> dict[str, Any]:
+def _asked(stored: StoredPlan) -> dict[str, Any]:
     """What the plan says about a result."""
     plan, data, options = stored.plan, stored.plan.data, stored.plan.options
     return {
@@ -474,7 +474,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
     )
 
 
-def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
+def _changed(stored: StoredPlan, changes: Mapping[str, Any]) -> StoredPlan:
     """The same evaluation with other options; what would need other maps is refused."""
     plan = stored.plan
     names = layer_labels([checkpoint.graph for checkpoint in plan.checkpoints])
@@ -494,7 +494,7 @@ def _changed(stored: Stored, changes: Mapping[str, Any]) -> Stored:
     return replace(stored, plan=replace(plan, options=options, layers=layers, vocabulary=vocabulary), select=select)
 
 
-def _require_noise(stored: Stored, changes: Mapping[str, Any], select: Selection) -> None:
+def _require_noise(stored: StoredPlan, changes: Mapping[str, Any], select: Selection) -> None:
     """Refuse what needs noisy copies that the maps do not hold."""
     held, asked = stored.plan.options.jitter, changes.get("jitter", stored.plan.options.jitter)
     if asked == 0:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from harness.common.errors import InputError
-from harness.common.storage import Address, Place, place, require_plain_file
+from harness.common.storage import Address, Location, as_location, require_plain_file
 from harness.common.validation import complaint
 from harness.images.columns import require_roles
 from harness.images.regions import RegionFiles
@@ -25,13 +25,13 @@ from harness.results.options import Options
 from harness.results.plan import RESERVED, Checkpoint, Data, Kind, Pair, Plan
 
 
-def _named(value: Any) -> Place:
+def _named(value: Any) -> Location:
     if isinstance(value, (str, Path, Address)):
-        return place(value)
+        return as_location(value)
     raise ValueError("give a path or an address as text")
 
 
-Named = Annotated[Place, PlainValidator(_named)]
+Named = Annotated[Location, PlainValidator(_named)]
 
 
 class _Config(BaseModel):
@@ -79,7 +79,7 @@ class StudyConfig(Options):
         return Options.of(**{name: getattr(self, name) for name in Options.model_fields})
 
 
-def read_study(path: Place) -> Plan:
+def read_study(path: Location) -> Plan:
     """The plan of a study TOML.
 
     :raises InputError: the file cannot be read, has an unknown key or a wrong value, or its graphs do not fit together.
@@ -102,7 +102,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
 
     :raises InputError: a file that is no exported graph, graphs that cannot be compared, a layer that one has not.
     """
-    graphs: dict[Place, Graph] = {}
+    graphs: dict[Location, Graph] = {}
     for path in (path for item in architectures for path in _files(item)):
         graphs.setdefault(path.resolve(), Graph.read(path))
     for item in architectures:
@@ -112,7 +112,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
         _require_different([graphs[path.resolve()] for path in _listed(item.after)])
     names = [item.name or graphs[_files(item)[0].resolve()].metadata.architecture for item in architectures]
     _require_unique(names)
-    checkpoints: dict[Place, Checkpoint] = {}
+    checkpoints: dict[Location, Checkpoint] = {}
     pairs: list[Pair] = []
     for name, item in zip(names, architectures, strict=True):
         own = _checkpoints_of(item, name, graphs, several=len(architectures) > 1)
@@ -128,7 +128,7 @@ def make_plan(architectures: Sequence[ArchitectureConfig], data: Data, options: 
     return Plan(found, tuple(pairs), data, options, tuple(layers))
 
 
-def _read_config(path: Place) -> StudyConfig:
+def _read_config(path: Location) -> StudyConfig:
     try:
         require_plain_file(path)
         return StudyConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -141,14 +141,14 @@ def _read_config(path: Place) -> StudyConfig:
         raise InputError(f"{path}: {complaint(error, StudyConfig, tables)}") from error
 
 
-def _known_columns(asked: dict[str, str], path: Place) -> dict[str, str]:
+def _known_columns(asked: dict[str, str], path: Location) -> dict[str, str]:
     try:
         return require_roles(asked)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:
+def _anchored(item: ArchitectureConfig, here: Location) -> ArchitectureConfig:
     moved: dict[str, Any] = {
         name: [here / path for path in _listed(getattr(item, name))] or None
         for name in ("before", "after", "checkpoints")
@@ -156,17 +156,17 @@ def _anchored(item: ArchitectureConfig, here: Place) -> ArchitectureConfig:
     return item.model_copy(update=moved)
 
 
-def _listed(value: Place | list[Place] | None) -> list[Place]:
+def _listed(value: Location | list[Location] | None) -> list[Location]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _files(item: ArchitectureConfig) -> list[Place]:
+def _files(item: ArchitectureConfig) -> list[Location]:
     return _listed(item.before) + _listed(item.after) + _listed(item.checkpoints)
 
 
 def _checkpoints_of(
-    item: ArchitectureConfig, architecture: str, graphs: dict[Place, Graph], several: bool
-) -> dict[Place, Checkpoint]:
+    item: ArchitectureConfig, architecture: str, graphs: dict[Location, Graph], several: bool
+) -> dict[Location, Checkpoint]:
     """Resolved path -> checkpoint. Keys are file names, with what it takes to tell them apart."""
     files = {path.resolve(): path for path in _files(item)}
     replicates = {
@@ -183,7 +183,7 @@ def _checkpoints_of(
     return found
 
 
-def _pairs_of(item: ArchitectureConfig, architecture: str, keys: dict[Place, str]) -> list[Pair]:
+def _pairs_of(item: ArchitectureConfig, architecture: str, keys: dict[Location, str]) -> list[Pair]:
     if item.checkpoints is not None:
         return _along(architecture, [keys[path.resolve()] for path in item.checkpoints])
     after = [keys[path.resolve()] for path in _listed(item.after)]
@@ -214,7 +214,7 @@ def _require_unique(names: Sequence[str]) -> None:
         )
 
 
-def _require_each_once(files: Sequence[Place]) -> None:
+def _require_each_once(files: Sequence[Location]) -> None:
     """A file is neither a replicate of itself nor a later checkpoint of its own training."""
     twice = [path for path, count in Counter(path.resolve() for path in files).items() if count > 1]
     if twice:
@@ -223,7 +223,7 @@ def _require_each_once(files: Sequence[Place]) -> None:
 
 def _require_different(replicates: Sequence[Graph]) -> None:
     """A copy of a file is no second training."""
-    seen: dict[str, Place] = {}
+    seen: dict[str, Location] = {}
     for graph in replicates:
         if graph.digest in seen:
             raise InputError(f"{graph.path}: is a copy of {seen[graph.digest]}; replicates are trainings of their own")

@@ -102,7 +102,7 @@ class Summary:
     def pair(self, pair: Pair, threads: int) -> PairResult:
         """All numbers of one pair."""
         assert pair.kind != "replicates"
-        before, after = self.plan.place(pair.before), self.plan.place(pair.after)
+        before, after = self.plan.number_of(pair.before), self.plan.number_of(pair.after)
         chosen = self.reader.selections[pair.name]
         return PairResult(
             name=pair.name,
@@ -247,7 +247,7 @@ class Summary:
 
     def _by_turns(self, pair: Pair, task: Task, found: Mapping[int, Scores]) -> _Reference:
         """The floor of every record by the checkpoint whose turn it was, or by the other where it was passed on."""
-        before, after = (found[self.plan.place(key)].values for key in (pair.before, pair.after))
+        before, after = (found[self.plan.number_of(key)].values for key in (pair.before, pair.after))
         turn = self.reader.references.turns(pair.name)[:, None]
         own, other = np.where(turn == BEFORE, (before, after), (after, before))
         passed_on = self.reader.references.passed_on(pair, task.layer, task.method)[:, None]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.common.errors import InputError
 from harness.common.provenance import bytes_digest, versions
-from harness.common.storage import Place, is_standard_output, write_bytes, write_whole
+from harness.common.storage import Location, is_standard_output, write_bytes, write_whole
 from harness.gate import reporters
 from harness.gate.judge import judge
 from harness.gate.policy import parse_policy, read_policy_bytes
@@ -37,9 +37,9 @@ class Outputs:
 
 
 def judge_files(
-    result: Place,
+    result: Location,
     policy: Path,
-    baseline: Place | None = None,
+    baseline: Location | None = None,
     *,
     fail_on_warning: bool = False,
     command: Sequence[str] = (),
@@ -72,7 +72,7 @@ def judge_files(
     return verdict.model_copy(update={"record": record, "cases": [*missing, *verdict.cases]})
 
 
-def accept(result: Place, baseline: Path | None) -> None:
+def accept(result: Location, baseline: Path | None) -> None:
     """Write a result to the place of the baseline.
 
     :raises InputError: no baseline, a folder, or a result that cannot be judged, which replaces nothing.
@@ -86,7 +86,7 @@ def accept(result: Place, baseline: Path | None) -> None:
     _write(baseline, content)
 
 
-def write_candidate(result: Place, baseline: Path) -> Path | None:
+def write_candidate(result: Location, baseline: Path) -> Path | None:
     """Write a result beside the place of a baseline that is missing, to be looked at; None where it is not."""
     place = baseline / RESULT if baseline.is_dir() else baseline
     if place.exists():
@@ -96,7 +96,7 @@ def write_candidate(result: Place, baseline: Path) -> Path | None:
     return candidate
 
 
-def write_verdict(verdict: Verdict, result: Place, outputs: Outputs) -> None:
+def write_verdict(verdict: Verdict, result: Location, outputs: Outputs) -> None:
     """Write the files that were asked for, and the folders that they lie in."""
     folder = result if result.is_dir() else result.parent
     if outputs.json_file:
@@ -110,18 +110,18 @@ def write_verdict(verdict: Verdict, result: Place, outputs: Outputs) -> None:
             stream.write(reporters.markdown(verdict, folder) + "\n")
 
 
-def _read_baseline(baseline: Place) -> bytes | None:
+def _read_baseline(baseline: Location) -> bytes | None:
     """The bytes of a baseline; None where there is no such file."""
     return read_result(baseline) if result_file(baseline).exists() else None
 
 
-def _missing(baseline: Place) -> Case:
+def _missing(baseline: Location) -> Case:
     file = portable_path(str(result_file(baseline)))
     message = f"no baseline at {file}; look at this result, then accept it with --update-baseline"
     return Case(rule=0, title="baseline", outcome="fail", message=message)
 
 
-def _recorded(file: Place, content: bytes) -> FileRecord:
+def _recorded(file: Location, content: bytes) -> FileRecord:
     return FileRecord(file=portable_path(str(file)), sha256=bytes_digest(content))
 
 

@@ -28,7 +28,7 @@ from scipy import stats
 from harness.common.errors import InputError
 from harness.common.formatting import digits, one_line
 from harness.common.provenance import bytes_digest
-from harness.common.storage import Place, write_whole
+from harness.common.storage import Location, write_whole
 from harness.gate.comparability import befores
 from harness.gate.policy import ALL, Requirements, parse_policy
 from harness.results.pseudonyms import portable_path
@@ -59,7 +59,7 @@ class Proposed:
     comment: str
 
 
-def initialise(result: Place, policy: Path) -> int:
+def initialise(result: Location, policy: Path) -> int:
     """Write a first policy; returns how many of its rules are on means of maps.
 
     :raises InputError: the file is there already, or no rule can be derived.

@@ -11,7 +11,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from tabulate import MIN_PADDING, tabulate
 
 from harness.common.formatting import inert, one_line
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.gate.verdict import OUTCOMES, Case, Record, Verdict
 from harness.results.file_names import REPORT, SHEET
 from harness.results.pseudonyms import portable_path
@@ -52,7 +52,7 @@ def as_json(verdict: Verdict) -> str:
     return verdict.model_dump_json(indent=1)
 
 
-def markdown(verdict: Verdict, result: Place) -> str:
+def markdown(verdict: Verdict, result: Location) -> str:
     """For a pull request comment or a step summary: what is not passed first, the rest folded away."""
     open_cases = [case for case in verdict.cases if case.outcome != "pass"]
     passed = [case for case in verdict.cases if case.outcome == "pass"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from string import Formatter
 
 from harness.common.errors import InputError
-from harness.common.storage import Place
+from harness.common.storage import Location
 
 FILE, CLASS, GROUP, SPLIT = ROLES = ("file", "class", "group", "split")
 SEPARATOR = "|"  # between the classes of an image that has several, and between the columns of classes
@@ -94,7 +94,7 @@ def normalised(text: str) -> str:
 
 
 def locate(
-    path: Place,
+    path: Location,
     header: Sequence[str],
     needed: Sequence[str],
     wanted: Sequence[str],
@@ -144,13 +144,13 @@ def suggestion(header: Sequence[str], role: str) -> str:
     return f"; if {meant!r} is meant, add --columns {role}={meant} (in TOML: columns.{role})"
 
 
-def _require_unique(path: Place, names: Sequence[str]) -> None:
+def _require_unique(path: Location, names: Sequence[str]) -> None:
     twice = next((name for number, name in enumerate(names) if name and name in names[:number]), None)
     if twice is not None:
         raise InputError(f"{path}: has the column {twice!r} more than once; keep one")
 
 
-def _own(path: Place, names: Sequence[str], role: str) -> int | None:
+def _own(path: Location, names: Sequence[str], role: str) -> int | None:
     """Index of the column that is called like the role."""
     found = [number for number, name in enumerate(names) if name.lower() == role]
     if len(found) > 1:
@@ -159,7 +159,7 @@ def _own(path: Place, names: Sequence[str], role: str) -> int | None:
     return found[0] if found else None
 
 
-def _asked(path: Place, names: Sequence[str], role: str, text: str) -> Source:
+def _asked(path: Location, names: Sequence[str], role: str, text: str) -> Source:
     """The source that a user names: a column, or a text with columns in braces."""
     if text in names:
         return Source((names.index(text),))
@@ -176,7 +176,7 @@ def _asked(path: Place, names: Sequence[str], role: str, text: str) -> Source:
 
 
 def _class_columns(
-    path: Place, names: Sequence[str], asked: Mapping[str, str], classes: Sequence[str] | None
+    path: Location, names: Sequence[str], asked: Mapping[str, str], classes: Sequence[str] | None
 ) -> dict[str, int]:
     """class -> index of the column with its ones and zeros."""
     if SEPARATOR in asked.get(CLASS, "") and asked[CLASS] not in names:

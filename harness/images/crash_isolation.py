@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from tempfile import TemporaryFile
 
-from harness.common.storage import Place, place
+from harness.common.storage import Location, as_location
 from harness.images.containers import MAX_PIXELS
 from harness.images.loading import read_picture
 from harness.images.notices import ignore
@@ -26,7 +26,9 @@ TRIALS = 2  # processes that an image has to end by itself
 STARTS = 3  # attempts to start a process; it, too, may be ended from outside
 
 
-def crashing_images(paths: Sequence[Place], max_pixels: float = MAX_PIXELS, rule: ImageRule = GREY) -> dict[int, str]:
+def crashing_images(
+    paths: Sequence[Location], max_pixels: float = MAX_PIXELS, rule: ImageRule = GREY
+) -> dict[int, str]:
     """The images that end the process which decodes them: their places, and a sentence about each.
 
     :param max_pixels: larger pictures are not decoded, here as elsewhere.
@@ -43,7 +45,7 @@ def crashing_images(paths: Sequence[Place], max_pixels: float = MAX_PIXELS, rule
     return found
 
 
-def _decoded(paths: Sequence[Place], max_pixels: float, rule: ImageRule) -> int:
+def _decoded(paths: Sequence[Location], max_pixels: float, rule: ImageRule) -> int:
     """How many of the images, from the first, another process decodes before it ends.
 
     :raises RuntimeError: it does not begin, or fails by an exception, which is no death.
@@ -59,7 +61,7 @@ def _decoded(paths: Sequence[Place], max_pixels: float, rule: ImageRule) -> int:
 
 
 def _process(
-    paths: Sequence[Place], max_pixels: float, rule: ImageRule, progress: int
+    paths: Sequence[Location], max_pixels: float, rule: ImageRule, progress: int
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "harness.images.crash_isolation", str(progress), str(max_pixels)],
@@ -81,7 +83,7 @@ def main() -> None:
     rule = restored(asked["rule"])
     for name in asked["paths"]:
         with suppress(Exception):  # what can be said about an image is said where it is explained
-            read_picture(place(name), rule, max_pixels=max_pixels, notice=ignore)
+            read_picture(as_location(name), rule, max_pixels=max_pixels, notice=ignore)
         os.write(progress, b".")
 
 

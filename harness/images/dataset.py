@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, require_plain_file, with_retries
+from harness.common.storage import LASTING, Location, require_plain_file, with_retries
 from harness.images.columns import Warn, normalised
 from harness.images.labels import Labelling, warn_in_python
 from harness.images.loading import MOST_BYTES, SUFFIXES
@@ -27,7 +27,7 @@ class Sample:
     """One image: its name in results, its file, its patient, and its true classes (indices; None: not labelled)."""
 
     name: str
-    path: Place
+    path: Location
     labels: tuple[int, ...] | None
     group: str
 
@@ -63,9 +63,9 @@ class Records:
 
 
 def read_dataset(
-    data: Place,
+    data: Location,
     classes: Sequence[str],
-    root: Place | None = None,
+    root: Location | None = None,
     split: str | None = None,
     multilabel: bool = False,
     columns: Mapping[str, str] | None = None,
@@ -135,7 +135,7 @@ def _content_digest(sample: Sample) -> bytes:
         return b""
 
 
-def _from_folder(folder: Place, classes: Sequence[str], warn: Warn) -> list[Sample]:
+def _from_folder(folder: Location, classes: Sequence[str], warn: Warn) -> list[Sample]:
     found, left = images_by_folder(folder)
     samples = [
         Sample(f"{inner.name}/{path.name}", path, (_label(inner.name, classes, folder),), f"{inner.name}/{path.name}")
@@ -152,19 +152,19 @@ def _from_folder(folder: Place, classes: Sequence[str], warn: Warn) -> list[Samp
     return samples
 
 
-def images_by_folder(folder: Place) -> tuple[dict[Place, list[Place]], set[Place]]:
+def images_by_folder(folder: Location) -> tuple[dict[Location, list[Location]], set[Location]]:
     """The images in each sub-folder, both sorted by name, and everything else that lies there or beside them.
 
     The reader of class folders for `evaluate`, `pack` and `training`; hidden folders are not looked into.
     """
-    top: list[Place] = sorted(folder.iterdir())
+    top: list[Location] = sorted(folder.iterdir())
     folders = [path for path in visible(top) if path.suffix.lower() not in SUFFIXES and path.is_dir()]
-    inside: dict[Place, list[Place]] = {path: sorted(path.iterdir()) for path in folders}
+    inside: dict[Location, list[Location]] = {path: sorted(path.iterdir()) for path in folders}
     images = {path: image_files(entries) for path, entries in inside.items()}
     return images, {*top, *chain(*inside.values())} - inside.keys() - {*chain(*images.values())}
 
 
-def visible(entries: Iterable[Place]) -> list[Place]:
+def visible(entries: Iterable[Location]) -> list[Location]:
     """What is not hidden: a name that begins with a dot (`._a.png`, `.ipynb_checkpoints`) or is `__MACOSX`."""
     return [path for path in entries if _is_visible(path.name)]
 
@@ -173,7 +173,7 @@ def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def image_files(entries: Iterable[Place]) -> list[Place]:
+def image_files(entries: Iterable[Location]) -> list[Location]:
     """The images among the entries of a folder: what is not hidden and has the suffix of an image."""
     return [path for path in visible(entries) if path.suffix.lower() in SUFFIXES]
 
@@ -184,7 +184,7 @@ def images_below(folder: Path) -> list[Path]:
     return sorted(path for path in found if all(map(_is_visible, path.relative_to(folder).parts)))
 
 
-def warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:
+def warn_of_others(folder: Location, left: set[Location], warn: Warn) -> None:
     """Say what lies in a folder and is not used; hidden files that do not look like images go without saying."""
     others = sorted(visible(left))
     if others:
@@ -197,7 +197,7 @@ def warn_of_others(folder: Place, left: set[Place], warn: Warn) -> None:
         warn(f"{folder}: {len(hidden)} hidden files are left out, {hidden[0]} for example")
 
 
-def _label(name: str, classes: Sequence[str], folder: Place) -> int:
+def _label(name: str, classes: Sequence[str], folder: Location) -> int:
     """Index of the class that a folder is named after."""
     numbers = {normalised(name): number for number, name in enumerate(classes)}
     if normalised(name) not in numbers:

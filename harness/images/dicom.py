@@ -45,7 +45,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from harness.common.errors import InputError, first_line
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.images.containers import codestream_size, require_size
 from harness.images.notices import Notice, Noticed
 
@@ -74,7 +74,7 @@ _META = 2**16  # bytes that everything but the pixels may take
 _OUR_FILTER = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 
-def decode_dicom(path: Place, content: bytes, max_pixels: float, notice: Noticed) -> np.ndarray:
+def decode_dicom(path: Location, content: bytes, max_pixels: float, notice: Noticed) -> np.ndarray:
     """The bytes of a DICOM file as levels 0..255, float32 (Rows, Columns), or (Rows, Columns, 3) red, green, blue.
 
     Raises InputError, naming `path`, where the file is damaged, holds no single frame or more than `max_pixels`, or

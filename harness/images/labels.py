@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.common.errors import EvaluationWarning, InputError
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.images.columns import CLASS, SEPARATOR, Columns, Warn, missing_column, normalised, suggestion
 from harness.images.tables import Table
 
@@ -45,7 +45,7 @@ ANY_CLASS = Labelling()  # one of any name
 class Reading:
     """A manifest that is being read: its table, its columns, and who is told what is unusual."""
 
-    path: Place
+    path: Location
     table: Table
     columns: Columns
     warn: Warn

@@ -33,7 +33,7 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
 from harness.common.errors import InputError
-from harness.common.storage import LASTING, Place, place, require_plain_file, with_retries
+from harness.common.storage import LASTING, Location, as_location, require_plain_file, with_retries
 from harness.images import tiff
 from harness.images.containers import MAX_PIXELS, Header, other_format, read_header, require_size
 from harness.images.notices import Notice, Noticed, warn_of
@@ -58,7 +58,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def load_view(
-    path: str | Place,
+    path: str | Location,
     rule: ImageRule,
     size: tuple[int, int],
     *,
@@ -77,13 +77,13 @@ def load_view(
 
 
 def load_grey(
-    path: str | Place, size: tuple[int, int], *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+    path: str | Location, size: tuple[int, int], *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
 ) -> np.ndarray:
     """The pixels of `load_view` by the default rule: grey levels, float32 (H, W)."""
     return load_view(path, GREY, size, max_pixels=max_pixels, notice=notice).pixels
 
 
-def view_of(path: str | Place, picture: np.ndarray, rule: ImageRule, size: tuple[int, int]) -> View:
+def view_of(path: str | Location, picture: np.ndarray, rule: ImageRule, size: tuple[int, int]) -> View:
     """A decoded picture as a network sees it; `path` names it in messages."""
     try:
         return view(picture, rule, size)
@@ -92,17 +92,17 @@ def view_of(path: str | Place, picture: np.ndarray, rule: ImageRule, size: tuple
 
 
 def read_picture(
-    path: str | Place, rule: ImageRule = GREY, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
+    path: str | Location, rule: ImageRule = GREY, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None
 ) -> np.ndarray:
     """Decode `path` by a rule, in its own size: (h, w) grey levels or (h, w, 3) red, green, blue, 0..255.
 
     float32, or uint8 where the rule keeps colours and the file has 8 bits.
     """
-    return decode_picture(place(path), _read_bytes(place(path)), rule, max_pixels=max_pixels, notice=notice)
+    return decode_picture(as_location(path), _read_bytes(as_location(path)), rule, max_pixels=max_pixels, notice=notice)
 
 
 def decode_picture(
-    path: Place,
+    path: Location,
     content: bytes,
     rule: ImageRule = GREY,
     *,
@@ -132,7 +132,7 @@ def decode_picture(
     return scaled
 
 
-def _read_bytes(path: Place) -> bytes:
+def _read_bytes(path: Location) -> bytes:
     def read() -> bytes:
         require_plain_file(path, MOST_BYTES)
         return path.read_bytes()
@@ -145,7 +145,7 @@ def _read_bytes(path: Place) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _hint(path: Place) -> str:
+def _hint(path: Location) -> str:
     """What a manifest may mean by a name under which there is no file, where such a file is there."""
     if not isinstance(path, Path):
         return ""
@@ -172,7 +172,7 @@ def is_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM"
 
 
-def _is_dicom(path: Place, content: bytes) -> bool:
+def _is_dicom(path: Location, content: bytes) -> bool:
     if is_dicom(content):
         return True
     if path.suffix.lower() in DICOM_SUFFIXES:
@@ -180,7 +180,7 @@ def _is_dicom(path: Place, content: bytes) -> bool:
     return False
 
 
-def _header(path: Place, content: bytes, max_pixels: float, rule: ImageRule) -> Header:
+def _header(path: Location, content: bytes, max_pixels: float, rule: ImageRule) -> Header:
     """The header of an image that a rule can read as what it is; what is wrong with others is said."""
     try:
         header = read_header(content)
@@ -217,7 +217,7 @@ def _no_image(content: bytes) -> str:
     return f"is {other}" if other else f"not a readable image, or damaged; expected one of {', '.join(SUFFIXES)}"
 
 
-def _decode(path: Place, content: bytes, header: Header) -> np.ndarray:
+def _decode(path: Location, content: bytes, header: Header) -> np.ndarray:
     """The pixels as they are stored: (H, W), or (H, W, channels) in OpenCV's order, 8 or 16 unsigned bits."""
     pixels = _opencv(content, header)
     if pixels is None:

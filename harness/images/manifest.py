@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from harness.common.errors import InputError
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.images.columns import CLASS, FILE, GROUP, ROLES, SPLIT, Warn, locate, missing_column, normalised
 from harness.images.labels import ANY_CLASS, MISSING, Labelling, Named, Reading, labels_of, warn_in_python
 from harness.images.tables import read_table
@@ -37,7 +37,7 @@ class Row:
 
     where: str
     name: str
-    path: Place
+    path: Location
     labels: Named | None
     group: str
     split: str
@@ -57,10 +57,10 @@ class Manifest:
 
 
 def read_manifest(
-    path: Place,
+    path: Location,
     labelling: Labelling = ANY_CLASS,
     *,
-    root: Place | None = None,
+    root: Location | None = None,
     split: str | None = None,
     needed: Sequence[str] = (FILE,),
     wanted: Sequence[str] = ROLES,
@@ -96,7 +96,7 @@ def read_manifest(
     return Manifest(rows, extras)
 
 
-def require_distinct(source: Place, files: Iterable[tuple[str, Place]]) -> None:
+def require_distinct(source: Location, files: Iterable[tuple[str, Location]]) -> None:
     """Refuse a list of (name, path) in which a file stands twice, however its path is spelled.
 
     Links to folders are followed. A link to a file is an image of its own: stores of data sets lay two images of the
@@ -113,7 +113,7 @@ def require_distinct(source: Place, files: Iterable[tuple[str, Place]]) -> None:
         seen[key] = name
 
 
-def _identity(path: Place, folders: dict[Path, str]) -> str:
+def _identity(path: Location, folders: dict[Path, str]) -> str:
     """What two spellings of a path have in common; `folders` holds those that were followed already."""
     if not isinstance(path, Path):
         return str(path)
@@ -124,7 +124,7 @@ def _identity(path: Place, folders: dict[Path, str]) -> str:
     return f"{folders[path.parent]}/{path.name}"
 
 
-def _row(reading: Reading, number: int, cells: list[str], root: Place, labels: Named | None) -> Row:
+def _row(reading: Reading, number: int, cells: list[str], root: Location, labels: Named | None) -> Row:
     where, columns = reading.where(number), reading.columns
     name = columns.read(FILE, cells)
     if not name:

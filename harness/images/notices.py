@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.common.errors import EvaluationWarning
-from harness.common.storage import Place
+from harness.common.storage import Location
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PictureWarning(EvaluationWarning):
     """A `Notice`, for callers of the library that do not collect them."""
 
 
-def warn_of(path: Place) -> Noticed:
+def warn_of(path: Location) -> Noticed:
     """Notices about `path` as warnings of Python."""
     return lambda notice: warnings.warn(f"{path}: {notice.about}", PictureWarning, stacklevel=4)
 

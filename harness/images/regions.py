@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from harness.common.errors import InputError
-from harness.common.storage import Place, place, read_at_most
+from harness.common.storage import Location, as_location, read_at_most
 from harness.common.validation import did_you_mean
 from harness.images.dataset import Sample
 from harness.images.loading import MOST_BYTES, SUFFIXES, read_picture
@@ -102,22 +102,22 @@ def overlaps(start: float, length: float, count: int, edges: np.ndarray) -> np.n
 class RegionFiles:
     """Where the regions of a data set come from: name -> folder of masks, and a table of boxes."""
 
-    masks: Mapping[str, Place] = field(default_factory=dict)
-    boxes: Place | None = None
+    masks: Mapping[str, Location] = field(default_factory=dict)
+    boxes: Location | None = None
 
     def __bool__(self) -> bool:
         return bool(self.masks) or self.boxes is not None
 
 
-def parse_masks(given: Sequence[str]) -> dict[str, Place]:
+def parse_masks(given: Sequence[str]) -> dict[str, Location]:
     """Name -> folder of `NAME=DIR` or `DIR`, which is called like its last folder.
 
     :raises InputError: two of one name.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, Location] = {}
     for text in given:
         name, separator, folder = text.partition("=")
-        where = place(folder if separator else text)
+        where = as_location(folder if separator else text)
         name = name if separator else where.resolve().name
         if not name or name in found:
             raise InputError(
@@ -151,7 +151,7 @@ class Regions:
         """The images that have a file or a row of a region; a mask that marks nothing is found out later."""
         return (self._masks.get(name) or self._boxes[name]).keys()
 
-    def source(self, name: str) -> Place:
+    def source(self, name: str) -> Location:
         """The folder or file that a region comes from."""
         if name in self._masks:
             return self.files.masks[name]
@@ -196,7 +196,7 @@ class Regions:
         return Region(shape, mask=mask)
 
 
-def read_mask(path: Place) -> np.ndarray:
+def read_mask(path: Location) -> np.ndarray:
     """(h, w) bool, of a mask file: what is not 0.
 
     :raises InputError: no picture, or one of more than two levels.
@@ -240,10 +240,10 @@ def _ends(name: str) -> Iterator[str]:
     return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
-def _masks_of(folder: Place, lookup: _Lookup) -> dict[int, Place]:
+def _masks_of(folder: Location, lookup: _Lookup) -> dict[int, Location]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of masks; give --masks DIR, or NAME=DIR")
-    found: dict[int, Place] = {}
+    found: dict[int, Location] = {}
     for inner, path in _files_below(folder, ""):
         image = lookup.find(inner, str(folder))
         if image is not None and image in found:
@@ -255,9 +255,9 @@ def _masks_of(folder: Place, lookup: _Lookup) -> dict[int, Place]:
     return dict(sorted(found.items()))
 
 
-def _files_below(folder: Place, prefix: str) -> Iterable[tuple[str, Place]]:
+def _files_below(folder: Location, prefix: str) -> Iterable[tuple[str, Location]]:
     """(path inside, file) of everything in a folder that may be a mask, in order."""
-    entries: list[Place] = sorted(folder.iterdir())
+    entries: list[Location] = sorted(folder.iterdir())
     for path in entries:
         if path.suffix.lower() in SUFFIXES or path.suffix.lower() in (".bmp", ".gif"):
             yield f"{prefix}{path.name}", path
@@ -265,7 +265,7 @@ def _files_below(folder: Place, prefix: str) -> Iterable[tuple[str, Place]]:
             yield from _files_below(path, f"{prefix}{path.name}/")
 
 
-def _boxes_of(path: Place, lookup: _Lookup) -> dict[str, dict[int, list[Box]]]:
+def _boxes_of(path: Location, lookup: _Lookup) -> dict[str, dict[int, list[Box]]]:
     """Region -> image -> its boxes."""
     table = _BoxTable(path)
     found: dict[str, dict[int, list[Box]]] = {}
@@ -281,7 +281,7 @@ def _boxes_of(path: Place, lookup: _Lookup) -> dict[str, dict[int, list[Box]]]:
 class _BoxTable:
     """A table with the columns file, x, y, w, h, and perhaps region, width, height."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self._table = read_table(path)
         self._header = [name.strip().lower() for name in self._table.header]

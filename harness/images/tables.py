@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.common.errors import InputError, first_line
-from harness.common.storage import Place, require_plain_file
+from harness.common.storage import Location, require_plain_file
 
 MOST_BYTES = 512 * 2**20  # of a manifest's text, compressed or not
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
@@ -42,7 +42,7 @@ class Table:
     unit: str = "line"
 
 
-def read_table(path: Place) -> Table:
+def read_table(path: Location) -> Table:
     """The table in a file.
 
     :raises InputError: no such file, not a plain one, too large, no text in a known encoding, a row that cannot be
@@ -52,7 +52,7 @@ def read_table(path: Place) -> Table:
     return _parquet_table(path, content) if content.startswith(_PARQUET) else _csv_table(path, _text(path, content))
 
 
-def _content(path: Place) -> bytes:
+def _content(path: Location) -> bytes:
     try:
         require_plain_file(path, MOST_BYTES)
         content = path.read_bytes()
@@ -63,7 +63,7 @@ def _content(path: Place) -> bytes:
     return _inflated(path, content) if content.startswith(_GZIP) else content
 
 
-def _inflated(path: Place, content: bytes) -> bytes:
+def _inflated(path: Location, content: bytes) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             inflated = stream.read(MOST_BYTES + 1)
@@ -74,7 +74,7 @@ def _inflated(path: Place, content: bytes) -> bytes:
     return inflated
 
 
-def _text(path: Place, content: bytes) -> str:
+def _text(path: Location, content: bytes) -> str:
     encoding = "utf-16" if content.startswith(_UTF16) else "utf-8"
     try:
         text = content.decode(encoding).lstrip("\ufeff")
@@ -90,7 +90,7 @@ def _text(path: Place, content: bytes) -> str:
     return text
 
 
-def _csv_table(path: Place, text: str) -> Table:
+def _csv_table(path: Location, text: str) -> Table:
     declared = _SEPARATOR_LINE.match(text)
     separator = declared[1] if declared else _separator(text)
     records = _records(path, text[declared.end() :] if declared else text, separator, 2 if declared else 1)
@@ -107,7 +107,7 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=header.count)  # of equal counts the first
 
 
-def _records(path: Place, text: str, separator: str, line: int) -> list[tuple[int, list[str]]]:
+def _records(path: Location, text: str, separator: str, line: int) -> list[tuple[int, list[str]]]:
     """(line on which it begins, cells) of each record that has content."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     found, before = [], line - 1
@@ -128,7 +128,7 @@ def _complaint(error: csv.Error) -> str:
     return "a quote is opened and not closed; close it, or remove it"
 
 
-def _fitted(path: Place, line: int, cells: list[str], header: list[str]) -> list[str]:
+def _fitted(path: Location, line: int, cells: list[str], header: list[str]) -> list[str]:
     """The cells, as many as the header has; a refusal where that would lose or invent one."""
     if len(cells) < len(header):
         raise InputError(f"{path}, line {line}: the row ends before column {header[len(cells)]!r}; fill it in")
@@ -137,7 +137,7 @@ def _fitted(path: Place, line: int, cells: list[str], header: list[str]) -> list
     return cells[: len(header)]
 
 
-def _parquet_table(path: Place, content: bytes) -> Table:
+def _parquet_table(path: Location, content: bytes) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

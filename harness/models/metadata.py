@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import InputError, first_line, warn
 from harness.common.provenance import bytes_digest
-from harness.common.storage import Place, place, require_plain_file
+from harness.common.storage import Location, as_location, require_plain_file
 from harness.images.rule import ImageRule, restored
 from harness.models.score_kinds import decisions
 from kernels.catalogue import cam_method
@@ -118,12 +118,12 @@ class GraphMetadata(BaseModel):
 class Graph:
     """An exported file: what it says about itself, and sha256 of its bytes."""
 
-    path: Place
+    path: Location
     metadata: GraphMetadata
     digest: str
 
     @classmethod
-    def read(cls, path: Place) -> Graph:
+    def read(cls, path: Location) -> Graph:
         """Read the metadata of a graph that `python -m export` wrote, without preparing it to run.
 
         :raises InputError: no such file, no ONNX, not one of ours, or of a format or image rule unknown here.
@@ -253,16 +253,16 @@ def require_applicable(layers: Iterable[LayerOutputs], methods: Sequence[str]) -
                 )
 
 
-def read_graph_file(path: Place) -> bytes:
+def read_graph_file(path: Location) -> bytes:
     """The bytes of an exported graph; InputError where they cannot be read."""
     try:
-        require_plain_file(place(path))
-        return place(path).read_bytes()
+        require_plain_file(as_location(path))
+        return as_location(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give an exported .onnx file") from None
 
 
-def _properties(path: Place, content: bytes) -> dict[str, str]:
+def _properties(path: Location, content: bytes) -> dict[str, str]:
     """`metadata_props` of an ONNX file."""
     import onnx
 
@@ -278,7 +278,7 @@ def _properties(path: Place, content: bytes) -> dict[str, str]:
     return found
 
 
-def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
+def metadata_of(path: Location, properties: Mapping[str, str]) -> GraphMetadata:
     """The metadata among a graph's properties; InputError where it is none of ours, or of another format or rule."""
     ours = {key.removeprefix(PREFIX): value for key, value in properties.items() if key.startswith(PREFIX)}
     if "format" not in ours:
@@ -294,7 +294,7 @@ def metadata_of(path: Place, properties: Mapping[str, str]) -> GraphMetadata:
     return metadata
 
 
-def _require_known_rule(path: Place, found: Any) -> None:
+def _require_known_rule(path: Location, found: Any) -> None:
     try:
         restored(found)
     except ValidationError:

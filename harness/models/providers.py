@@ -18,7 +18,7 @@ from typing import Any
 import onnxruntime as ort
 
 from harness.common.errors import CannotEvaluateError, InputError, first_line
-from harness.common.storage import Place
+from harness.common.storage import Location
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -70,7 +70,7 @@ def accelerated(asked: str) -> bool:
     return parse(asked)[0][0] != "cpu"
 
 
-def session(path: Place, content: bytes, asked: str, threads: int, level: str) -> ort.InferenceSession:
+def session(path: Location, content: bytes, asked: str, threads: int, level: str) -> ort.InferenceSession:
     """A graph in a session on the providers that are asked for, the first of which really runs.
 
     :raises InputError: an unknown provider, or nothing that ONNX Runtime can run.

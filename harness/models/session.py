@@ -14,7 +14,7 @@ import onnxruntime as ort
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.models import providers
 from harness.models.metadata import Graph, GraphMetadata, LayerOutputs, metadata_of, read_graph_file
 from harness.models.tail import tail_of
@@ -54,7 +54,7 @@ class Model:
         self._tails: dict[str, ort.InferenceSession] = {}
 
     @classmethod
-    def open(cls, path: Place, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+    def open(cls, path: Location, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """Load a graph that `python -m export` wrote.
 
         :param level: ONNX Runtime's graph optimisation, one of `harness.models.providers.LEVELS`.
@@ -64,7 +64,7 @@ class Model:
         return cls.load(path, read_graph_file(path), provider, threads, level)
 
     @classmethod
-    def load(cls, path: Place, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
+    def load(cls, path: Location, content: bytes, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         session = providers.session(path, content, provider, threads, level)
         metadata = metadata_of(path, _properties(path, session))
@@ -156,14 +156,14 @@ def _run_bound(session: ort.InferenceSession, names: list[str], feeds: dict[str,
     return binding.copy_outputs_to_cpu()
 
 
-def _properties(path: Place, session: ort.InferenceSession) -> dict[str, str]:
+def _properties(path: Location, session: ort.InferenceSession) -> dict[str, str]:
     try:
         return session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError:
         raise InputError(f"{path}: its metadata are no text in UTF-8; export it again") from None
 
 
-def _require_own_size(path: Place, metadata: GraphMetadata, session: ort.InferenceSession) -> None:
+def _require_own_size(path: Location, metadata: GraphMetadata, session: ort.InferenceSession) -> None:
     """Refuse metadata that would have pictures brought to another size than the graph takes, a vast one for example."""
     shape: list[Any] = next((item.shape for item in session.get_inputs() if item.name == "image"), [])
     sizes = zip(shape[2:], metadata.input_size, strict=False)

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from harness.common.errors import InputError
-from harness.common.storage import Place
+from harness.common.storage import Location
 from harness.models.metadata import LayerOutputs
 
 if TYPE_CHECKING:
     import onnx
 
 
-def tail_of(path: Place, content: bytes, layer: LayerOutputs) -> bytes:
+def tail_of(path: Location, content: bytes, layer: LayerOutputs) -> bytes:
     """The model (activations, target) -> (logits, gradients) of one layer of an exported graph.
 
     :raises InputError: the logits do not depend on the layer's activations.

@@ -53,7 +53,7 @@ def _ranking(reader: Reader, pair: Pair) -> Ranking:
 
 
 def _maps(reader: Reader, key: str, layer: str, method: str, records: list[int]) -> np.ndarray:
-    return reader.maps(reader.plan.place(key), layer, method, np.array(records, np.int64)).raw
+    return reader.maps(reader.plan.number_of(key), layer, method, np.array(records, np.int64)).raw
 
 
 def _sample(reader: Reader, record: int) -> Sample:

@@ -33,7 +33,7 @@ from harness.results.moved_records import moved_records
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
 from harness.results.plan import Pair, read_scored, restore
 from harness.results.pseudonyms import Names
-from harness.results.reader import Collected, Reader, labels_of, read_collected, tasks
+from harness.results.reader import Predictions, Reader, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
 from kernels.reasons import Reason
 
@@ -65,7 +65,7 @@ class Group:
 class Gallery:
     """Reads the cases of a result folder."""
 
-    def __init__(self, folder: storage.Place, names: Names) -> None:
+    def __init__(self, folder: storage.Location, names: Names) -> None:
         self.stored, self.samples = restore(read_scored(folder), folder)
         self.store = Store(folder, labels_of(self.stored))
         self.names = names
@@ -73,7 +73,7 @@ class Gallery:
         self.paths = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
 
     @cached_property
-    def collected(self) -> Collected:
+    def collected(self) -> Predictions:
         """The predictions of the checkpoints."""
         return read_collected(self.store, self.plan, self.samples, len(self.plan.checkpoints))
 
@@ -202,8 +202,8 @@ class Gallery:
         """What a checkpoint predicts for the image, with its probability."""
         image = int(self.collected.records.images[record])
         metadata = self.plan.by_key[key].graph.metadata
-        shares = metadata.probabilities(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
-        decided = metadata.decisions(self.collected.logits[self.plan.place(key)][image : image + 1])[0]
+        shares = metadata.probabilities(self.collected.logits[self.plan.number_of(key)][image : image + 1])[0]
+        decided = metadata.decisions(self.collected.logits[self.plan.number_of(key)][image : image + 1])[0]
         classes = ", ".join(f"{metadata.classes[k]} {shares[k]:.2f}" for k in np.flatnonzero(decided))
         return one_line(classes) or "none of the classes"
 

@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 
 from harness.common.errors import InputError
 from harness.common.formatting import count, number, one_line, percent, signed, span
-from harness.common.storage import Place, write_whole
+from harness.common.storage import Location, write_whole
 from harness.report import causal, change, findings, html_tables, nulls, paradigms, plots
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
@@ -48,13 +48,13 @@ class Group:
     lines: list[tuple[str, str]]
 
 
-def write_report(result: Evaluation, folder: Place, names: Names) -> Place:
+def write_report(result: Evaluation, folder: Location, names: Names) -> Location:
     """Render the report of a result into its folder."""
     write_whole(folder / REPORT, render(result, folder, names))
     return folder / REPORT
 
 
-def render(result: Evaluation, folder: Place, names: Names) -> str:
+def render(result: Evaluation, folder: Location, names: Names) -> str:
     """The report as text."""
     summaries = Summaries(result)
     comparisons = html_tables.headline_comparisons(result.study)
@@ -243,7 +243,7 @@ def _qualities(result: Evaluation, keys: list[str]) -> Iterator[Series]:
             yield Series(words, [(n, one.mean, one.low, one.high) for n, one in enumerate(found) if one])
 
 
-def _gallery(folder: Place, names: Names) -> dict[str, Any] | None:
+def _gallery(folder: Location, names: Names) -> dict[str, Any] | None:
     """None where the folder holds no maps (any more).
 
     :raises InputError: a part is damaged, or of another evaluation.

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.common.errors import InputError, InterruptedRunError
-from harness.common.storage import PARTIAL, Address, Place, read_at_most, remove_folder, write_bytes, write_whole
+from harness.common.storage import PARTIAL, Address, Location, read_at_most, remove_folder, write_bytes, write_whole
 from harness.results.file_names import ENDED, KEY, MARKDOWN, MOST_BYTES, PLAN, REPORT, RESULT, SHEET, STATISTICS
 from harness.results.part_files import SCHEMAS, Store
 
 OURS = (PLAN, STATISTICS, ENDED, RESULT, SHEET, MARKDOWN, REPORT, *SCHEMAS)
 
 
-def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:
+def begin(folder: Location, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:
     """Open a result folder for an evaluation; `plan.json` will hold its `identity` and `details`.
 
     A finished evaluation is replaced. An unfinished one is continued with `resume`, and else left alone.
@@ -41,20 +41,20 @@ def begin(folder: Place, identity: Mapping[str, Any], details: Mapping[str, Any]
     return store
 
 
-def keep_data(folder: Place, changes: Mapping[str, Any]) -> None:
+def keep_data(folder: Location, changes: Mapping[str, Any]) -> None:
     """Change what `plan.json` says about where data are; it decides nothing that is stored."""
     content = _read_plan(folder / PLAN)
     content["data"] = {**content["data"], **changes}
     write_whole(folder / PLAN, json.dumps(content, indent=1))
 
 
-def require_resumable(folder: Place, identity: Mapping[str, Any]) -> None:
+def require_resumable(folder: Location, identity: Mapping[str, Any]) -> None:
     """Refuse what `begin` refuses to resume; raises InputError."""
     _require_ours(folder)
     _require_same(_read_plan(folder / PLAN), identity, folder)
 
 
-def discard(folder: Place) -> None:
+def discard(folder: Location) -> None:
     """Remove what an evaluation wrote, where nothing in it is worth keeping.
 
     What says that the folder is ours, and that it may be replaced, goes last: this may be interrupted.
@@ -67,13 +67,13 @@ def _when_removed(name: str) -> int:
     return (ENDED, RESULT, PLAN).index(name) if name in (ENDED, RESULT, PLAN) else -1
 
 
-def end(folder: Place) -> None:
+def end(folder: Location) -> None:
     """Mark an evaluation that cannot have a result."""
     write_bytes(folder / ENDED, b"")
 
 
 @contextmanager
-def kept(folder: Place) -> Iterator[None]:
+def kept(folder: Location) -> Iterator[None]:
     """Tell the user how to go on where work in `folder` is interrupted or the disk is full.
 
     :raises InputError, InterruptedRunError: with the sentence; what is finished is there.
@@ -92,7 +92,7 @@ def kept(folder: Place) -> Iterator[None]:
         ) from error
 
 
-def _require_ours(folder: Place) -> None:
+def _require_ours(folder: Location) -> None:
     """Refuse a folder that holds anything but an evaluation, which is known by its plan."""
     above = [] if isinstance(folder, Address) else [parent for parent in folder.parents if parent.is_file()]
     if above:
@@ -106,14 +106,14 @@ def _require_ours(folder: Place) -> None:
         raise InputError(f"{folder}: holds {strange[0]!r}, which no evaluation wrote; give an empty folder with --out")
 
 
-def _read_plan(path: Place) -> dict[str, Any]:
+def _read_plan(path: Location) -> dict[str, Any]:
     try:
         return json.loads(read_at_most(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         raise InputError(f"{path.parent}: holds no evaluation to resume; run without --resume") from None
 
 
-def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Place) -> None:
+def _require_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Location) -> None:
     found = _first_difference(dict(old), json.loads(json.dumps(new)))
     if found:
         where, before, now = found
@@ -141,13 +141,13 @@ def _brief(value: Any) -> str:
     return shown if len(shown) <= 120 else shown[:117] + "..."
 
 
-def _remove(path: Place) -> None:
+def _remove(path: Location) -> None:
     if path.is_dir():
         remove_folder(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def written(out: Place) -> list[str]:
+def written(out: Location) -> list[str]:
     """What lies in a result folder, for people; folders end with a slash."""
     return [f"{name}/" if (out / name).is_dir() else name for name in (*OURS, KEY) if (out / name).exists()]

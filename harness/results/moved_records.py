@@ -64,7 +64,7 @@ def _computed(reader: Reader, task: Task, rows: np.ndarray, threads: int) -> np.
 
 def _stored(reader: Reader, pair: Pair, layer: str, method: str) -> tuple[np.ndarray, np.ndarray]:
     """(values (R,), jitter (checkpoints, compared)) of the headline metric."""
-    sides = (reader.plan.place(pair.before), reader.plan.place(pair.after))
+    sides = (reader.plan.number_of(pair.before), reader.plan.number_of(pair.after))
     here = [
         (number, task) for number, task in enumerate(tasks(reader.plan)) if (task.layer, task.method) == (layer, method)
     ]

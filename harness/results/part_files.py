@@ -17,7 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.common.errors import InputError, first_line
-from harness.common.storage import PARTIAL, Address, Place, copy_folder, remove_folder, sweep, write_bytes, write_whole
+from harness.common.storage import (
+    PARTIAL,
+    Address,
+    Location,
+    copy_folder,
+    remove_folder,
+    sweep,
+    write_bytes,
+    write_whole,
+)
 from harness.results.file_names import BEGUN, STATISTICS
 from harness.results.part_labels import METADATA_KEY, OWNER_COLUMN, PartLabels
 from kernels.reasons import Reason
@@ -76,7 +85,7 @@ class Store:
     :param labels: what each part belongs to: written into it, and compared when it is read; None compares nothing
     """
 
-    def __init__(self, folder: Place, labels: PartLabels | None = None) -> None:
+    def __init__(self, folder: Location, labels: PartLabels | None = None) -> None:
         self.folder = folder
         self.labels = labels
 
@@ -199,12 +208,12 @@ class Store:
         path = self._path(kind, number)
         return pa.BufferReader(path.read_bytes()) if isinstance(path, Address) else path
 
-    def _path(self, kind: str, number: int) -> Place:
+    def _path(self, kind: str, number: int) -> Location:
         return self.folder / kind / f"part-{number:05d}.parquet"
 
 
 @contextmanager
-def _named(path: Place) -> Iterator[None]:
+def _named(path: Location) -> Iterator[None]:
     """Name the part that Parquet cannot read.
 
     :raises InputError: it is damaged or is not there. Errors of the system itself (no permission) pass.
@@ -219,7 +228,7 @@ def _named(path: Place) -> Iterator[None]:
         raise InputError(f"{path}: damaged ({first_line(error)}); {_REMEDY}") from error
 
 
-def copy_parts(source: Place, target: Place) -> None:
+def copy_parts(source: Location, target: Location) -> None:
     """Put predictions and maps of one result folder into another, as links where the file system has them."""
     for kind in ("predictions", "maps"):
         remove_folder(target / kind)

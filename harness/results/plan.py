@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from harness.common.errors import InputError, first_line
 from harness.common.formatting import one_line
-from harness.common.storage import Address, Place, home_folder, place, read_at_most, relative_path
+from harness.common.storage import Address, Location, as_location, home_folder, read_at_most, relative_path
 from harness.images.dataset import Sample
 from harness.images.regions import RegionFiles
 from harness.models.metadata import Graph, GraphMetadata
@@ -63,8 +63,8 @@ class Pair:
 class Data:
     """Where the images are."""
 
-    source: Place
-    root: Place | None = None
+    source: Location
+    root: Location | None = None
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # what a manifest calls its columns, where otherwise
     regions: RegionFiles = field(default_factory=RegionFiles)
@@ -84,13 +84,13 @@ class Plan:
     options: Options
     layers: tuple[str, ...] = field(default=())
     vocabulary: Vocabulary = field(default_factory=current)
-    nulls: tuple[Place, ...] = field(default=())
+    nulls: tuple[Location, ...] = field(default=())
 
     @property
     def by_key(self) -> dict[str, Checkpoint]:
         return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
 
-    def place(self, key: str) -> int:
+    def number_of(self, key: str) -> int:
         """Index of a checkpoint."""
         return [checkpoint.key for checkpoint in self.checkpoints].index(key)
 
@@ -114,7 +114,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredPlan:
     """A plan with what is known once its data have been read and its first model has been opened."""
 
     plan: Plan
@@ -125,7 +125,7 @@ class Stored:
     provider: str
     provider_options: dict[str, Any]
 
-    def details(self, folder: Place) -> dict[str, Any]:
+    def details(self, folder: Location) -> dict[str, Any]:
         """What is needed to go on from the maps alone; `folder` is where it will be written."""
         data = self.plan.data
         return {
@@ -174,14 +174,14 @@ class Stored:
         }
 
 
-def regions_details(folder: Place, files: RegionFiles) -> dict[str, Any]:
+def regions_details(folder: Location, files: RegionFiles) -> dict[str, Any]:
     """Where masks and boxes are, if any were given; `folder` is where it will be written."""
     masks = {name: stored_path(folder, where) for name, where in files.masks.items()}
     found = {"masks": masks, "boxes": None if files.boxes is None else stored_path(folder, files.boxes)}
     return found if files else {}
 
 
-def identity_of(stored: Stored) -> dict[str, Any]:
+def identity_of(stored: StoredPlan) -> dict[str, Any]:
     """What must be the same for a run to be continued: everything that decides a number."""
     plan = stored.plan
     return {
@@ -193,7 +193,7 @@ def identity_of(stored: Stored) -> dict[str, Any]:
     }
 
 
-def read_stored(folder: Place) -> dict[str, Any]:
+def read_stored(folder: Location) -> dict[str, Any]:
     """The content of `plan.json`.
 
     :raises InputError: there is none, or it is of another format.
@@ -212,7 +212,7 @@ def read_stored(folder: Place) -> dict[str, Any]:
     return content
 
 
-def read_scored(folder: Place) -> dict[str, Any]:
+def read_scored(folder: Location) -> dict[str, Any]:
     """As `read_stored`, with what `scores/` were computed for: after `--from` in place that is not all of the plan.
 
     :raises InputError: as `read_stored`, or there are no scores yet.
@@ -224,7 +224,7 @@ def read_scored(folder: Place) -> dict[str, Any]:
     return {**read_stored(folder), **statistics}
 
 
-def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample]]:
+def restore(content: dict[str, Any], folder: Location) -> tuple[StoredPlan, list[Sample]]:
     """The plan and the images of a result folder, from its own files.
 
     :raises InputError: the plan cannot be, or parts of the predictions or maps are missing.
@@ -239,9 +239,9 @@ def restore(content: dict[str, Any], folder: Place) -> tuple[Stored, list[Sample
     return stored, _samples(folder, stored.plan, stored.images)
 
 
-def _stored(content: dict[str, Any], folder: Place) -> Stored:
+def _stored(content: dict[str, Any], folder: Location) -> StoredPlan:
     """The plan in the content of `plan.json`; raises what wrong keys and values lead to."""
-    locate = partial(_located, folder) if content.get("paths") == PATHS else place
+    locate = partial(_located, folder) if content.get("paths") == PATHS else as_location
     checkpoints = tuple(_checkpoint(item, locate) for item in content["checkpoints"])
     options = dict(content["options"])
     vocabulary = _vocabulary(options, folder)
@@ -257,12 +257,12 @@ def _stored(content: dict[str, Any], folder: Place) -> Stored:
     made = Options.stored(**{**options, "layers": ()})
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
-    stored = Stored(plan, content["selection"], **{name: content[name] for name in known})
+    stored = StoredPlan(plan, content["selection"], **{name: content[name] for name in known})
     _require_consistent(stored)
     return stored
 
 
-def _require_consistent(stored: Stored) -> None:
+def _require_consistent(stored: StoredPlan) -> None:
     """Refuse what no evaluation has written; raises ValueError with the first of it."""
     plan, keys = stored.plan, [checkpoint.key for checkpoint in stored.plan.checkpoints]
     replicates = [item.replicate for item in plan.checkpoints] + [item.replicate for item in plan.pairs]
@@ -289,20 +289,20 @@ def _require_consistent(stored: Stored) -> None:
             raise ValueError(what)
 
 
-def _vocabulary(options: dict[str, Any], folder: Place) -> Vocabulary:
+def _vocabulary(options: dict[str, Any], folder: Location) -> Vocabulary:
     try:
         return Vocabulary.restored(options)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder / PLAN}: describes no metrics that there can be ({error}); evaluate anew") from error
 
 
-def _checkpoint(item: dict[str, Any], locate: Callable[[str], Place]) -> Checkpoint:
+def _checkpoint(item: dict[str, Any], locate: Callable[[str], Location]) -> Checkpoint:
     metadata = GraphMetadata.model_validate(item["metadata"])
     graph = Graph(locate(item["file"]), metadata, item["digest"])
     return Checkpoint(item["key"], graph, item["architecture"], item["replicate"])
 
 
-def stored_path(folder: Place, path: Place) -> str:
+def stored_path(folder: Location, path: Location) -> str:
     """How the plan in a result folder names a file: without a user's name, and so that it is found from anywhere.
 
     An address stays. A file in the user's home folder becomes `~/...`, which also holds when the result folder is
@@ -316,9 +316,9 @@ def stored_path(folder: Place, path: Place) -> str:
     return str(whole) if isinstance(folder, Address) else relative_path(Path(os.path.abspath(folder)), whole).as_posix()  # noqa: PTH100
 
 
-def _located(folder: Place, stored: str) -> Place:
+def _located(folder: Location, stored: str) -> Location:
     """The file that `stored_path` named."""
-    path = place(stored)
+    path = as_location(stored)
     if isinstance(path, Address):
         return path
     home = home_folder()
@@ -329,7 +329,7 @@ def _located(folder: Place, stored: str) -> Place:
     return short if short.resolve() == joined.resolve() else joined  # `..` behind a link leads elsewhere
 
 
-def _samples(source: Place, plan: Plan, images: int) -> list[Sample]:
+def _samples(source: Location, plan: Plan, images: int) -> list[Sample]:
     folder, first = Store(source), parts_of(0, images)
     for kind in ("predictions", "maps"):
         if not all(folder.has(kind, part) for n in range(len(plan.checkpoints)) for part in parts_of(n, images)):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.common.errors import InputError
-from harness.common.storage import PARTIAL, Address, Place, home_folder, write_bytes
+from harness.common.storage import PARTIAL, Address, Location, home_folder, write_bytes
 from harness.results.file_names import KEY
 
 _HOME = re.compile(r"(/home/[^/]+|/Users/[^/]+|/root|[A-Za-z]:[\\/]Users[\\/][^\\/]+)(?=[\\/]|$)")
@@ -131,7 +131,7 @@ def _known_folders() -> list[str]:
     )
 
 
-def names_of(folder: Place, show: bool) -> Names:
+def names_of(folder: Location, show: bool) -> Names:
     """The names of a result folder; makes its key where there is none.
 
     :raises InputError: `names.key` is not a key.
@@ -139,7 +139,7 @@ def names_of(folder: Place, show: bool) -> Names:
     return Names(None) if show else Names(_key(folder / KEY))
 
 
-def _key(path: Place) -> bytes:
+def _key(path: Location) -> bytes:
     if not path.exists():
         _write_key(path)
     key = path.read_bytes()
@@ -148,7 +148,7 @@ def _key(path: Place) -> bytes:
     return key
 
 
-def _write_key(path: Place) -> None:
+def _write_key(path: Location) -> None:
     """Whole or not at all, and locally never readable by others, not even for a moment."""
     key = secrets.token_bytes(BYTES)
     if isinstance(path, Address):

@@ -16,7 +16,7 @@ from harness.results import part_files
 from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.part_labels import PartLabels, plan_digest
-from harness.results.plan import Checkpoint, Pair, Plan, Stored
+from harness.results.plan import Checkpoint, Pair, Plan, StoredPlan
 from harness.results.references import Noise, References, Unrelated, pairs_with_noise
 from harness.results.selection import Answers, answers, sampled_records, selected
 from harness.statistics.chance import sampled
@@ -70,7 +70,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Collected:
+class Predictions:
     """What the checkpoints said: read back from `predictions/`, in the order of the plan."""
 
     samples: Sequence[Sample]
@@ -100,7 +100,7 @@ def _of_pairs(plan: Plan, kind: Literal["pair", "chance"], pairs: Sequence[Pair]
     if kind == "chance" and plan.options.chance == 0:
         return
     for pair in pairs:
-        before, after, checkpoint = plan.place(pair.before), plan.place(pair.after), plan.by_key[pair.after]
+        before, after, checkpoint = plan.number_of(pair.before), plan.number_of(pair.after), plan.by_key[pair.after]
         for layer in plan.layers:
             for method in plan.options.methods:
                 yield Task(pair.name, kind, before, after, layer, method, checkpoint, pair)
@@ -121,7 +121,7 @@ def noise_parts(plan: Plan, checkpoint: int, images: int) -> range:
     return part_files.parts_of(len(plan.checkpoints) + place, images)
 
 
-def labels_of(stored: Stored) -> PartLabels:
+def labels_of(stored: StoredPlan) -> PartLabels:
     """What every part of an evaluation belongs to.
 
     Predictions and maps depend on the images and the seed of their noise; layers and methods may be fewer after
@@ -153,7 +153,7 @@ def maps_of_rows(rows: pa.Table) -> np.ndarray:
     return flat.reshape(len(rows), rows["height"][0].as_py(), rows["width"][0].as_py())
 
 
-def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Collected:
+def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Predictions:
     """Logits and errors of the first `count` checkpoints; the classes of unlabelled images are what the first says.
 
     An image that one of them could not read has no logits in any: all numbers are of the same images.
@@ -166,7 +166,7 @@ def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: 
     unread = [number for number, sample in enumerate(samples) if sample.name in errors]
     for values in logits:
         values[unread] = np.nan
-    return Collected(samples, records, logits, errors, _notices(tables[0]))
+    return Predictions(samples, records, logits, errors, _notices(tables[0]))
 
 
 def _errors(tables: Sequence[pa.Table]) -> dict[str, str]:
@@ -207,7 +207,7 @@ class Reader:
     """
 
     def __init__(
-        self, plan: Plan, collected: Collected, select: Selection, store: Store, noise_seed: int | None = None
+        self, plan: Plan, collected: Predictions, select: Selection, store: Store, noise_seed: int | None = None
     ) -> None:
         self.plan = plan
         self.collected = collected
@@ -224,8 +224,8 @@ class Reader:
             pair.name: selected(
                 self.plan.by_key[pair.after].graph.metadata,
                 records,
-                logits[self.plan.place(pair.before)],
-                logits[self.plan.place(pair.after)],
+                logits[self.plan.number_of(pair.before)],
+                logits[self.plan.number_of(pair.after)],
                 "all" if pair.kind == "replicates" else self.select,
             )
             for pair in self.plan.pairs
@@ -297,7 +297,7 @@ class Reader:
 
     def answers(self, pair: Pair) -> Answers:
         """What the checkpoints of a pair say about each record."""
-        before, after = (self.collected.logits[self.plan.place(key)] for key in (pair.before, pair.after))
+        before, after = (self.collected.logits[self.plan.number_of(key)] for key in (pair.before, pair.after))
         return answers(self.plan.by_key[pair.after].graph.metadata, self.collected.records, before, after)
 
     @property
@@ -325,7 +325,7 @@ class Reader:
 
     def drift_and_noise(self, pair: Pair, layer: str, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """A metric of the records before and after (R,), and of both checkpoints with noise (any number, pooled)."""
-        sides = self.plan.place(pair.before), self.plan.place(pair.after)
+        sides = self.plan.number_of(pair.before), self.plan.number_of(pair.after)
         observed, noise = np.full(len(self.collected.records), np.nan), [np.empty(0)]
         for number, task in enumerate(tasks(self.plan)):
             if (task.layer, task.method) != (layer, method):

@@ -108,7 +108,7 @@ class References:
         would be missing among those on which an index rests, and only half of the time.
         """
         turn = self.turns(pair.name)
-        before, after = (self.without_map(self.plan.place(key), layer, method) for key in (pair.before, pair.after))
+        before, after = (self.without_map(self.plan.number_of(key), layer, method) for key in (pair.before, pair.after))
         return ((turn == BEFORE) & before) | ((turn == AFTER) & after)
 
     def noise(self, checkpoint: int, logits: np.ndarray, select: Selection) -> Noise:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from harness.common.errors import InputError
-from harness.common.storage import Place, read_at_most, write_whole
+from harness.common.storage import Location, read_at_most, write_whole
 from harness.common.validation import first_problem
 from harness.models.metadata import GraphMetadata
 from harness.results.contradictions import first_contradiction
@@ -531,18 +531,18 @@ class Evaluation(_Record):
         """The checkpoints by their keys."""
         return {checkpoint.key: checkpoint for checkpoint in self.checkpoints}
 
-    def write(self, folder: Place) -> Place:
+    def write(self, folder: Location) -> Location:
         """Write `evaluation.json`, whole or not at all."""
         write_whole(folder / RESULT, self.model_dump_json(indent=1))
         return folder / RESULT
 
     @classmethod
-    def read(cls, path: Place) -> Evaluation:
+    def read(cls, path: Location) -> Evaluation:
         """Read a result folder or file; raises InputError where it is none of format 1, or contradicts itself."""
         return cls.parse(read_result(path), result_file(path))
 
     @classmethod
-    def parse(cls, content: bytes, file: Place) -> Evaluation:
+    def parse(cls, content: bytes, file: Location) -> Evaluation:
         """`read` for bytes that have been read already; `file` names them in messages."""
         try:
             result = cls.model_validate_json(content)
@@ -554,12 +554,12 @@ class Evaluation(_Record):
         return result
 
 
-def result_file(path: Place) -> Place:
+def result_file(path: Location) -> Location:
     """`evaluation.json` of a result folder, or the file itself."""
     return path / RESULT if path.is_dir() else path
 
 
-def read_result(path: Place) -> bytes:
+def read_result(path: Location) -> bytes:
     """The bytes of a result folder's or file's JSON; raises InputError where they cannot be read or are too many."""
     file = result_file(path)
     try:
