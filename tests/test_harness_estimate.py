@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("estimate")
     for name, nudge in (("before", 0.0), ("after", 0.3)):
         tiny_graphs.write_graph(folder / f"{name}.onnx", 0, nudge=nudge, balanced=True)

@@ -53,7 +53,7 @@ def slow(case: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Graphs with all kinds of maps, and images."""
     folder = tmp_path_factory.mktemp("faults")
     kinds: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two graphs and twelve images."""
     folder = tmp_path_factory.mktemp("foreign")
     for name, seed in (("before", 0), ("after", 1)):

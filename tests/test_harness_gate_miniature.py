@@ -125,7 +125,7 @@ def fit(manifest: Path, seed: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Clean and marked pictures; six honest heads and three spoiled ones."""
     folder = tmp_path_factory.mktemp("miniature")
     for kind, marked in (("clean", False), ("marked", True)):

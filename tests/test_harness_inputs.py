@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two graphs of each score kind, and images in whose classes the first single-label graph excels."""
     folder = tmp_path_factory.mktemp("inputs")
     for kind in ("softmax", "multilabel", "binary"):

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pair of graphs, and 132 images of three classes of which one is rare."""
     folder = tmp_path_factory.mktemp("outofcore")
     for name, nudge in (("before", 0.0), ("after", 0.3)):

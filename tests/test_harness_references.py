@@ -121,7 +121,7 @@ def test_maps_that_are_kept_score_as_those_that_are_not(threads: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three graphs along a training, and 88 images of three classes of which one is rare."""
     folder = tmp_path_factory.mktemp("references")
     for name, nudge in (("before", 0.0), ("after", 0.3), ("later", -0.3)):

@@ -42,7 +42,7 @@ def slow(case: object) -> object:
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two graphs and few images; and 600 images, three parts per checkpoint."""
     folder = tmp_path_factory.mktemp("resume")
     before = tiny_graphs.write_graph(folder / "before.onnx", 0, balanced=True)

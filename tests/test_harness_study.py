@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("in_brief")
 
 
 @pytest.fixture(scope="module")
-def as_location(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images that Alpha mostly gets right, and graphs of two architectures."""
     folder = tmp_path_factory.mktemp("study")
     before = tiny_graphs.write_graph(folder / "graphs" / "a-before.onnx", 0, balanced=True, architecture="Alpha")
