@@ -221,6 +221,7 @@ def test_a_gate_counts_what_the_sample_lost_and_not_what_was_not_drawn(n: int, s
 # A few metrics at a time
 
 
+@pytest.mark.slow
 def test_reading_some_metrics_at_a_time_changes_no_number(
     part: tuple[Evaluation, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

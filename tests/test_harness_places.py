@@ -255,6 +255,7 @@ def require_same_rows(one: Path, other: Address, there: Address) -> None:
         assert repr(read_rows(other, kind)) == local, kind
 
 
+@pytest.mark.slow
 def test_an_evaluation_in_an_object_store_has_the_rows_of_a_local_one(
     here: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -300,6 +300,7 @@ def test_an_image_is_not_blamed_for_what_ends_its_process_from_outside(
     assert (tmp_path / "deaths").read_text() == "xx"
 
 
+@pytest.mark.slow
 def test_one_process_that_an_image_ends_goes_on_without_it(here: Path, tmp_path: Path, killing: dict[str, str]) -> None:
     manifest = tiny_graphs.write_images(tmp_path / "images", patients=24, each=1, exposure=0.6)
     make_deadly(tmp_path / "images" / "image-004.png")

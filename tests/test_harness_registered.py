@@ -487,6 +487,7 @@ def with_site(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(tiny_graphs.ROOT), str(folder)])}
 
 
+@pytest.mark.slow
 def test_entry_points_of_installed_packages_take_part(made: Made, tmp_path: Path, site: Path) -> None:
     arguments = [*made.arguments[:-4], "--method", "plain", "--out", "out", "--quiet"]
     found = tiny_graphs.run(tmp_path, "evaluate", *arguments, **with_site(site))
@@ -505,6 +506,7 @@ def test_help_and_our_own_names_import_no_installed_package(made: Made, tmp_path
         assert "toy is imported" not in tiny_graphs.run(tmp_path, *arguments, **with_site(site)).stdout
 
 
+@pytest.mark.slow
 def test_an_installed_package_that_cannot_be_loaded_is_a_sentence(made: Made, tmp_path: Path, site: Path) -> None:
     (site / "toy.py").write_text("import nothing_of_this_name", encoding="utf-8")
     image = Path(str(made.arguments[5])).parent / "image-000.png"

@@ -140,6 +140,7 @@ def require_same_end(folder: Path, uninterrupted: Path, arguments: list[object])
     assert not list((folder / "drift").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_collects_and_while_it_compares_ends_in_the_same_numbers(
     place: Path, many: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_unknown_key_reaches_the_user(tmp_path: Path) -> None:
     assert found.stderr == f"error: {config}: unknown key 'modell'; did you mean 'model'?\n"
 
 
+@pytest.mark.slow
 def test_warnings_are_lines_on_stderr(tmp_path: Path) -> None:
     """As those of the other command lines; and the headers of `data.columns` are the ones that are read."""
     config = tiny(tmp_path)

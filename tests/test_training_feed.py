@@ -47,6 +47,7 @@ def head_after_two_epochs(task: Task, phase: Phase) -> list[np.ndarray]:
     return classifier.get_layer("logits").get_weights()
 
 
+@pytest.mark.slow
 def test_cached_and_direct_give_one_head(task: Task) -> None:
     cached = head_after_two_epochs(task, HEAD)
     direct = head_after_two_epochs(task, HEAD.model_copy(update={"cache_features": False}))

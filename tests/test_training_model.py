@@ -83,6 +83,7 @@ def test_frozen_backbone_is_frozen_with_batchnorm_in_training_mode_too() -> None
     assert sorted(changed(before, after)) == ["logits/bias", "logits/kernel"]
 
 
+@pytest.mark.slow
 def test_batchnorm_in_inference_mode_learns_but_keeps_its_statistics() -> None:
     before, after = trained(Phase(epochs=1, learning_rate=0.01, trainable="all", batchnorm="inference"))
     assert not changed(before, after, "moving_mean")
@@ -91,6 +92,7 @@ def test_batchnorm_in_inference_mode_learns_but_keeps_its_statistics() -> None:
     assert len(changed(before, after, "kernel")) == sum(path.endswith("kernel") for path in before)
 
 
+@pytest.mark.slow
 def test_batchnorm_in_training_mode_follows_the_batches_at_the_given_momentum() -> None:
     """One step from zero: moving_mean = (1 - momentum) * batch mean, here of the stem's convolution."""
     phase = Phase(epochs=1, learning_rate=1e-12, batchnorm="train", batchnorm_momentum=0.75)
@@ -142,6 +144,7 @@ def test_preprocessing_is_that_of_keras(name: str) -> None:
     assert ours == pytest.approx(published.preprocess_input(images().copy()), abs=2e-6)
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_published_features(shared: Path) -> None:
     """Against Keras' own model and preprocessing."""
     file = shared / "weights" / "mobilenet_v2_0.35_224_no_top.weights.h5"

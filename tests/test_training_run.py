@@ -138,6 +138,7 @@ def test_interrupted_in_every_phase_it_ends_with_the_same_bits(
     assert timeless(tmp_path / "run") == timeless(finished_training)
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_bits(finished_training: Path, tmp_path: Path) -> None:
     config = tiny(tmp_path)
     text = config.read_text(encoding="utf-8")
@@ -152,6 +153,7 @@ def test_resuming_a_complete_run_changes_nothing(finished_training: Path) -> Non
     assert (finished_training / "late.keras").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_full_disk_is_a_sentence_and_what_was_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync, left = files._to_disk, ["the first epoch's state fits, the next does not"]
 
@@ -172,6 +174,7 @@ def test_full_disk_is_a_sentence_and_what_was_finished_is_kept(tmp_path: Path, m
         assert '"epoch": 1' in str(state["facts"])
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_is_a_sentence(tmp_path: Path) -> None:
     config = tiny(tmp_path, pretrain=2)
     config.write_text(config.read_text().replace("[phases.pretrain]", "[phases.pretrain]\nlearning_rate = 1e36"))
@@ -216,6 +219,7 @@ def test_unreadable_images_are_named_before_any_training(tmp_path: Path) -> None
     assert record(tmp_path / "run")["phases"] == {}
 
 
+@pytest.mark.slow
 def test_image_that_vanishes_during_training_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = images(tmp_path / "data")
 
@@ -229,6 +233,7 @@ def test_image_that_vanishes_during_training_is_named(tmp_path: Path, monkeypatc
     assert record(tmp_path / "run")["phases"] == {}
 
 
+@pytest.mark.slow
 def test_several_labels_per_image(tmp_path: Path) -> None:
     named = {
         "lobar_consolidation": "opacity",
