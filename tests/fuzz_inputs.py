@@ -261,7 +261,8 @@ def pictures() -> dict[str, Kind]:
             dataset(BYTES, 8, uid.JPEG2000, PixelData=encapsulate([saved(BYTES, "JPEG2000", no_jp2=True)]))
         ),
     }
-    return {name: Kind(content, changed, _read_picture) for name, content in made.items()}
+    readers = {"cmyk": _read_in_colour}  # which the grey rule refuses
+    return {name: Kind(content, changed, readers.get(name, _read_picture)) for name, content in made.items()}
 
 
 def as_bytes(made: Any) -> bytes:
@@ -270,9 +271,13 @@ def as_bytes(made: Any) -> bytes:
     return stream.getvalue()
 
 
+def _read_in_colour(content: bytes) -> None:
+    decode_picture(Path("a"), content, IN_COLOUR, notice=ignore)
+
+
 def _read_picture(content: bytes) -> None:
     with suppress(InputError):  # as the default rule is asked next, which answers
-        decode_picture(Path("a"), content, IN_COLOUR, notice=ignore)
+        _read_in_colour(content)
     decode_picture(Path("a"), content, notice=ignore)
     if is_dicom(content):
         try:

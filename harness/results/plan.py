@@ -255,6 +255,8 @@ def _stored(content: dict[str, Any], folder: Location) -> StoredPlan:
     where = Data(locate(data["source"]), root, data["split"], regions=regions)
     pairs = tuple(Pair(**pair) for pair in content["pairs"])
     made = Options.stored(**{**options, "layers": ()})
+    for name in made.methods:
+        vocabulary.method(name)  # raises where nobody knows it
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = StoredPlan(plan, content["selection"], **{name: content[name] for name in known})
