@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.common.progress import Progress
-from harness.evaluation.occlusion import ELSEWHERE, SETS, Effects, Location, Occlusion
-from harness.results.plan import Pair
+from harness.evaluation.occlusion import ELSEWHERE, SETS, Effects, Occlusion
+from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
 from harness.results.schema import ALL, CausalResult, CausalScope, Estimate
 from harness.results.vocabulary import HEADLINE
@@ -39,7 +39,7 @@ class CausalCheck:
         _judge(results)
         return results
 
-    def _result(self, pair: Pair, place: Location, effects: Effects) -> CausalResult:
+    def _result(self, pair: Pair, place: LayerMethod, effects: Effects) -> CausalResult:
         layer, method = place
         scopes = [self._scope(pair, place, scope, mask, effects) for scope, mask in self._scopes()]
         return CausalResult(pair=pair.name, layer=layer, method=method, passes=effects.passes, scopes=scopes)
@@ -51,7 +51,7 @@ class CausalCheck:
         named = ((name, classes == index) for index, name in enumerate(self.plan.classes))
         yield from ((name, mask) for name, mask in named if mask.any())
 
-    def _scope(self, pair: Pair, place: Location, scope: str, mask: np.ndarray, effects: Effects) -> CausalScope:
+    def _scope(self, pair: Pair, place: LayerMethod, scope: str, mask: np.ndarray, effects: Effects) -> CausalScope:
         """Estimates and p values of one scope; the p values are adjusted, and words found, by `_judge`."""
         inside = mask[effects.records]
         rows, own_effects = effects.records[inside], effects.of[place][:, inside]
@@ -74,11 +74,11 @@ class CausalCheck:
             verdict="not judged",
         )
 
-    def _moved(self, pair: Pair, place: Location, mask: np.ndarray) -> Estimate:
+    def _moved(self, pair: Pair, place: LayerMethod, mask: np.ndarray) -> Estimate:
         """Share of the compared records of a scope that moved, by HEADLINE."""
-        values, jitter = self.reader.drift_and_noise(pair, *place, HEADLINE)
+        observed, noise = self.reader.drift_and_noise(pair, *place, HEADLINE)
         known = self.plan.vocabulary
-        found = moved_beyond(values, jitter, known.direction_of(HEADLINE), known.worst_of(HEADLINE))
+        found = moved_beyond(observed.values[:, 0], noise, known.direction_of(HEADLINE), known.worst_of(HEADLINE))
         rows = np.flatnonzero(mask & found.known)
         return estimated(self.resampling.of(rows), found.rate[rows])
 

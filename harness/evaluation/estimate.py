@@ -120,9 +120,9 @@ def _ignored(_: int) -> None:
 
 def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
     """Seconds of a pair, and of a further partner, of maps by the first method at the first layer."""
-    first, second = (plan.number_of(key) for key in (plan.pairs[0].before, plan.pairs[0].after))
     where = {"layer": plan.layers[0], "method": plan.options.methods[0]}
-    sides = [store.read("maps", [number], ["reason", "height", "width", "map"], **where) for number in (first, second)]
+    columns = ["reason", "height", "width", "map"]
+    sides = [store.read("maps", [number], columns, **where) for number in plan.sides(plan.pairs[0])]
     if not all(map(len, sides)):
         raise CannotEvaluateError("none of the first images has a map to be timed; evaluate without --dry-run")
     before, after = map(maps_of_rows, sides)
@@ -146,7 +146,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def work_of(plan: Plan, samples: list[Sample], measured: Measured) -> list[Work]:
     """What will be done to so many images, with its seconds."""
-    images, records, places = len(samples), len(Records.of(samples)), len(plan.layers) * len(plan.options.methods)
+    images, records, places = len(samples), len(Records.of(samples)), len(plan.layer_methods)
     copies = dict(_copies(plan, records))
     noisy, pairs = sum(copies.values()), records * len(plan.pairs) * places
     chance = len(plan.drifts) * places * _partners(plan, records)

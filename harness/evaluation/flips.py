@@ -22,8 +22,7 @@ def flips(reader: Reader, by_record: Resampling, pair: Pair, threads: int) -> Fl
     found = reader.answers(pair)
     negative = _share_of(found.negative_flips, found.readable)
     rate, patients = _rate(by_record, negative)
-    places = [(layer, method) for layer in reader.plan.layers for method in reader.plan.options.methods]
-    moved = [(place, moved_everywhere(reader, pair, *place, threads)) for place in places]
+    moved = [(place, moved_everywhere(reader, pair, *place, threads)) for place in reader.plan.layer_methods]
     return Flips(
         n=int(found.readable.sum()),
         n_patients=patients,

@@ -25,7 +25,7 @@ from harness.models.attribution import Maps as Made
 from harness.models.attribution import all_maps
 from harness.models.metadata import Graph, require_comparable
 from harness.models.session import Model
-from harness.results.plan import Pair
+from harness.results.plan import LayerMethod, Pair
 from harness.results.pseudonyms import portable_path
 from harness.results.reader import Maps, Reader
 from harness.results.schema import NullResult
@@ -90,11 +90,11 @@ class NullLadder:
         made = self._maps(null.path, records, progress) if len(records) else {}
         return [self._result(null, pair, place, records, maps) for place, maps in made.items()]
 
-    def _maps(self, path: Location, records: np.ndarray, progress: Progress) -> dict[tuple[str, str], Made]:
+    def _maps(self, path: Location, records: np.ndarray, progress: Progress) -> dict[LayerMethod, Made]:
         """(layer, method) -> the null's maps of some records, of the classes that are explained."""
         model = Model.open(path, self.provider, self.batching.threads)
         done = Counter(progress, "explain null images", len(records))
-        parts: dict[tuple[str, str], list[Made]] = {}
+        parts: dict[LayerMethod, list[Made]] = {}
         for start in range(0, len(records), BATCH):
             some = records[start : start + BATCH]
             targets = self.reader.collected.records.classes[some]
@@ -114,7 +114,7 @@ class NullLadder:
         views = [load_view(path, rule, size, max_pixels=self.batching.max_pixels, notice=ignore) for path in paths]
         return channels_first(np.stack([view.pixels for view in views]))
 
-    def _result(self, null: Graph, pair: Pair, place: tuple[str, str], records: np.ndarray, theirs: Made) -> NullResult:
+    def _result(self, null: Graph, pair: Pair, place: LayerMethod, records: np.ndarray, theirs: Made) -> NullResult:
         own = self.reader.maps(self.plan.number_of(pair.after), *place, records)
         like, others = self._alike(own, theirs), self._other_patients(own, records)
         values = {

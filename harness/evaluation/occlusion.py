@@ -24,7 +24,7 @@ from harness.images.occlusion import FILLS, Symmetry, fills, occluded, symmetrie
 from harness.images.view import channels_first
 from harness.models.score_kinds import margins
 from harness.models.session import Model
-from harness.results.plan import Pair
+from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
 from harness.statistics.causal import OWN
 from harness.statistics.chance import derangements
@@ -38,8 +38,6 @@ SETS = 1 + ELSEWHERE + 1  # own, elsewhere, those of another image
 REGIONS = 3  # gained, lost and kept
 BATCH = 32  # pictures per call
 
-Location = tuple[str, str]  # layer, method
-
 
 @dataclass(frozen=True)
 class Effects:
@@ -49,7 +47,7 @@ class Effects:
     """
 
     records: np.ndarray
-    of: dict[Location, np.ndarray]
+    of: dict[LayerMethod, np.ndarray]
     passes: int
 
 
@@ -62,7 +60,7 @@ class Occlusion:
         self.provider = provider
         self.batching = batching
         self.announce = announce
-        self.places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+        self.places = self.plan.layer_methods
 
     def effects(self, pair: Pair, progress: Progress) -> Effects:
         """Effects on the margin in standard deviations of each checkpoint's margin, over the sampled images."""
@@ -81,8 +79,8 @@ class Occlusion:
         return Effects(records, {place: fall / scale for place, fall in falls.items()}, passes)
 
     def _falls(
-        self, models: Sequence[Model], records: np.ndarray, masks: dict[Location, np.ndarray], done: Counter
-    ) -> dict[Location, np.ndarray]:
+        self, models: Sequence[Model], records: np.ndarray, masks: dict[LayerMethod, np.ndarray], done: Counter
+    ) -> dict[LayerMethod, np.ndarray]:
         """(2, n, F, S, 3) by how much each checkpoint's margin falls; pictures are made while models run."""
         falls = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
         pictures = prefetch(
@@ -100,9 +98,9 @@ class Occlusion:
             done.add()
         return falls
 
-    def _masks(self, pair: Pair, place: Location, records: np.ndarray) -> np.ndarray:
+    def _masks(self, pair: Pair, place: LayerMethod, records: np.ndarray) -> np.ndarray:
         """(n, S, 3, H, W) bool: each image's own regions, the same elsewhere, and those of a partner."""
-        sides = [self.reader.maps(self.plan.number_of(key), *place, records) for key in (pair.before, pair.after)]
+        sides = [self.reader.maps(side, *place, records) for side in self.plan.sides(pair)]
         size = self.plan.by_key[pair.before].graph.metadata.input_size
         before, after = (
             upsample(np.where((side.codes == Reason.DEFINED)[:, None, None], side.raw, np.nan), size) for side in sides
@@ -119,7 +117,7 @@ class Occlusion:
         found[there, SETS - 1] = own[partners[there]]
         return found
 
-    def _pictures(self, model: Model, record: int, masks: dict[Location, np.ndarray]) -> np.ndarray:
+    def _pictures(self, model: Model, record: int, masks: dict[LayerMethod, np.ndarray]) -> np.ndarray:
         """(1 + places F S 3, 3, H, W): the picture, and occluded by every mask with every fill."""
         sample = self.reader.collected.samples[self.reader.collected.records.images[record]]
         metadata = model.metadata
@@ -152,11 +150,11 @@ class Occlusion:
         classes = collected.records.classes[rows]
         found = [
             margins(
-                collected.logits[self.plan.number_of(key)][collected.records.images[rows]],
+                collected.logits[side][collected.records.images[rows]],
                 classes,
                 self.plan.score_kind,
             )
-            for key in (pair.before, pair.after)
+            for side in self.plan.sides(pair)
         ]
         return np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in found])
 

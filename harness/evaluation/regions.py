@@ -24,7 +24,7 @@ import numpy as np
 from harness.images.regions import Regions
 from harness.models.metadata import GraphMetadata
 from harness.results.part_files import BLOCK
-from harness.results.plan import Pair
+from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import NOT_COMPARED, Maps, Reader
 from harness.results.schema import Estimate, RegionSummary
 from harness.statistics.bootstrap import Resampling, interval, mean
@@ -33,7 +33,6 @@ from kernels.resize import upsample
 
 AREA, BEFORE, AFTER, GAINED, LOST, OTHERS = range(6)
 Covers = Mapping[int, Mapping[str, np.ndarray]]  # image -> region -> (H, W)
-Location = tuple[str, str]  # layer and method
 
 
 @dataclass
@@ -56,9 +55,8 @@ class RegionReading:
         self.regions = regions
         self.threads = threads
         self.size = reader.plan.options.map_size
-        options = reader.plan.options
-        self.places: list[Location] = [(layer, method) for layer in reader.plan.layers for method in options.methods]
-        self._found: dict[tuple[str, Location, str], _Values] = {}
+        self.places = reader.plan.layer_methods
+        self._found: dict[tuple[str, LayerMethod, str], _Values] = {}
 
     def summaries(self, by_record: Resampling) -> dict[str, list[RegionSummary]]:
         """Pair -> one summary per layer, method and region."""
@@ -75,7 +73,7 @@ class RegionReading:
                 values.values[:, OTHERS] = others.get(name, np.nan)
                 yield _summary(name, place, values, compared, by_record)
 
-    def _values(self, pair: Pair, place: Location, name: str) -> _Values:
+    def _values(self, pair: Pair, place: LayerMethod, name: str) -> _Values:
         count = len(self.reader.collected.records)
         made = _Values(np.full((count, 6), np.nan), np.zeros(count, bool))
         return self._found.setdefault((pair.name, place, name), made)
@@ -102,15 +100,14 @@ class RegionReading:
         with ThreadPoolExecutor(self.threads) as pool:
             return dict(zip(images, pool.map(covers, images), strict=True))
 
-    def _read_pair(self, pair: Pair, place: Location, block: int, covers: Covers) -> None:
+    def _read_pair(self, pair: Pair, place: LayerMethod, block: int, covers: Covers) -> None:
         images = self.reader.collected.records.images
         compared = self.reader.selections[pair.name] & self.reader.with_maps(place[1])
         rows = np.flatnonzero(compared & (images // BLOCK == block))
         rows = rows[[bool(covers[image]) for image in images[rows].tolist()]] if len(rows) else rows
         if not len(rows):
             return
-        plan = self.reader.plan
-        before, after = (self.reader.maps(plan.number_of(key), *place, rows) for key in (pair.before, pair.after))
+        before, after = (self.reader.maps(side, *place, rows) for side in self.reader.plan.sides(pair))
         u, v = (_shares(maps, self.size, self.threads) for maps in (before, after))
         down = _Adjoint(before.raw.shape[1:], self.size)
         for n, row in enumerate(rows.tolist()):
@@ -120,7 +117,7 @@ class RegionReading:
                 found.values[row, :OTHERS] = reading(u[n], v[n], cover)
                 found.small[row] = down(cover)
 
-    def _others(self, pair: Pair, place: Location) -> dict[str, np.ndarray]:
+    def _others(self, pair: Pair, place: LayerMethod) -> dict[str, np.ndarray]:
         """Region -> (R,) share inside of maps after of other patients, NaN where there are none."""
         if self.reader.plan.options.chance == 0:
             return {}
@@ -173,7 +170,9 @@ class _Adjoint:
         return (self._rows @ region @ self._columns.T).ravel()
 
 
-def _summary(name: str, place: Location, found: _Values, compared: np.ndarray, by_record: Resampling) -> RegionSummary:
+def _summary(
+    name: str, place: LayerMethod, found: _Values, compared: np.ndarray, by_record: Resampling
+) -> RegionSummary:
     has = found.has & compared
     defined = has & np.isfinite(found.values[:, AREA : LOST + 1]).all(axis=1)
     area, before, after, gained, lost, others = np.where(defined[:, None], found.values, np.nan).T

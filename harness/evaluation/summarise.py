@@ -102,7 +102,7 @@ class Summary:
     def pair(self, pair: Pair, threads: int) -> PairResult:
         """All numbers of one pair."""
         assert pair.kind != "replicates"
-        before, after = self.plan.number_of(pair.before), self.plan.number_of(pair.after)
+        before, after = self.plan.sides(pair)
         chosen = self.reader.selections[pair.name]
         return PairResult(
             name=pair.name,
@@ -127,21 +127,19 @@ class Summary:
         images = self.collected.records.images
         explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[images]
         found = []
-        for layer in self.plan.layers:
-            for method in self.plan.options.methods:
-                there = explained & self.reader.with_maps(method)
-                drawn = {scope: self._few(np.flatnonzero(mask & there)) for scope, mask in self.scopes[1:]}
-                maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
-                ends = np.cumsum([len(records) for records in drawn.values()])
-                for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
-                    value, reason, n = self._consistency(own, records, weights, threads)
-                    found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
+        for layer, method in self.plan.layer_methods:
+            there = explained & self.reader.with_maps(method)
+            drawn = {scope: self._few(np.flatnonzero(mask & there)) for scope, mask in self.scopes[1:]}
+            maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
+            ends = np.cumsum([len(records) for records in drawn.values()])
+            for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
+                value, reason, n = self._consistency(own, records, weights, threads)
+                found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
         return found
 
     def conditioning(self, checkpoint: int) -> list[Conditioning]:
         """Per layer and method, over the records of which it is known."""
-        places = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
-        found = [(place, self.reader.conditioning(checkpoint, *place)) for place in places]
+        found = [(place, self.reader.conditioning(checkpoint, *place)) for place in self.plan.layer_methods]
         known = [(place, values[np.isfinite(values)]) for place, values in found]
         return [
             Conditioning(
@@ -247,7 +245,7 @@ class Summary:
 
     def _by_turns(self, pair: Pair, task: Task, found: Mapping[int, Scores]) -> _Reference:
         """The floor of every record by the checkpoint whose turn it was, or by the other where it was passed on."""
-        before, after = (found[self.plan.number_of(key)].values for key in (pair.before, pair.after))
+        before, after = (found[side].values for side in self.plan.sides(pair))
         turn = self.reader.references.turns(pair.name)[:, None]
         own, other = np.where(turn == BEFORE, (before, after), (after, before))
         passed_on = self.reader.references.passed_on(pair, task.layer, task.method)[:, None]

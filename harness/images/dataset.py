@@ -58,6 +58,11 @@ class Records:
         """The records of the images start..stop-1."""
         return slice(*np.searchsorted(self.images, [start, stop]))
 
+    def described(self, samples: Sequence[Sample], rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+        """Name, class and patient of some records."""
+        images = [samples[image] for image in self.images[rows]]
+        return [image.name for image in images], self.classes[rows], [image.group for image in images]
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -31,7 +31,7 @@ from harness.report.cases import Ranking
 from harness.report.heatmaps import SIDE, STRONGEST
 from harness.results.moved_records import moved_records
 from harness.results.part_files import BLOCK, Store, parts_of, reason_codes
-from harness.results.plan import Pair, read_scored, restore
+from harness.results.plan import LayerMethod, Pair, read_scored, restore
 from harness.results.pseudonyms import Names
 from harness.results.reader import Predictions, Reader, labels_of, read_collected, tasks
 from harness.results.vocabulary import HEADLINE
@@ -45,7 +45,6 @@ _SAME = 1.0  # the overlap of maps that do not differ: such a case has not drift
 REGION_COLOURS = ["#7cfc8a", "#c9a0ff", "#ff9ecb", "#ff6b6b"]  # none is that of a line of the maps
 GONE = "The image file is gone or cannot be read: the maps are shown alone."
 _MAP_COLUMNS = ["layer", "method", "record", "reason", "height", "width", "map"]
-LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
 
 
 @dataclass
@@ -70,7 +69,7 @@ class Gallery:
         self.store = Store(folder, labels_of(self.stored))
         self.names = names
         self.plan = self.stored.plan
-        self.paths = [(layer, method) for layer in self.plan.layers for method in self.plan.options.methods]
+        self.paths = self.plan.layer_methods
 
     @cached_property
     def collected(self) -> Predictions:

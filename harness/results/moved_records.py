@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from harness.results.part_files import BLOCK
-from harness.results.plan import Pair
-from harness.results.reader import NOT_COMPARED, Reader, Reference, Task, tasks
+from harness.results.plan import LayerMethod, Pair
+from harness.results.reader import NOT_COMPARED, Reader
 from harness.results.vocabulary import BUILT_IN, HEADLINE
 from harness.statistics.moved import Moved, moved_beyond
 from kernels.catalogue import METRICS
@@ -29,13 +29,11 @@ def moved_everywhere(reader: Reader, pair: Pair, layer: str, method: str, thread
     The threshold is the same; the metric of the others is computed from the stored maps of the explained class.
     """
     values, jitter = _stored(reader, pair, layer, method)
-    wanted = ("pair", pair, layer, method)
-    task = next(item for item in tasks(reader.plan) if (item.kind, item.pair, item.layer, item.method) == wanted)
     readable = reader.collected.readable[reader.collected.records.images]
     rest = np.flatnonzero(readable & ~reader.selections[pair.name])
     for block in np.unique(reader.collected.records.images[rest] // BLOCK):
         rows = rest[reader.collected.records.images[rest] // BLOCK == block]
-        values[rows] = _computed(reader, task, rows, threads)
+        values[rows] = _computed(reader, pair, (layer, method), rows, threads)
     return _beyond(values, jitter)
 
 
@@ -43,9 +41,9 @@ def _beyond(values: np.ndarray, jitter: np.ndarray) -> Moved:
     return moved_beyond(values, jitter, BUILT_IN.direction_of(HEADLINE), BUILT_IN.worst_of(HEADLINE))
 
 
-def _computed(reader: Reader, task: Task, rows: np.ndarray, threads: int) -> np.ndarray:
+def _computed(reader: Reader, pair: Pair, path: LayerMethod, rows: np.ndarray, threads: int) -> np.ndarray:
     """(n,) headline metric of some records, NaN where it is undefined or a map is not there."""
-    before, after = (reader.maps(side, task.layer, task.method, rows) for side in (task.before, task.after))
+    before, after = (reader.maps(side, *path, rows) for side in reader.plan.sides(pair))
     there = np.flatnonzero((before.codes != NOT_COMPARED) & (after.codes != NOT_COMPARED))
     found = np.full(len(rows), np.nan)
     if len(there):
@@ -64,17 +62,5 @@ def _computed(reader: Reader, task: Task, rows: np.ndarray, threads: int) -> np.
 
 def _stored(reader: Reader, pair: Pair, layer: str, method: str) -> tuple[np.ndarray, np.ndarray]:
     """(values (R,), jitter (checkpoints, compared)) of the headline metric."""
-    sides = (reader.plan.number_of(pair.before), reader.plan.number_of(pair.after))
-    here = [
-        (number, task) for number, task in enumerate(tasks(reader.plan)) if (task.layer, task.method) == (layer, method)
-    ]
-    observed = next(number for number, task in here if task.kind == "pair" and task.pair == pair)
-    noise = [number for number, task in here if task.kind == "jitter" and task.before in sides]
-    values, compared = _headline(reader, observed, "observed")
-    return values, np.array([_headline(reader, number, "jitter")[0][compared] for number in noise])
-
-
-def _headline(reader: Reader, number: int, reference: Reference) -> tuple[np.ndarray, np.ndarray]:
-    """(values (R,), compared (R,)) of the headline metric of a task."""
-    scores = reader.scores(number, reference, [HEADLINE])
-    return scores.values[:, 0], scores.compared
+    observed, noise = reader.drift_and_noise(pair, layer, method, HEADLINE)
+    return observed.values[:, 0], noise[:, observed.compared]

@@ -59,6 +59,9 @@ class Pair:
     replicate: int = 0
 
 
+LayerMethod = tuple[str, str]  # the path of a map: its layer and its method
+
+
 @dataclass(frozen=True)
 class Data:
     """Where the images are."""
@@ -93,6 +96,15 @@ class Plan:
     def number_of(self, key: str) -> int:
         """Index of a checkpoint."""
         return [checkpoint.key for checkpoint in self.checkpoints].index(key)
+
+    def sides(self, pair: Pair) -> tuple[int, int]:
+        """Indices of the checkpoints before and after."""
+        return self.number_of(pair.before), self.number_of(pair.after)
+
+    @property
+    def layer_methods(self) -> list[LayerMethod]:
+        """Whose maps are compared: every method at every layer."""
+        return [(layer, method) for layer in self.layers for method in self.options.methods]
 
     @property
     def drifts(self) -> tuple[Pair, ...]:

@@ -87,11 +87,10 @@ class Predictions:
 
 def tasks(plan: Plan) -> list[Task]:
     """Every comparison of the plan, in the order of their parts."""
-    places = [(layer, method) for layer in plan.layers for method in plan.options.methods]
     noise = [
         Task(checkpoint.key, "jitter", number, number, layer, method, checkpoint)
         for number, checkpoint in with_noise(plan)
-        for layer, method in places
+        for layer, method in plan.layer_methods
     ]
     return [*noise, *_of_pairs(plan, "pair", plan.pairs), *_of_pairs(plan, "chance", plan.drifts)]
 
@@ -100,10 +99,8 @@ def _of_pairs(plan: Plan, kind: Literal["pair", "chance"], pairs: Sequence[Pair]
     if kind == "chance" and plan.options.chance == 0:
         return
     for pair in pairs:
-        before, after, checkpoint = plan.number_of(pair.before), plan.number_of(pair.after), plan.by_key[pair.after]
-        for layer in plan.layers:
-            for method in plan.options.methods:
-                yield Task(pair.name, kind, before, after, layer, method, checkpoint, pair)
+        for layer, method in plan.layer_methods:
+            yield Task(pair.name, kind, *plan.sides(pair), layer, method, plan.by_key[pair.after], pair)
 
 
 def with_noise(plan: Plan) -> list[tuple[int, Checkpoint]]:
@@ -215,17 +212,16 @@ class Reader:
         self.store = store
         self._noise_seed = plan.options.seed if noise_seed is None else noise_seed
         self._empty: dict[tuple[int, str, str], np.ndarray] = {}
+        self._noise: dict[int, Noise] = {}
 
     @cached_property
     def selections(self) -> dict[str, np.ndarray]:
         """Pair -> (R,) records that are compared; two replicates are compared on every image."""
-        logits, records = self.collected.logits, self.collected.records
         return {
             pair.name: selected(
                 self.plan.by_key[pair.after].graph.metadata,
-                records,
-                logits[self.plan.number_of(pair.before)],
-                logits[self.plan.number_of(pair.after)],
+                self.collected.records,
+                *self._logits(pair),
                 "all" if pair.kind == "replicates" else self.select,
             )
             for pair in self.plan.pairs
@@ -244,8 +240,7 @@ class Reader:
 
     def described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
         """Name, class and patient of some records."""
-        images = [self.collected.samples[image] for image in self.collected.records.images[rows]]
-        return [image.name for image in images], self.collected.records.classes[rows], [one.group for one in images]
+        return self.collected.records.described(self.collected.samples, rows)
 
     def sample_of(self, pair: Pair, limit: int) -> np.ndarray:
         """At most `limit` of the records that a pair compares and all methods have maps of, as many of each class."""
@@ -292,13 +287,21 @@ class Reader:
         return self._empty[key]
 
     def noise(self, checkpoint: int) -> Noise:
-        """The records of which a checkpoint sees noisy copies."""
-        return self.references.noise(checkpoint, self.collected.logits[checkpoint], self.select)
+        """The records of which a checkpoint sees noisy copies; looked for once, as every block of scores asks."""
+        if checkpoint not in self._noise:
+            found = self.references.noise(checkpoint, self.collected.logits[checkpoint], self.select)
+            self._noise[checkpoint] = found
+        return self._noise[checkpoint]
 
     def answers(self, pair: Pair) -> Answers:
         """What the checkpoints of a pair say about each record."""
-        before, after = (self.collected.logits[self.plan.number_of(key)] for key in (pair.before, pair.after))
-        return answers(self.plan.by_key[pair.after].graph.metadata, self.collected.records, before, after)
+        metadata = self.plan.by_key[pair.after].graph.metadata
+        return answers(metadata, self.collected.records, *self._logits(pair))
+
+    def _logits(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """(images, K) of the checkpoints before and after."""
+        before, after = self.plan.sides(pair)
+        return self.collected.logits[before], self.collected.logits[after]
 
     @property
     def labelled(self) -> bool:
@@ -323,18 +326,15 @@ class Reader:
             codes[records] = part_files.reason_codes(rows["reason"]).reshape(-1, len(columns))[:, places]
         return Scores(names, values, codes)
 
-    def drift_and_noise(self, pair: Pair, layer: str, method: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """A metric of the records before and after (R,), and of both checkpoints with noise (any number, pooled)."""
-        sides = self.plan.number_of(pair.before), self.plan.number_of(pair.after)
-        observed, noise = np.full(len(self.collected.records), np.nan), [np.empty(0)]
-        for number, task in enumerate(tasks(self.plan)):
-            if (task.layer, task.method) != (layer, method):
-                continue
-            if task.kind == "pair" and task.pair == pair:
-                observed = self.scores(number, "observed", [metric]).values[:, 0]
-            elif task.kind == "jitter" and task.before in sides:
-                noise.append(self.scores(number, "jitter", [metric]).values[:, 0])
-        return observed, np.concatenate(noise)
+    def drift_and_noise(self, pair: Pair, layer: str, method: str, metric: str) -> tuple[Scores, np.ndarray]:
+        """A metric of the records before and after, and of those checkpoints that see noise (any number, R)."""
+        here = [(n, task) for n, task in enumerate(tasks(self.plan)) if (task.layer, task.method) == (layer, method)]
+        observed = next(n for n, task in here if task.kind == "pair" and task.pair == pair)
+        noise = [n for n, task in here if task.kind == "jitter" and task.before in self.plan.sides(pair)]
+        values = [self.scores(n, "jitter", [metric]).values[:, 0] for n in noise]
+        return self.scores(observed, "observed", [metric]), np.array(values).reshape(
+            len(noise), len(self.collected.records)
+        )
 
     def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
         """The maps of some records, each named once, in their order. Only the parts that hold them are read."""

@@ -83,6 +83,7 @@ class References:
         self.seed = seed
         self.without_map = without_map
         self._unrelated: dict[tuple[str, bool], Unrelated] = {}
+        self._turns: dict[str, np.ndarray] = {}
 
     def unrelated(self, pair: str, among: np.ndarray | None = None) -> Unrelated:
         """The chance partners of the records of a pair; of those `among` them (R,), for methods of several passes."""
@@ -95,11 +96,12 @@ class References:
 
     def turns(self, pair: str) -> np.ndarray:
         """(R,) whose noisy copy is the floor of a record, BEFORE or AFTER; NO_TURN where it has no floor."""
-        found = np.full(len(self.records), NO_TURN)
-        chosen = self._sampled(np.flatnonzero(self.selections[pair]))
-        names, classes, _ = self._described(chosen)
-        found[chosen] = turns(names, classes, self.seed)
-        return found
+        if pair not in self._turns:
+            chosen = self._sampled(np.flatnonzero(self.selections[pair]))
+            names, classes, _ = self._described(chosen)
+            self._turns[pair] = np.full(len(self.records), NO_TURN)
+            self._turns[pair][chosen] = turns(names, classes, self.seed)
+        return self._turns[pair]
 
     def passed_on(self, pair: Pair, layer: str, method: str) -> np.ndarray:
         """(R,) records whose floor is that of the other checkpoint where the one whose turn it is gives none.
@@ -108,7 +110,7 @@ class References:
         would be missing among those on which an index rests, and only half of the time.
         """
         turn = self.turns(pair.name)
-        before, after = (self.without_map(self.plan.number_of(key), layer, method) for key in (pair.before, pair.after))
+        before, after = (self.without_map(side, layer, method) for side in self.plan.sides(pair))
         return ((turn == BEFORE) & before) | ((turn == AFTER) & after)
 
     def noise(self, checkpoint: int, logits: np.ndarray, select: Selection) -> Noise:
@@ -125,9 +127,8 @@ class References:
         for pair in pairs_with_noise(self.plan):
             if key in (pair.before, pair.after):
                 mine |= self.turns(pair.name) == (BEFORE if key == pair.before else AFTER)
-                for layer in self.plan.layers:
-                    for method in self.plan.options.methods:
-                        mine |= self.passed_on(pair, layer, method)
+                for layer, method in self.plan.layer_methods:
+                    mine |= self.passed_on(pair, layer, method)
         chosen = np.flatnonzero(mine)
         draws = [draw_of(self.samples[image].name, self.seed) for image in self.records.images[chosen]]
         return Noise(chosen, np.array(draws, np.int64).reshape(-1, 1))
@@ -148,8 +149,7 @@ class References:
 
     def _described(self, rows: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
         """Name, class and patient of some records."""
-        images = [self.samples[image] for image in self.records.images[rows]]
-        return [image.name for image in images], self.records.classes[rows], [image.group for image in images]
+        return self.records.described(self.samples, rows)
 
 
 def pairs_with_noise(plan: Plan) -> list[Pair]:

@@ -71,8 +71,6 @@ def sampled_records(samples: Sequence[Sample], plan: Plan) -> np.ndarray:
     records, options = Records.of(samples), plan.options
     if not plan.methods_of_several_passes:
         return np.ones(len(records), bool)
-    images = [samples[image] for image in records.images]
-    names, groups = [image.name for image in images], [image.group for image in images]
     chosen = np.zeros(len(records), bool)
-    chosen[sampled(names, records.classes, groups, options.seed, options.sample)] = True
+    chosen[sampled(*records.described(samples, np.arange(len(records))), options.seed, options.sample)] = True
     return chosen
