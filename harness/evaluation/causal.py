@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from harness.common.progress import Progress
+from harness.evaluation.estimates import estimated
 from harness.evaluation.occlusion import ELSEWHERE, SETS, Effects, Occlusion
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
-from harness.results.schema import ALL, CausalResult, CausalScope, Estimate
+from harness.results.schema import CausalResult, CausalScope, Estimate
 from harness.results.vocabulary import HEADLINE
-from harness.statistics.bootstrap import Resampling, interval
+from harness.statistics.bootstrap import Resampling
 from harness.statistics.causal import OWN, change_of_kept, double_difference, joint_p, verdict
 from harness.statistics.hypothesis_tests import holm
 from harness.statistics.moved import JITTER_SHARE, moved_beyond
@@ -22,12 +23,20 @@ class CausalCheck:
     """What the occlusion of pictures says of every pair of a plan that tells drift.
 
     resampling: of the records
+    scopes: name and records (R,) bool of each
     """
 
-    def __init__(self, reader: Reader, resampling: Resampling, occlusion: Occlusion) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        resampling: Resampling,
+        scopes: Sequence[tuple[str, np.ndarray]],
+        occlusion: Occlusion,
+    ) -> None:
         self.reader = reader
         self.plan = reader.plan
         self.resampling = resampling
+        self.scopes = scopes
         self.occlusion = occlusion
 
     def results(self, progress: Progress) -> list[CausalResult]:
@@ -41,15 +50,8 @@ class CausalCheck:
 
     def _result(self, pair: Pair, place: LayerMethod, effects: Effects) -> CausalResult:
         layer, method = place
-        scopes = [self._scope(pair, place, scope, mask, effects) for scope, mask in self._scopes()]
+        scopes = [self._scope(pair, place, scope, mask, effects) for scope, mask in self.scopes]
         return CausalResult(pair=pair.name, layer=layer, method=method, passes=effects.passes, scopes=scopes)
-
-    def _scopes(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, records (R,) bool): all, then each class that has a record."""
-        classes = self.reader.collected.records.classes
-        yield ALL, np.ones(len(classes), bool)
-        named = ((name, classes == index) for index, name in enumerate(self.plan.classes))
-        yield from ((name, mask) for name, mask in named if mask.any())
 
     def _scope(self, pair: Pair, place: LayerMethod, scope: str, mask: np.ndarray, effects: Effects) -> CausalScope:
         """Estimates and p values of one scope; the p values are adjusted, and words found, by `_judge`."""
@@ -81,14 +83,6 @@ class CausalCheck:
         found = moved_beyond(observed.values[:, 0], noise, known.direction_of(HEADLINE), known.worst_of(HEADLINE))
         rows = np.flatnonzero(mask & found.known)
         return estimated(self.resampling.of(rows), found.rate[rows])
-
-
-def estimated(resampling: Resampling, values: np.ndarray) -> Estimate:
-    """Mean of values (n,) with its interval."""
-    table = resampling.sums(values[:, None])
-    ends = interval(resampling.means_of([table])[0][:, 0], int(table.n_patients[0]))
-    known = values[np.isfinite(values)]
-    return Estimate(mean=float(known.mean()) if len(known) else None, low=ends.low, high=ends.high, reason=ends.reason)
 
 
 def _by_set(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

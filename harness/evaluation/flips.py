@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.evaluation.estimates import estimated_of
 from harness.results.moved_records import moved_everywhere
 from harness.results.plan import Pair
 from harness.results.reader import Reader
-from harness.results.schema import Estimate, Flips, FlipTable
+from harness.results.schema import Flips, FlipTable
 from harness.results.selection import Answers
-from harness.statistics.bootstrap import Resampling, interval, mean
+from harness.statistics.bootstrap import Resampling
 from harness.statistics.moved import Moved
 
 
@@ -21,7 +22,7 @@ def flips(reader: Reader, by_record: Resampling, pair: Pair, threads: int) -> Fl
     """The two-by-two of every layer and method, over all readable records of a pair."""
     found = reader.answers(pair)
     negative = _share_of(found.negative_flips, found.readable)
-    rate, patients = _rate(by_record, negative)
+    rate, patients = estimated_of(by_record, negative)
     moved = [(place, moved_everywhere(reader, pair, *place, threads)) for place in reader.plan.layer_methods]
     return Flips(
         n=int(found.readable.sum()),
@@ -37,7 +38,7 @@ def flips(reader: Reader, by_record: Resampling, pair: Pair, threads: int) -> Fl
 def _table(reader: Reader, by_record: Resampling, found: Answers, layer: str, method: str, moved: Moved) -> FlipTable:
     there = found.readable & reader.with_maps(method)
     known = there & moved.known
-    rate, patients = _rate(by_record, _share_of(moved.moved, known & found.same))
+    rate, patients = estimated_of(by_record, _share_of(moved.moved, known & found.same))
     return FlipTable(
         layer=layer,
         method=method,
@@ -55,11 +56,3 @@ def _table(reader: Reader, by_record: Resampling, found: Answers, layer: str, me
 def _share_of(what: np.ndarray, among: np.ndarray) -> np.ndarray:
     """(R,) 1 or 0 among some of the records, NaN elsewhere."""
     return np.where(among, what.astype(np.float64), np.nan)
-
-
-def _rate(by_record: Resampling, values: np.ndarray) -> tuple[Estimate, int]:
-    """The mean of the defined values (R,) with its interval over patients, and their number."""
-    sums = by_record.sums(values[:, None])
-    patients = int(sums.n_patients[0])
-    ends = interval(by_record.means_of([sums])[0][:, 0], patients)
-    return Estimate(mean=mean(values), low=ends.low, high=ends.high, reason=ends.reason), patients

@@ -9,14 +9,13 @@ blind to what the null has lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from harness.common.errors import InputError
 from harness.common.progress import Counter, Progress
 from harness.common.storage import Location
-from harness.evaluation.causal import estimated
+from harness.evaluation.estimates import estimated
 from harness.evaluation.explain import BATCH, Batching
 from harness.images.loading import load_view
 from harness.images.notices import ignore
@@ -30,7 +29,7 @@ from harness.results.pseudonyms import portable_path
 from harness.results.reader import Maps, Reader
 from harness.results.schema import NullResult
 from harness.results.vocabulary import HEADLINE
-from harness.statistics.bootstrap import Resampling
+from harness.statistics.bootstrap import Resampling, mean
 from harness.statistics.chance import derangements
 from kernels.catalogue import METRICS
 from kernels.metrics import pair_metrics
@@ -124,14 +123,14 @@ class NullLadder:
         estimates = {name: estimated(self.resampling.of(records), of_all) for name, of_all in values.items()}
         margin = estimates["margin"]
         return NullResult(
-            null=portable_path(str(null.path)) if isinstance(null.path, Path) else str(null.path),
+            null=portable_path(str(null.path)),
             digest=null.digest,
             phase=null.metadata.phase,
             pair=pair.name,
             layer=place[0],
             method=place[1],
             n=int(np.isfinite(like[HEADLINE]).sum()),
-            entropy=_mean(like["entropy_change"]) / _mean(like["entropy_before"]),
+            entropy=mean(like["entropy_change"]) / mean(like["entropy_before"]),
             blind=None if margin.low is None else margin.low <= 0,
             **estimates,
         )
@@ -165,7 +164,3 @@ class NullLadder:
             )
         )
         return {name: scores.column(name)[0] for name in (HEADLINE, RANK)}
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from harness.evaluation.estimates import of_draws
 from harness.images.regions import Regions
 from harness.models.metadata import GraphMetadata
 from harness.results.part_files import BLOCK
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import NOT_COMPARED, Maps, Reader
 from harness.results.schema import Estimate, RegionSummary
-from harness.statistics.bootstrap import Resampling, interval, mean
+from harness.statistics.bootstrap import Resampling, mean
 from kernels.reasons import Reason
 from kernels.resize import upsample
 
@@ -190,7 +191,7 @@ def _summary(
     sums = by_record.sums(np.stack([*columns.values()], axis=1))
     draws, patients = by_record.means_of([sums])[0], sums.n_patients
     estimates: dict[str, Estimate | None] = {
-        key: _estimate(values, draws[:, n], int(patients[n])) for n, (key, values) in enumerate(columns.items())
+        key: of_draws(values, draws[:, n], int(patients[n])) for n, (key, values) in enumerate(columns.items())
     }
     if not np.isfinite(others).any():
         estimates |= {"others": None, "above_others": None}
@@ -198,8 +199,3 @@ def _summary(
     missing = {"without": int((compared & ~found.has).sum()), "undefined": int((has & ~defined).sum())}
     place_of = {"region": name, "layer": place[0], "method": place[1]}
     return RegionSummary.model_validate({**place_of, **counts, **missing, **estimates})
-
-
-def _estimate(values: np.ndarray, draws: np.ndarray, patients: int) -> Estimate:
-    ends = interval(draws, patients)
-    return Estimate(mean=mean(values), low=ends.low, high=ends.high, reason=ends.reason)

@@ -387,7 +387,7 @@ def _summarise(stored: StoredPlan, reader: Reader, execution: Execution) -> Eval
     study = ArchitectureComparison(reader, summary).result(threads)
     done.add()
     occlusion = Occlusion(reader, stored.provider, execution.batching, execution.announce)
-    causal = CausalCheck(reader, summary.by_record, occlusion).results(execution.progress)
+    causal = CausalCheck(reader, summary.by_record, summary.scopes, occlusion).results(execution.progress)
     ladder = NullLadder(reader, summary.by_record, stored.provider, execution.batching)
     nulls = ladder.results(execution.progress)
     return Evaluation(

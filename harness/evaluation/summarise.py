@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from harness.evaluation.classification import Classification
+from harness.evaluation.estimates import of_draws
 from harness.evaluation.flips import flips
 from harness.results.plan import Pair
 from harness.results.reader import Reader, Scores, Task, tasks
@@ -29,7 +30,7 @@ from harness.results.schema import (
     MetricSummary,
     PairResult,
 )
-from harness.statistics.bootstrap import Resampling, interval, mean, mean_of_defined
+from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
 from harness.statistics.stability import stability_index
 from kernels.pairwise import consistency
 from kernels.reasons import Reason, tally
@@ -360,9 +361,7 @@ def groups_of(names: Sequence[str], records: int) -> Iterator[tuple[str, ...]]:
 
 def _estimated(sample: _Sample, patients: np.ndarray, draws: np.ndarray) -> Iterator[Estimate]:
     for column, n, distribution in zip(sample.values.T, patients.tolist(), draws.T, strict=True):
-        ends = interval(distribution, n)
-        centre = mean(column, sample.resampling.weights)
-        yield Estimate(mean=centre, low=ends.low, high=ends.high, reason=ends.reason)
+        yield of_draws(column, distribution, n, sample.resampling.weights)
 
 
 def _is_noise(item: Task, sides: tuple[int, int]) -> bool:
