@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from harness.common.formatting import count
+from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Sample
 from harness.models.attribution import explain_further
 from harness.models.session import Explanation, Model
@@ -44,14 +44,9 @@ def _noisy_copies(plan: Plan) -> int:
 
 
 def _seconds(model: Model, found: Explanation, layer: str, method: str) -> float:
-    """Seconds for one map: the second time, since the first prepares what the others use."""
-    here = Explanation(found.logits, {layer: found.layers[layer]})
-    took = []
-    for _ in range(2):
-        started = time.perf_counter()
-        explain_further(model, here, [method], np.zeros(1, np.int64), _picture(model), np.zeros(1, np.int64))
-        took.append(time.perf_counter() - started)
-    return took[-1]
+    """Seconds for one map."""
+    here, picture, first = Explanation(found.logits, {layer: found.layers[layer]}), _picture(model), np.zeros(1, int)
+    return seconds_of(lambda: explain_further(model, here, [method], first, picture, first))
 
 
 def _picture(model: Model) -> np.ndarray:

@@ -8,7 +8,6 @@ here and now, times the counts.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from harness.common.errors import CannotEvaluateError
 from harness.common.formatting import count
 from harness.evaluation.explain import BATCH, blocks
 from harness.evaluation.jobs import Explaining
+from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Records, Sample
 from harness.results.options import Selection
 from harness.results.part_files import Store, reason_codes
@@ -108,7 +108,7 @@ def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store]
         for number in range(len(plan.checkpoints)):
             job = explaining(number, store)
             job.prepare()
-            passes.append(_seconds(partial(job.do, (number, block), _ignored)) / len(few))
+            passes.append(seconds_of(partial(job.do, (number, block), _ignored)) / len(few))
         written = sum(path.stat().st_size for path in Path(temporary).rglob("*.parquet"))
         pair, partner = _comparisons(plan, store, explaining(0, store).batching.threads)
     return Measured(passes, pair, partner, written / len(few) / len(plan.checkpoints))
@@ -131,17 +131,9 @@ def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
     }
     options: dict[str, Any] = {"size": plan.options.map_size, "metrics": plan.vocabulary.functions(), **reasons}
     _, partners = neighbours([str(n) for n in range(len(before))], [0] * len(before), range(len(before)), PARTNERS)
-    pair = _seconds(lambda: pair_metrics(before, after, threads, **options)) / len(before)
-    near = _seconds(lambda: partner_metrics(before, after, partners, threads, near=True, **options))
+    pair = seconds_of(lambda: pair_metrics(before, after, threads, **options)) / len(before)
+    near = seconds_of(lambda: partner_metrics(before, after, partners, threads, near=True, **options))
     return pair, near / max(1, int(np.sum(partners >= 0)))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """The second time: the first prepares what the others use."""
-    work()
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def work_of(plan: Plan, samples: list[Sample], measured: Measured) -> list[Work]:

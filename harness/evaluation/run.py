@@ -116,17 +116,15 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     executor = execution.executor
     _warn_of_same_models(plan)
     require_nulls([plan.by_key[pair.after].graph for pair in plan.drifts], plan.nulls)
-    multilabel = plan.score_kind == "multilabel"
     data = plan.data
-    samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
+    samples = _samples(plan)
     select = selection_of(plan, samples)
     Regions(data.regions, samples)  # refuses what cannot be used before any work
     executor.require_visible([path for path in (data.source, data.root) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
     stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
     folder = Store(execution.out, labels_of(stored))
-    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
-        execution.announce(sentence)
+    _announce_costs(plan, samples, execution)
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
@@ -141,20 +139,27 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
         return _score_and_summarise(stored, reader, execution, clock)
 
 
+def _announce_costs(plan: Plan, samples: list[Sample], execution: Execution) -> None:
+    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
+        execution.announce(sentence)
+
+
+def _samples(plan: Plan) -> list[Sample]:
+    data, multilabel = plan.data, plan.score_kind == "multilabel"
+    return read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
+
+
 def estimate(plan: Plan, execution: Execution) -> Estimate:
     """What `evaluate` would do with the plan, and about how long it would take; writes nothing in `execution.out`.
 
     :raises InputError, CannotEvaluateError: as `evaluate`, or what there is in `execution.out` cannot be resumed.
     """
-    data = plan.data
-    multilabel = plan.score_kind == "multilabel"
-    samples = read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
+    samples = _samples(plan)
     select = selection_of(plan, samples)
     stored = StoredPlan(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
     measured = measure(plan, samples, lambda number, into: _explaining(stored, number, into, execution))
     work = work_of(plan, samples, measured)
-    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
-        execution.announce(sentence)
+    _announce_costs(plan, samples, execution)
     kept = _kept(stored, samples, execution) if execution.resume else None
     return Estimate(head_of(plan, samples, select), work, disk(plan, measured, work), kept)
 

@@ -14,7 +14,7 @@ from itertools import combinations
 from harness.common.formatting import count, number, percent, points, signed, span
 from harness.models.metadata import sameness
 from harness.report.glossary import reason_sentence
-from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power
+from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power_beside
 from harness.report.paradigms import agreement
 from harness.report.summaries import Summaries, with_span
 from harness.results.cautions import at_chance, cautions
@@ -128,8 +128,9 @@ def _identical_maps(result: Evaluation, summaries: Summaries, pair: PairResult) 
 
 def _what_is_shown(level: Level, index: IndexResult | None, pair: PairResult) -> Iterator[str]:
     """What has to stand beside the words: what could not have been shown, or which floor it is."""
-    if level.key in ("none", "uncertain") and index is not None:
-        yield f"{power(index)}."
+    without = power_beside(level, index)
+    if without:
+        yield f"{without}."
     elif level is not UNKNOWN and pair.floor == "jitter":
         yield _MILDEST_FLOOR
 

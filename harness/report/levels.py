@@ -65,6 +65,11 @@ def level_of(index: IndexResult | None, floor: str | None) -> Level:
     return Level(STEPS[least].key, f"{words.capitalize()} drift {BEYOND[floor]}", 10 * least + most)
 
 
+def power_beside(level: Level, index: IndexResult | None) -> str | None:
+    """`power` where no drift was found or shown, which does not say that there is none."""
+    return power(index) if level.key in ("none", "uncertain") and index is not None else None
+
+
 def power(index: IndexResult) -> str:
     """What as many patients would have shown; for an index with an interval."""
     assert index.low is not None

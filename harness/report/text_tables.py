@@ -11,7 +11,7 @@ from harness.common.formatting import digits, inert, one_line
 from harness.models.metadata import sameness
 from harness.report import causal, nulls, paradigms
 from harness.report.findings import findings, warning_lines
-from harness.report.levels import power
+from harness.report.levels import power_beside
 from harness.report.summaries import Summaries
 from harness.results.schema import (
     ALL,
@@ -333,8 +333,8 @@ def _flips(pair: PairResult, result: Evaluation) -> Iterator[str]:
 def _verdicts(result: Evaluation) -> Iterator[str]:
     """The words of each pair; beside no drift, what would have been shown."""
     for finding in findings(result, Summaries(result)):
-        without = finding.level.key in ("none", "uncertain") and finding.index is not None
-        more = f". {power(finding.index)}" if without and finding.index else ""
+        without = power_beside(finding.level, finding.index)
+        more = f". {without}" if without else ""
         where = f" by {HEADLINE}, {result.layers[0]}, {result.methods[0]}" if finding.index else ""
         yield f"{finding.level.words}{where}{more}"
 
