@@ -47,20 +47,33 @@ class Attribution(Protocol):
         """|sum of the map - what it should sum up to| / |the latter|, NaN where there is no such thing."""
 
 
-class Ablation:
+class _ByScores:
+    """What methods have in common that need the score of each point, and nothing else."""
+
+    wants_gradients: ClassVar[bool] = False
+
+    def __init__(self, passes: int) -> None:
+        self.passes = passes
+        self._scores = np.full(passes, np.nan)
+
+    def take(self, first: int, scores: np.ndarray, _gradients: np.ndarray | None) -> None:
+        self._scores[first : first + len(scores)] = scores
+
+    def residual(self) -> float:
+        return float("nan")
+
+
+class Ablation(_ByScores):
     """M_p = Y(A) - Y(A with A[:, p] replaced by `baseline`), the mean of each channel over its positions.
 
     baseline: (C,), by default that mean; with 0 and a tail that is linear, M equals that of HiResCAM.
     """
 
-    wants_gradients: ClassVar[bool] = False
-
     def __init__(self, activations: np.ndarray, _picture: np.ndarray, baseline: np.ndarray | None = None) -> None:
         self._activations = activations
         mean = activations.mean(axis=(1, 2), dtype=np.float64)
         self._baseline = (mean if baseline is None else baseline).astype(np.float32)
-        self._scores = np.full(1 + activations[0].size, np.nan)
-        self.passes = len(self._scores)
+        super().__init__(1 + activations[0].size)
 
     def fill(self, first: int, points: np.ndarray) -> None:
         """The activations themselves, then those without position 0, 1 ... (row by row)."""
@@ -70,14 +83,8 @@ class Ablation:
             if first + n > 0:
                 flat[n, :, first + n - 1] = self._baseline
 
-    def take(self, first: int, scores: np.ndarray, _gradients: np.ndarray | None) -> None:
-        self._scores[first : first + len(scores)] = scores
-
     def total(self) -> np.ndarray:
         return (self._scores[0] - self._scores[1:]).reshape(self._activations.shape[1:])
-
-    def residual(self) -> float:
-        return float("nan")
 
 
 class IntegratedGradients:
@@ -129,23 +136,20 @@ class IntegratedGradients:
             return float(np.abs(self._total.sum() - expected) / np.abs(expected))
 
 
-class ScoreCam:
+class ScoreCam(_ByScores):
     """M = sum_k w_k A_k, w the softmax over k of Y(picture times A_k, enlarged to the picture and scaled to 0..1).
 
     k runs over the `channels` of the largest standard deviation over positions (the first of equals); those that are
     the same everywhere are none of them. The paper's baseline is a constant, which softmax ignores.
     """
 
-    wants_gradients: ClassVar[bool] = False
-
     def __init__(self, activations: np.ndarray, picture: np.ndarray, channels: int = SCORED_CHANNELS) -> None:
         spread = activations.std(axis=(1, 2), dtype=np.float64)
         order = np.argsort(-spread, kind="stable")[:channels]
         self._activations = activations[np.sort(order[spread[order] > 0])]
         self._picture = picture
-        self._scores = np.full(len(self._activations), np.nan)
         self._shape = activations.shape[1:]
-        self.passes = len(self._scores)
+        super().__init__(len(self._activations))
 
     def fill(self, first: int, points: np.ndarray) -> None:
         chosen = np.ascontiguousarray(self._activations[first : first + len(points)])
@@ -153,34 +157,25 @@ class ScoreCam:
         low, high = (end(axis=(1, 2), keepdims=True) for end in (masks.min, masks.max))
         np.multiply(self._picture, ((masks - low) / np.maximum(high - low, _LEAST))[:, None], out=points)
 
-    def take(self, first: int, scores: np.ndarray, _gradients: np.ndarray | None) -> None:
-        self._scores[first : first + len(scores)] = scores
-
     def total(self) -> np.ndarray:
         if not self.passes:
             return np.zeros(self._shape)
         weights = np.exp(self._scores - self._scores.max())
         return np.tensordot(weights / weights.sum(), self._activations.astype(np.float64), axes=1)
 
-    def residual(self) -> float:
-        return float("nan")
 
-
-class Occlusion:
+class Occlusion(_ByScores):
     """M_p = mean over the patches that cover pixel p of Y(picture) - Y(picture with the patch filled).
 
     Patches are an eighth of each side large, half of that apart, and filled with the mean of each channel.
     """
-
-    wants_gradients: ClassVar[bool] = False
 
     def __init__(self, activations: np.ndarray, _picture: np.ndarray) -> None:
         self._picture = activations
         self._fill = activations.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
         rows, columns = (_patches(side) for side in activations.shape[1:])
         self._patches = [(row, column) for row in rows for column in columns]
-        self._scores = np.full(1 + len(self._patches), np.nan)
-        self.passes = len(self._scores)
+        super().__init__(1 + len(self._patches))
 
     def fill(self, first: int, points: np.ndarray) -> None:
         points[:] = self._picture
@@ -189,18 +184,12 @@ class Occlusion:
                 row, column = self._patches[first + n - 1]
                 points[n, :, row, column] = self._fill
 
-    def take(self, first: int, scores: np.ndarray, _gradients: np.ndarray | None) -> None:
-        self._scores[first : first + len(scores)] = scores
-
     def total(self) -> np.ndarray:
         effects, covered = np.zeros((2, *self._picture.shape[1:]))
         for patch, score in zip(self._patches, self._scores[1:], strict=True):
             effects[patch] += self._scores[0] - score
             covered[patch] += 1
         return effects / covered
-
-    def residual(self) -> float:
-        return float("nan")
 
 
 def _patches(side: int) -> list[slice]:

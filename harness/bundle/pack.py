@@ -37,9 +37,8 @@ from harness.images.codestreams import without_comments, without_text_chunks
 from harness.images.containers import MAX_PIXELS, orientation_of
 from harness.images.dataset import Sample
 from harness.images.jitter import jittered, shift_of
-from harness.images.loading import DICOM_SUFFIXES, SUFFIXES, is_dicom, load_view
-from harness.images.notices import Noticed, Notices, ignore
-from harness.images.view import View
+from harness.images.loading import DICOM_SUFFIXES, SUFFIXES, is_dicom
+from harness.images.notices import Notices, ignore
 from harness.models.metadata import read_graph_file, require_applicable
 from harness.models.providers import LEVELS, PROVIDERS
 from harness.models.session import Model
@@ -117,7 +116,7 @@ def _write(
     (out / bundles.IMAGES).mkdir()
     (out / bundles.MODEL).write_bytes(content)
     cases = [_write_case(number, candidate, out, options) for number, candidate in enumerate(chosen)]
-    views = [_load(model, out / case.image, options, ignore).pixels for case in cases]
+    views = [model.view(out / case.image, max_pixels=options.max_pixels, notice=ignore).pixels for case in cases]
     expected = _expected(model, cases, views, options)
     write_whole(out / bundles.EXPECTED, ExpectedFile(cases=expected).model_dump_json())
     spreads = list(_measure(model.graph.path, content, cases, views, expected, options, progress))
@@ -209,7 +208,7 @@ def _look_at(
     """The image with what the choice goes by, or None where it cannot be read or has no map to compare."""
     model, coarse = models
     try:
-        view = _load(model, sample.path, options, notices.of(sample.name))
+        view = model.view(sample.path, max_pixels=options.max_pixels, notice=notices.of(sample.name))
     except InputError as error:
         warn(f"left out: {error}")
         return None
@@ -227,11 +226,6 @@ def _look_at(
     steadiness = _likeness(still, moved, options, (down / pixels.shape[0], right / pixels.shape[1])).mean()
     survives = _likeness(still, run_case(coarse, pixels, top, [layer], options.methods), options) >= SURVIVES
     return _Candidate(sample, top, float(probabilities[top]), float(steadiness), bool(survives.all()))
-
-
-def _load(model: Model, path: Location, options: PackOptions, notice: Noticed) -> View:
-    metadata = model.metadata
-    return load_view(path, metadata.rule, metadata.input_size, max_pixels=options.max_pixels, notice=notice)
 
 
 def _likeness(

@@ -17,7 +17,6 @@ from harness.common.progress import Counter, Progress
 from harness.common.storage import Location
 from harness.evaluation.estimates import estimated
 from harness.evaluation.explain import BATCH, Batching
-from harness.images.loading import load_view
 from harness.images.notices import ignore
 from harness.images.view import channels_first
 from harness.models.attribution import Maps as Made
@@ -108,9 +107,8 @@ class NullLadder:
 
     def _pictures(self, model: Model, records: np.ndarray) -> np.ndarray:
         collected = self.reader.collected
-        rule, size = model.metadata.rule, model.metadata.input_size
         paths = [collected.samples[image].path for image in collected.records.images[records]]
-        views = [load_view(path, rule, size, max_pixels=self.batching.max_pixels, notice=ignore) for path in paths]
+        views = [model.view(path, max_pixels=self.batching.max_pixels, notice=ignore) for path in paths]
         return channels_first(np.stack([view.pixels for view in views]))
 
     def _result(self, null: Graph, pair: Pair, place: LayerMethod, records: np.ndarray, theirs: Made) -> NullResult:

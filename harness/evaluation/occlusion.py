@@ -18,7 +18,6 @@ from harness.common.formatting import count
 from harness.common.progress import Announce, Counter, Progress
 from harness.evaluation.explain import Batching
 from harness.evaluation.prefetch import prefetch
-from harness.images.loading import load_view
 from harness.images.notices import ignore
 from harness.images.occlusion import FILLS, Symmetry, fills, occluded, symmetries
 from harness.images.view import channels_first
@@ -120,10 +119,7 @@ class Occlusion:
     def _pictures(self, model: Model, record: int, masks: dict[LayerMethod, np.ndarray]) -> np.ndarray:
         """(1 + places F S 3, 3, H, W): the picture, and occluded by every mask with every fill."""
         sample = self.reader.collected.samples[self.reader.collected.records.images[record]]
-        metadata = model.metadata
-        pixels = load_view(
-            sample.path, metadata.rule, metadata.input_size, max_pixels=self.batching.max_pixels, notice=ignore
-        ).pixels
+        pixels = model.view(sample.path, max_pixels=self.batching.max_pixels, notice=ignore).pixels
         filled = fills(pixels)
         made = [pixels]
         for own in masks.values():

@@ -15,6 +15,10 @@ from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.formatting import one_line
 from harness.common.provenance import bytes_digest
 from harness.common.storage import Location
+from harness.images.containers import MAX_PIXELS
+from harness.images.loading import load_view
+from harness.images.notices import Noticed
+from harness.images.view import View
 from harness.models import providers
 from harness.models.metadata import Graph, GraphMetadata, LayerOutputs, metadata_of, read_graph_file
 from harness.models.tail import tail_of
@@ -74,6 +78,11 @@ class Model:
             return providers.session(path, tail_of(path, content, layer), provider, threads, level)
 
         return cls(Graph(path, metadata, bytes_digest(content)), session, providers.accelerated(provider), open_tail)
+
+    def view(self, path: Location, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> View:
+        """A file as the network sees it. Raises as `load_view`."""
+        rule, size = self.metadata.rule, self.metadata.input_size
+        return load_view(path, rule, size, max_pixels=max_pixels, notice=notice)
 
     @property
     def providers(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def export_checkpoint(
     views = views_of(list(request.images) or record.test_images(PATTERNS), rule, network.size)
     scores = keras.settled(network, channels_last(views), request.probability)
     scores = replace(scores, kind=_score_kind(record, scores))
-    metadata = replace(_metadata(record, request, scores, digest), image_rule=stored(rule))
+    metadata = _metadata(record, request, scores, digest, rule)
     forward = keras.forward_graph(scores, layers)
     return write_export(
         forward,
@@ -159,7 +159,7 @@ def _roles(record: CheckpointRecord, network: Network, layers: Mapping[str, Tens
     return found
 
 
-def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest: str) -> Metadata:
+def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest: str, rule: ImageRule) -> Metadata:
     facts, outputs = record.facts, scores.columns
     names = list(request.classes) or record.classes or [f"class {i}" for i in range(max(outputs, 2))]
     if len(names) != (2 if scores.kind == "binary" else outputs):
@@ -169,7 +169,7 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         phase=record.name,
         classes=[str(name) for name in names],
         preprocessing=facts.get("preprocessing") or _preprocessing(scores.network.pixels),
-        image_rule=stored(GREY),
+        image_rule=stored(rule),
         input_size=list(scores.network.size),
         score_kind=scores.kind,
         weights_digest=digest,
@@ -194,10 +194,7 @@ def _rule(record: CheckpointRecord, request: Request, size: tuple[int, int]) -> 
 
 def _preprocessing(pixels: Pixels | None) -> str:
     inside = "inside the graph, as the checkpoint holds it"
-    if pixels is None:
-        return inside
-    image = "image" if pixels.channels == "rgb" else f"image as {pixels.channels}"
-    return f"({image} * {pixels.scale:g} - {list(pixels.mean)}) / {list(pixels.std)}, then {inside}"
+    return inside if pixels is None else f"{pixels.arithmetic}, then {inside}"
 
 
 def _compare(

@@ -31,7 +31,7 @@ PROPORTIONS = 1.0  # places by which rounded strides may miss the image's propor
 class Pixels(Protocol):
     """What happened to pixels before they reached the model: (image * scale - mean) / std, of one or three channels.
 
-    channels: `rgb` or `bgr`, the order in which the model takes them
+    channels: `rgb` or `bgr`, the order in which the model takes them; arithmetic: all of it in words
     """
 
     @property
@@ -42,6 +42,8 @@ class Pixels(Protocol):
     def std(self) -> tuple[float, ...]: ...
     @property
     def channels(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,14 @@ class Preprocessing:
         pixels = pixels[:, :channels]
         return pixels if self.layout == "nchw" else np.ascontiguousarray(np.moveaxis(pixels, 1, -1))
 
-    def __str__(self) -> str:
+    @property
+    def arithmetic(self) -> str:
+        """What is done to the levels, in words."""
         image = "image" if self.channels == "rgb" else f"image as {self.channels}"
-        return f"({image} * {self.scale:g} - {list(self.mean)}) / {list(self.std)}, {self.layout}"
+        return f"({image} * {self.scale:g} - {list(self.mean)}) / {list(self.std)}"
+
+    def __str__(self) -> str:
+        return f"{self.arithmetic}, {self.layout}"
 
 
 def layout_of(sizes: Sequence[int | None]) -> str:
