@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -138,3 +140,15 @@ def finished_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training_runs import finish
 
     return finish(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def torch() -> ModuleType:
+    """PyTorch, in a process of its own: Triton, which it loads, crashes beside TensorFlow's LLVM."""
+    if "tensorflow" in sys.modules:
+        pytest.fail("PyTorch crashes where TensorFlow is loaded: run `pytest -m torch tests/test_export_torch*.py`")
+    if os.environ.get("EVIDENCE_DRIFT_REQUIRE_TORCH") != "1":
+        pytest.importorskip("torchvision", reason="PyTorch is not installed: pip install 'evidence-drift[torch]'")
+    import torch
+
+    return torch

@@ -44,17 +44,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    if "tensorflow" in sys.modules:
-        pytest.fail("PyTorch crashes where TensorFlow is loaded: run `pytest -m torch tests/test_export_torch.py`")
-    if os.environ.get("EVIDENCE_DRIFT_REQUIRE_TORCH") != "1":
-        pytest.importorskip("torchvision", reason="PyTorch is not installed: pip install 'evidence-drift[torch]'")
-    import torch
-
-    return torch
-
-
 def network(torch: Any, name: str) -> Any:
     import torchvision
 

@@ -6,8 +6,6 @@ They want a process of their own, as tests/test_export_torch.py.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +34,6 @@ CONFIGURATIONS = (
     "efficientnet_b3.ra2_in1k",
     "convnext_tiny.fb_in1k",
 )
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    if "tensorflow" in sys.modules:
-        pytest.fail("PyTorch crashes where TensorFlow is loaded: run `pytest -m torch tests/test_export_torch*.py`")
-    if os.environ.get("EVIDENCE_DRIFT_REQUIRE_TORCH") != "1":
-        pytest.importorskip("torchvision", reason="PyTorch is not installed: pip install 'evidence-drift[torch]'")
-    import torch
-
-    return torch
 
 
 @pytest.fixture(scope="module")
