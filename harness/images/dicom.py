@@ -19,9 +19,8 @@ bits. YBR_FULL, YBR_FULL_422 and YBR_PARTIAL_422 are converted by the equations 
 segmented, and is scaled by the bits of their entries. What becomes of colour where grey is wanted is said in
 `harness.images.loading`.
 
-Every
-compressed transfer syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on what
-else is installed.
+Every compressed transfer syntax has exactly one decoder (`_DECODERS`), so that a lossy file's pixels do not depend on
+what else is installed.
 
 pydicom decodes. The tables and windows are our own: `pydicom.pixels.apply_voi_lut` wraps around where a table with
 8-bit entries has more than 256 of them, and warns of every table that follows a rescale.

@@ -170,12 +170,14 @@ class Regions:
 
         :raises InputError: a mask that cannot be read, is no mask, or has other proportions than the picture.
         """
-        named = [name for name in self.names if image in self.images(name)]
-        if not named:
+        if not any(image in self.images(name) for name in self.names):
             return {}
         picture = read_picture(self._samples[image].path, rule, max_pixels=math.inf, notice=ignore)
-        shape = (picture.shape[0], picture.shape[1])
-        found = {name: self._region(name, image, shape) for name in named}
+        return self.of_shape(image, (picture.shape[0], picture.shape[1]))
+
+    def of_shape(self, image: int, shape: Size) -> dict[str, Region]:
+        """`of_image` of a picture (h, w) that has been decoded already."""
+        found = {name: self._region(name, image, shape) for name in self.names if image in self.images(name)}
         return {name: one for name, one in found.items() if one.mask is None or one.mask.any()}
 
     def covers(self, image: int, rule: ImageRule, seen: Size, size: Size) -> dict[str, np.ndarray]:

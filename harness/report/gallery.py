@@ -25,6 +25,7 @@ from harness.common.formatting import one_line
 from harness.images.loading import read_picture
 from harness.images.notices import ignore
 from harness.images.regions import RegionFiles, Regions
+from harness.images.rule import ImageRule
 from harness.images.view import fit
 from harness.report import change, heatmaps
 from harness.report.cases import Ranking
@@ -100,13 +101,14 @@ class Gallery:
         """What the page draws from; JSON."""
         cases = list(dict.fromkeys((group.pair, record) for group in self.groups for record in group.records))
         numbers = {case: number for number, case in enumerate(cases)}
-        pictures = {image: self._shown(record) for image, record in self._images(cases).items()}
+        images = {self._image(record): record for _, record in cases}
+        pictures = {image: self._shown(record) for image, record in images.items()}
         maps = self._maps([record for _, record in cases])
         return {
             "layers": list(map(one_line, self.plan.layers)),
             "methods": list(map(one_line, self.plan.options.methods)),
             "metric": HEADLINE,
-            "picture": "Radiograph" if self._colour == "grey" else "Picture",
+            "picture": "Radiograph" if self._rule.colour == "grey" else "Picture",
             "strongest": STRONGEST,
             "gone": GONE,
             "colours": _colours("inferno"),
@@ -115,7 +117,7 @@ class Gallery:
             "unseen": heatmaps.unseen_rule(),
             "regions": list(map(one_line, self.regions.names)),
             "regionColours": REGION_COLOURS,
-            "outlines": {image: self._outlines(record) for image, record in self._images(cases).items()},
+            "outlines": {image: self._outlines(record, pictures[image].shape) for image, record in images.items()},
             "groups": [
                 {
                     "pair": one_line(group.pair.name),
@@ -207,13 +209,12 @@ class Gallery:
         return one_line(classes) or "none of the classes"
 
     @property
-    def _colour(self) -> str:
-        return self.plan.checkpoints[0].graph.metadata.rule.colour
+    def _rule(self) -> ImageRule:
+        return self.plan.checkpoints[0].graph.metadata.rule
 
     def _shown(self, record: int) -> Shown:
-        rule = self.plan.checkpoints[0].graph.metadata.rule
         try:
-            picture = read_picture(self._sample(record).path, rule, max_pixels=math.inf, notice=ignore)
+            picture = read_picture(self._sample(record).path, self._rule, max_pixels=math.inf, notice=ignore)
         except InputError:
             return Shown()
         return Shown(webp(picture), (picture.shape[0], picture.shape[1]))
@@ -226,11 +227,12 @@ class Gallery:
         except InputError:
             return Regions(RegionFiles(), self.samples)
 
-    def _outlines(self, record: int) -> list[list[Any]]:
+    def _outlines(self, record: int, shape: tuple[int, int] | None) -> list[list[Any]]:
         """[number of the region, polygon as (down, right) shares of the picture, one after the other] each."""
-        rule, names = self.plan.checkpoints[0].graph.metadata.rule, self.regions.names
+        names = self.regions.names
         try:
-            found = self.regions.of_image(int(self.collected.records.images[record]), rule)
+            image = int(self.collected.records.images[record])
+            found = {} if shape is None else self.regions.of_shape(image, shape)
         except InputError:
             return []
         return [
@@ -245,10 +247,6 @@ class Gallery:
         if shape is None or metadata.rule.fit == "squash":
             return [0, 0, 1, 1]
         return list(fit(metadata.rule, shape, metadata.input_size).window)
-
-    def _images(self, cases: Iterable[tuple[Pair, int]]) -> dict[str, int]:
-        """What a page calls each picture -> a record of it."""
-        return {self._image(record): record for _, record in cases}
 
     def _image(self, record: int) -> str:
         """What a page calls the radiograph of a record: names as they are shown need not differ."""
