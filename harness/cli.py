@@ -79,6 +79,12 @@ COLUMNS = click.option(
     metavar="ROLE=NAME,...",
     help="What the manifest calls its columns: file=path,class=label,group=patient_id.",
 )
+LABELS = click.option(
+    "--labels",
+    type=PLACE,
+    help="Table that names the classes of a folder's images, by file, SOPInstanceUID, StudyInstanceUID, "
+    "AccessionNumber or PatientID.",
+)
 MAX_PIXELS = click.option(
     "--max-pixels", type=Number(1), default=100e6, show_default="100 million", help="Larger pictures are not read."
 )
@@ -102,10 +108,11 @@ def cli() -> None:
 @click.option("--after", "afters", multiple=True, type=PLACE, help="The later one; repeat for replicates of its phase.")
 @click.option("--checkpoints", is_flag=True, help="Followed by two or more graphs in the order of a training.")
 @click.option("--null", "nulls", multiple=True, type=PLACE, help="A graph that knows nothing (export randomise).")
-@click.option("--data", type=PLACE, help="Manifest (CSV: file, class, group) or class folders.")
+@click.option("--data", type=PLACE, help="Manifest (CSV: file, class, group), folder, or DICOMDIR.")
 @click.option("--root", type=PLACE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value, for example test.")
 @COLUMNS
+@LABELS
 @click.option(
     "--masks", multiple=True, metavar="[NAME=]DIR", help="Masks of a region, called like the images; repeatable."
 )
@@ -255,10 +262,11 @@ def _judge(result: Location, policy: Path, baseline: Path | None, github: bool, 
 
 @cli.command()
 @click.argument("model", type=FILE)
-@click.option("--data", type=FILE, required=True, help="Manifest or class folders to choose cases from.")
+@click.option("--data", type=FILE, required=True, help="Manifest, folder or DICOMDIR to choose cases from.")
 @click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
 @click.option("--split", help="Only manifest rows whose column `split` has this value.")
 @COLUMNS
+@LABELS
 @click.option("--out", type=FILE, required=True, help="Bundle folder to write; new or empty.")
 @click.option("--cases", type=click.IntRange(1, 1000), default=12, show_default=True, help="Golden cases.")
 @click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [layercam, gradcam++].")
@@ -267,8 +275,8 @@ def _judge(result: Location, policy: Path, baseline: Path | None, github: bool, 
 @MAX_PIXELS
 @click.option("--keep-identifiers", is_flag=True, help="Copy DICOM files as they are, patient's name and all.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, out: Path, quiet: bool,
-         **asked: Any) -> None:  # fmt: skip
+def pack(model: Path, data: Path, root: Path | None, split: str | None, columns: str | None, labels: Location | None,
+         out: Path, quiet: bool, **asked: Any) -> None:  # fmt: skip
     """Pack a model with golden cases and measured tolerances for the deployment side."""
     from harness.api.progress import shown
     from harness.bundle.pack import PackOptions, pack
@@ -278,7 +286,7 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, columns:
 
     metadata = Graph.read(model).metadata
     multilabel, named = metadata.score_kind == "multilabel", parse_columns(columns)
-    samples = read_dataset(data, metadata.classes, root, split, multilabel, named, warn)
+    samples = read_dataset(data, metadata.classes, root, split, multilabel, named, warn, labels)
     options = PackOptions(**{name: value for name, value in asked.items() if value != ()})
     with shown(False if quiet else None) as progress:
         digest = pack(model, samples, options, out, progress)
@@ -451,11 +459,11 @@ def _plan(files: tuple[Location, ...], asked: dict[str, Any]) -> Plan:
 
     options = Options.of(**given_options(asked))
     if asked["demo"]:
-        beside = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "masks", "boxes")
+        beside = ("before", "afters", "checkpoints", "data", "root", "split", "columns", "labels", "masks", "boxes")
         _refuse_beside("--demo", files, asked, beside)
         return demonstration.plan(options, asked["demo"])
     columns = parse_columns(asked["columns"])
-    data = Data(asked["data"], asked["root"], asked["split"], columns, _regions(asked))
+    data = Data(asked["data"], asked["root"], asked["split"], columns, _regions(asked), asked["labels"])
     if files and not asked["checkpoints"] and files[0].suffix == ".onnx":
         raise InputError(f"{files[0]}: give graphs as --before A --after B, or as --checkpoints A B C, with --data")
     if files and not asked["checkpoints"]:
@@ -463,7 +471,7 @@ def _plan(files: tuple[Location, ...], asked: dict[str, Any]) -> Plan:
             f"the study {files[0]}",
             files[1:],
             asked,
-            (*Options.model_fields, "before", "afters", "data", "root", "split", "columns", "masks", "boxes"),
+            (*Options.model_fields, "before", "afters", "data", "root", "split", "columns", "labels", "masks", "boxes"),
         )
         return read_study(files[0])
     if asked["checkpoints"]:
@@ -473,7 +481,7 @@ def _plan(files: tuple[Location, ...], asked: dict[str, Any]) -> Plan:
         item = ArchitectureConfig(checkpoints=list(files))
         return make_plan([item], data, options)
     given = [asked["before"] is not None, bool(asked["afters"]), asked["data"] is not None]
-    if not any([*given, data.regions, *(asked[name] is not None for name in ("root", "split", "columns"))]):
+    if not any([*given, data.regions, *(asked[name] is not None for name in ("root", "split", "columns", "labels"))]):
         return demonstration.plan(options)
     if not all(given):
         raise InputError("give --before, --after and --data together, or none of them for the demonstration")
@@ -496,6 +504,7 @@ _NOT_FROM = (
     "root",
     "split",
     "columns",
+    "labels",
     "resume",
     "strict",
     "maps",

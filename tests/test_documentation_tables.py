@@ -19,7 +19,9 @@ from export.metadata import Metadata
 from harness.bundle.format import Deviation, GoldenCase, Manifest
 from harness.gate.policy import MAP_STATISTICS, QUALITIES, QUALITY_STATISTICS, Policy, Requirements, Rule
 from harness.gate.verdict import Case, CheckpointRecord, FileRecord, Record, Verdict
+from harness.images.label_table import KEYS
 from harness.report.glossary import STATISTIC_REASONS, definitions, reason_sentence
+from harness.results.image_table import COLUMNS
 from harness.results.part_files import SCHEMAS
 from harness.results.plan import read_stored
 from harness.results.schema import Evaluation, MetricSummary, PairResult
@@ -116,6 +118,17 @@ def test_identifiers_are_well_formed(page: str) -> None:
         assert re.match(r"doi:10\.\d{4,9}/\S+", one), f"{page}: {one}"
     for one in re.findall(r"arXiv[: ]\S*", text):
         assert re.match(r"arXiv[: ](\d{4}\.\d{4,5}|number)", one), f"{page}: {one}"
+
+
+# docs/pacs.md
+
+
+def test_the_keys_of_a_label_table() -> None:
+    assert codes(row[0] for row in table("docs/pacs.md", "label keys")) == list(KEYS)
+
+
+def test_columns_of_the_image_table() -> None:
+    assert all(f"`{name}`" in section("docs/pacs.md", "Patients") for name in COLUMNS)
 
 
 # docs/formats.md

@@ -29,9 +29,12 @@ def judge(result: Any, policy: Any, baseline: Any = None, fail_on_warning: bool 
     return judge_evaluation(found, rules, accepted, fail_on_warning=fail_on_warning)
 
 
-def pack(model: Any, data: Any, out: Any, *, root: Any = None, split: str | None = None, **options: Any) -> str:
+def pack(
+    model: Any, data: Any, out: Any, *, root: Any = None, split: str | None = None, labels: Any = None, **options: Any
+) -> str:
     """Pack a model with golden cases; returns the digest of the bundle.
 
+    :param labels: a table that names the classes of a folder's images.
     :param options: fields of `harness.bundle.pack.PackOptions`.
     :raises InputError: a model, data or options that cannot be used.
     """
@@ -41,8 +44,9 @@ def pack(model: Any, data: Any, out: Any, *, root: Any = None, split: str | None
     from harness.models.metadata import Graph
 
     metadata = Graph.read(as_location(model)).metadata
-    where = None if root is None else as_location(root)
-    samples = read_dataset(as_location(data), metadata.classes, where, split, metadata.score_kind == "multilabel")
+    where, table = (None if path is None else as_location(path) for path in (root, labels))
+    multilabel = metadata.score_kind == "multilabel"
+    samples = read_dataset(as_location(data), metadata.classes, where, split, multilabel, labels=table)
     return pack_cases(Path(model), samples, PackOptions(**options), Path(out))
 
 

@@ -77,6 +77,7 @@ def evaluate(
     checkpoints: Sequence[Any] | None = None,
     root: Any = None,
     split: str | None = None,
+    labels: Any = None,
     nulls: Sequence[Any] = (),
     masks: Mapping[str, Any] | None = None,
     boxes: Any = None,
@@ -91,6 +92,7 @@ def evaluate(
     :param before, after: exported graphs; several `after` are replicates of one phase.
     :param data: a manifest or folder; a table or list in memory (`harness.api.data.as_manifest`).
     :param checkpoints: graphs in the order of a training, instead of `before` and `after`.
+    :param labels: a table that names the classes of a folder's images.
     :param nulls: graphs that know nothing, such as `python -m export randomise` makes.
     :param root, split: folder of the manifest's files, and which rows of it.
     :param masks: name of a region -> folder of its masks, which are called like the images.
@@ -114,7 +116,8 @@ def evaluate(
     folder = _Folder(settings)
     source = as_manifest(data, folder.beside)
     regions = region_files(masks, boxes)
-    where = Data(source, None if root is None else as_location(root), split, regions=regions)
+    place, table = (None if path is None else as_location(path) for path in (root, labels))
+    where = Data(source, place, split, regions=regions, labels=table)
     plan = replace(make_plan([item], where, made), nulls=tuple(as_location(path) for path in nulls))
     return _finish(folder, settings, partial(run.evaluate, plan))
 

@@ -38,6 +38,7 @@ from harness.models.providers import gpu_model
 from harness.results import folder as result_folder
 from harness.results import part_files
 from harness.results.file_names import PLAN
+from harness.results.image_table import copy_image_table, write_image_table
 from harness.results.options import Selection
 from harness.results.part_files import Store
 from harness.results.plan import Plan, StoredPlan, identity_of, read_stored, regions_details, restore
@@ -120,7 +121,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     samples = _samples(plan)
     select = selection_of(plan, samples)
     Regions(data.regions, samples)  # refuses what cannot be used before any work
-    executor.require_visible([path for path in (data.source, data.root) if path is not None])
+    executor.require_visible([path for path in (data.source, data.root, data.labels) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
     stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
     folder = Store(execution.out, labels_of(stored))
@@ -128,6 +129,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
+    write_image_table(execution.out, samples)
     if execution.resume and data.regions:
         result_folder.keep_data(execution.out, regions_details(execution.out, data.regions))
     executor.require_visible([execution.out / PLAN])
@@ -146,7 +148,7 @@ def _announce_costs(plan: Plan, samples: list[Sample], execution: Execution) -> 
 
 def _samples(plan: Plan) -> list[Sample]:
     data, multilabel = plan.data, plan.score_kind == "multilabel"
-    return read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn)
+    return read_dataset(data.source, plan.classes, data.root, data.split, multilabel, data.columns, warn, data.labels)
 
 
 def estimate(plan: Plan, execution: Execution) -> Estimate:
@@ -194,6 +196,7 @@ def evaluate_again(
     if execution.out.resolve() != source.resolve():
         result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), resume=False)
         part_files.copy_parts(source, execution.out)
+        copy_image_table(source, execution.out)
     elif regions:
         result_folder.keep_data(source, regions_details(source, regions))
     folder = Store(execution.out, labels)

@@ -71,6 +71,7 @@ class StudyConfig(Options):
     columns: dict[str, str] = Field(default={})
     masks: dict[str, Named] = Field(default={})
     boxes: Named | None = None
+    labels: Named | None = None
     architecture: list[ArchitectureConfig] = Field(min_length=1)
 
     @property
@@ -93,7 +94,8 @@ def read_study(path: Location) -> Plan:
     root = here / config.root if config.root else None
     masks = {name: here / folder for name, folder in config.masks.items()}
     regions = RegionFiles(masks, here / config.boxes if config.boxes else None)
-    data = Data(here / config.data, root, config.split, _known_columns(config.columns, path), regions)
+    columns, labels = _known_columns(config.columns, path), here / config.labels if config.labels else None
+    data = Data(here / config.data, root, config.split, columns, regions, labels)
     return make_plan([_anchored(item, here) for item in config.architecture], data, options)
 
 

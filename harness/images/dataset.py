@@ -14,8 +14,11 @@ import numpy as np
 from harness.common.errors import InputError
 from harness.common.storage import LASTING, Location, require_plain_file, with_retries
 from harness.images.columns import Warn, normalised
+from harness.images.dicom_headers import HeaderColumns, Pseudonyms
+from harness.images.folders import FolderImage, folder_images, is_dicomdir, is_visible
+from harness.images.label_table import read_labels
 from harness.images.labels import Labelling, warn_in_python
-from harness.images.loading import MOST_BYTES, SUFFIXES
+from harness.images.loading import MOST_BYTES, SUFFIXES, is_dicom_file
 from harness.images.manifest import Row, read_manifest
 
 UNLABELLED = -1
@@ -24,12 +27,16 @@ _HASHING_THREADS = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name in results, its file, its patient, and its true classes (indices; None: not labelled)."""
+    """One image: its name in results, its file, its patient, and its true classes (indices; None: not labelled).
+
+    header: of a DICOM file of a folder, its study, side and view
+    """
 
     name: str
     path: Location
     labels: tuple[int, ...] | None
     group: str
+    header: HeaderColumns | None = None
 
 
 @dataclass(frozen=True)
@@ -75,24 +82,30 @@ def read_dataset(
     multilabel: bool = False,
     columns: Mapping[str, str] | None = None,
     warn: Warn = warn_in_python,
+    labels: Location | None = None,
 ) -> list[Sample]:
-    """The images of a manifest or folder, in its order.
+    """The images of a manifest, a folder or a DICOMDIR, in its order.
 
     A manifest has the columns `file` (relative to `root`, by default the manifest's folder) and, wanted for the
     default selection, `class` (with `multilabel` any number of classes, separated by `|`) and, wanted for intervals,
     `group` (the patient; without it every image counts as a patient of its own). With `split`, only rows whose
     column `split` has that value. `harness.images.manifest` says what else is read.
 
-    :param columns: what the manifest calls these columns, where otherwise.
+    A folder is read as `harness.images.folders` says. Patients, studies, sides and views come from the headers of
+    its DICOM files; every other image counts as a patient of its own.
+
+    :param columns: what the manifest, or the table of labels, calls these columns, where otherwise.
     :param warn: is given each sentence about what is unusual.
+    :param labels: a table that names the classes of a folder's images (`harness.images.label_table`).
     :raises InputError: nothing there, a column or class that is missing, no image left.
     """
-    if data.is_dir():
-        if split is not None or root is not None or columns:
+    labelling = Labelling(classes, multilabel)
+    if data.is_dir() or is_dicomdir(data):
+        if split is not None or root is not None or (columns and labels is None):
             raise InputError(f"{data}: is a folder, and split, root and columns belong to a manifest; leave them out")
-        samples = _from_folder(data, classes, warn)
+        samples = _from_folder(data, labelling, labels, columns or {}, warn)
     else:
-        labelling = Labelling(classes, multilabel)
+        _require_manifest(data, labels)
         manifest = read_manifest(data, labelling, root=root, split=split, columns=columns, warn=warn)
         numbers = {normalised(name): number for number, name in enumerate(classes)}
         samples = [_sample(row, numbers) for row in manifest.rows]
@@ -140,27 +153,52 @@ def _content_digest(sample: Sample) -> bytes:
         return b""
 
 
-def _from_folder(folder: Location, classes: Sequence[str], warn: Warn) -> list[Sample]:
-    found, left = images_by_folder(folder)
-    samples = [
-        Sample(f"{inner.name}/{path.name}", path, (_label(inner.name, classes, folder),), f"{inner.name}/{path.name}")
-        for inner, images in found.items()
-        for path in images
-    ]
-    samples = samples or [Sample(path.name, path, None, path.name) for path in image_files(sorted(left))]
-    if not samples:
-        wanted = ", ".join(classes)
+def _require_manifest(data: Location, labels: Location | None) -> None:
+    """Refuse a picture in place of a manifest, and labels beside one."""
+    if labels is not None:
+        raise InputError(f"{labels}: labels belong to a folder, and {data} is none; a manifest has a column `class`")
+    if is_dicom_file(data):
+        raise InputError(f"{data}: is a DICOM file, not a manifest; give its folder, or a DICOMDIR")
+
+
+def _from_folder(
+    data: Location, labelling: Labelling, table: Location | None, columns: Mapping[str, str], warn: Warn
+) -> list[Sample]:
+    classes = labelling.classes or ()
+    folder, listed = (data, None) if data.is_dir() else (data.parent, data)
+    images, by_class = folder_images(folder, classes, warn, warn_of_others, listed, table is not None)
+    if not images:
         raise InputError(
-            f"{folder}: no images; expected sub-folders named {wanted}, images without labels, or a manifest"
+            f"{data}: no images; expected sub-folders named {', '.join(classes)}, images without labels, DICOM files, "
+            "or a manifest"
         )
-    warn_of_others(folder, left - {sample.path for sample in samples}, warn)
-    return samples
+    numbers = {normalised(name): number for number, name in enumerate(classes)}
+    labelled: list[tuple[FolderImage, tuple[int, ...] | None]] = [
+        (image, (_label(image.parts[0], classes, folder),) if by_class else None) for image in images
+    ]
+    if table is not None:
+        found = read_labels(table, labelling, columns, warn).of(images, warn)
+        labelled = [(image, tuple(sorted(numbers[name] for name in named))) for image, named in found]
+    return _samples_of(labelled)
+
+
+def _samples_of(labelled: Sequence[tuple[FolderImage, tuple[int, ...] | None]]) -> list[Sample]:
+    """The images as samples, with hashes of the patients and studies of these images."""
+    hashes = Pseudonyms.of(image.header for image, _ in labelled if image.header is not None)
+    return [
+        Sample(image.name, image.path, labels, image.name)
+        if image.header is None
+        else Sample(
+            image.name, image.path, labels, hashes.group(image.header) or image.name, hashes.columns(image.header)
+        )
+        for image, labels in labelled
+    ]
 
 
 def images_by_folder(folder: Location) -> tuple[dict[Location, list[Location]], set[Location]]:
     """The images in each sub-folder, both sorted by name, and everything else that lies there or beside them.
 
-    The reader of class folders for `evaluate`, `pack` and `training`; hidden folders are not looked into.
+    The reader of class folders for `training`; hidden folders are not looked into.
     """
     top: list[Location] = sorted(folder.iterdir())
     folders = [path for path in visible(top) if path.suffix.lower() not in SUFFIXES and path.is_dir()]
@@ -171,11 +209,7 @@ def images_by_folder(folder: Location) -> tuple[dict[Location, list[Location]], 
 
 def visible(entries: Iterable[Location]) -> list[Location]:
     """What is not hidden: a name that begins with a dot (`._a.png`, `.ipynb_checkpoints`) or is `__MACOSX`."""
-    return [path for path in entries if _is_visible(path.name)]
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return [path for path in entries if is_visible(path.name)]
 
 
 def image_files(entries: Iterable[Location]) -> list[Location]:
@@ -184,9 +218,9 @@ def image_files(entries: Iterable[Location]) -> list[Location]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images in a folder and its sub-folders, sorted; what is hidden is left out with all that lies in it."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return sorted(path for path in found if all(map(_is_visible, path.relative_to(folder).parts)))
+    """The images in a folder and its sub-folders, by suffix or as DICOM files by content, sorted; hidden ones apart."""
+    shown = (path for path in folder.rglob("*") if all(map(is_visible, path.relative_to(folder).parts)))
+    return sorted(path for path in shown if path.suffix.lower() in SUFFIXES or is_dicom_file(path))
 
 
 def warn_of_others(folder: Location, left: set[Location], warn: Warn) -> None:

@@ -98,7 +98,7 @@ def silence_pydicom() -> None:
 
 
 def _decode(content: bytes, max_pixels: float) -> tuple[np.ndarray, list[Notice]]:
-    _require_small_when_inflated(content, max_pixels)
+    require_small_when_inflated(content, max_pixels)
     dataset = dcmread(io.BytesIO(content))
     apply_functional_groups(dataset)
     _require_one_frame(dataset)
@@ -135,7 +135,7 @@ def _require_small_codestream(dataset: Dataset, max_pixels: float) -> None:
         require_size(*codestream_size(next(generate_frames(dataset.PixelData, number_of_frames=1))), max_pixels)
 
 
-def _require_small_when_inflated(content: bytes, max_pixels: float) -> None:
+def require_small_when_inflated(content: bytes, max_pixels: float) -> None:
     """Refuse a deflated file (PS3.5 A.5) that would grow beyond what a picture may take."""
     if uid.DeflatedExplicitVRLittleEndian.encode() not in content[:_META]:
         return

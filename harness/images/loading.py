@@ -46,6 +46,7 @@ from harness.images.view import squash as squash
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MOST_BYTES = 2**30  # of an image file
+MARK_END = 132  # bytes: a DICOM file's preamble and mark
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
@@ -170,6 +171,16 @@ def _is_file(path: Path) -> bool:
 def is_dicom(content: bytes) -> bool:
     """Whether a file is DICOM: its mark stands behind a preamble that may hold anything (PS3.10 section 7.1)."""
     return content[128:132] == b"DICM"
+
+
+def is_dicom_file(path: Location) -> bool:
+    """Whether the content of a file is DICOM; False where it is no plain file or cannot be opened."""
+    try:
+        require_plain_file(path, MOST_BYTES)
+        with path.open("rb") as stream:
+            return is_dicom(stream.read(MARK_END))
+    except (InputError, OSError):
+        return False
 
 
 def _is_dicom(path: Location, content: bytes) -> bool:

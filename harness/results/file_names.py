@@ -8,6 +8,7 @@ MARKDOWN = "report.md"
 SHEET = "contact-sheet.png"
 PLAN = "plan.json"
 STATISTICS = "scores.json"  # what the scores were computed for
+IMAGES = "images.parquet"  # of DICOM files: study, side and view
 KEY = "names.key"  # of the pseudonyms
 MOST_BYTES = 128 * 2**20  # of plan.json and scores.json
 BEGUN = ".begun"  # ends the name of a part's marker while it is worked on

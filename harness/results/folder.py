@@ -10,10 +10,10 @@ from typing import Any
 
 from harness.common.errors import InputError, InterruptedRunError
 from harness.common.storage import PARTIAL, Address, Location, read_at_most, remove_folder, write_bytes, write_whole
-from harness.results.file_names import ENDED, KEY, MARKDOWN, MOST_BYTES, PLAN, REPORT, RESULT, SHEET, STATISTICS
+from harness.results.file_names import ENDED, IMAGES, KEY, MARKDOWN, MOST_BYTES, PLAN, REPORT, RESULT, SHEET, STATISTICS
 from harness.results.part_files import SCHEMAS, Store
 
-OURS = (PLAN, STATISTICS, ENDED, RESULT, SHEET, MARKDOWN, REPORT, *SCHEMAS)
+OURS = (PLAN, STATISTICS, ENDED, RESULT, SHEET, MARKDOWN, REPORT, IMAGES, *SCHEMAS)
 
 
 def begin(folder: Location, identity: Mapping[str, Any], details: Mapping[str, Any], resume: bool) -> Store:

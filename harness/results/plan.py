@@ -71,6 +71,7 @@ class Data:
     split: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # what a manifest calls its columns, where otherwise
     regions: RegionFiles = field(default_factory=RegionFiles)
+    labels: Location | None = None  # a table that names the classes of a folder's images
 
 
 @dataclass(frozen=True)
