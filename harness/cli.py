@@ -319,6 +319,55 @@ def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: An
 
 
 @cli.command()
+@click.argument("model", type=FILE)
+@click.option("--reference", type=PLACE, required=True, help="Result folder of the accepted evaluation.")
+@click.option("--data", type=PLACE, required=True, help="New pictures: a folder, or a manifest; no classes needed.")
+@click.option(
+    "--state", type=FILE, default=Path("monitor/state.json"), show_default=True, help="What is kept between nights."
+)
+@click.option("--root", type=PLACE, help="Folder of the manifest's files [its own folder].")
+@click.option("--split", help="Only manifest rows whose column `split` has this value.")
+@COLUMNS
+@click.option(
+    "--masks", multiple=True, metavar="[NAME=]DIR", help="Masks of the reference's regions, for new pictures."
+)
+@click.option("--boxes", type=PLACE, help="Boxes of the reference's regions, for new pictures.")
+@click.option("--bundle", type=FILE, help="Verify the golden cases of this bundle, too.")
+@click.option("--digest", help="sha256 of the bundle's manifest, as `pack` printed it.")
+@click.option("--layer", help="CAM layer to watch [the first of the reference].")
+@click.option("--method", type=METHOD, help="CAM method to watch [the first of the reference].")
+@click.option(
+    "--alpha", type=Number(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
+    help="Probability of ever raising a false alarm, at most.",
+)  # fmt: skip
+@click.option("--provider", help="Must be that of the reference [it].")
+@click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
+@MAX_PIXELS
+@click.option("--night", help="What to call this night [today's date, UTC].")
+@click.option(
+    "--prometheus", type=FILE, help="Metrics for Prometheus's textfile collector [metrics.prom by the state]."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def monitor(masks: tuple[str, ...], boxes: Location | None, columns: str | None, prometheus: Path | None, quiet: bool,
+            **asked: Any) -> int:  # fmt: skip
+    """Watch a deployed model on new pictures: exit code 0 no alarm, 1 an alarm or failed golden cases, 3 not judged."""
+    from harness.api.progress import shown
+    from harness.images.columns import parse_columns
+    from harness.monitor.outputs import table, write_outputs
+    from harness.monitor.run import Request
+    from harness.monitor.run import monitor as run_night
+
+    regions = _regions({"masks": masks, "boxes": boxes})
+    with shown(False if quiet else None) as progress:
+        request = Request(**asked, columns=parse_columns(columns), regions=regions, progress=progress)
+        found = run_night(request)
+    written = write_outputs(found, request.state.parent, prometheus)
+    click.echo(table(found))
+    click.echo(f"\nwritten to {', '.join(map(str, written))}")
+    return found.exit_code
+
+
+@cli.command()
 @click.option("--warm", is_flag=True, help="Compile the kernels now, so that no evaluation waits for it.")
 def env(warm: bool) -> None:
     """Show versions, what execution providers lack, and where our packages come from."""

@@ -266,10 +266,13 @@ def _seen(value: Any) -> Any:
     return one_line(value) if type(value) is str else value
 
 
-def environment() -> Environment:
-    """Templates escape whatever they are given; a name that is missing is an error."""
+def environment(*folders: Path) -> Environment:
+    """Templates escape whatever they are given; a name that is missing is an error.
+
+    :param folders: where templates lie, beside those of the report.
+    """
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
