@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         evaluate_study,
         explain,
         judge,
+        monitor,
         pack,
         register_method,
         register_metric,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 switch_off_telemetry()
 
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack",
-    "register_method", "register_metric", "verify",
+    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
+    "pack", "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, dict.fromkeys(__all__, "api"))

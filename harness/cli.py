@@ -351,19 +351,16 @@ def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: An
 def monitor(masks: tuple[str, ...], boxes: Location | None, columns: str | None, prometheus: Path | None, quiet: bool,
             **asked: Any) -> int:  # fmt: skip
     """Watch a deployed model on new pictures: exit code 0 no alarm, 1 an alarm or failed golden cases, 3 not judged."""
-    from harness.api.progress import shown
+    from harness.api.monitoring import run_night
     from harness.images.columns import parse_columns
-    from harness.monitor.outputs import table, write_outputs
-    from harness.monitor.run import Request
-    from harness.monitor.run import monitor as run_night
+    from harness.monitoring.outputs import places, table
+    from harness.monitoring.run import Request
 
     regions = _regions({"masks": masks, "boxes": boxes})
-    with shown(False if quiet else None) as progress:
-        request = Request(**asked, columns=parse_columns(columns), regions=regions, progress=progress)
-        found = run_night(request)
-    written = write_outputs(found, request.state.parent, prometheus)
+    request = Request(**asked, columns=parse_columns(columns), regions=regions)
+    found = run_night(request, prometheus, False if quiet else None)
     click.echo(table(found))
-    click.echo(f"\nwritten to {', '.join(map(str, written))}")
+    click.echo(f"\nwritten to {', '.join(map(str, [asked['state'], *places(asked['state'].parent, prometheus)]))}")
     return found.exit_code
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from harness.evaluation.demonstration import FOLDER
-from harness.monitor.history import History, history
-from harness.monitor.state import read_state
+from harness.monitoring.history import History, history
+from harness.monitoring.state import read_state
 from training.phantoms import CLASSES, draw_phantom
 
 REFERENCE, NIGHTS, EACH, CHANGED, KILLED = 300, 60, 20, 31, 10

@@ -20,6 +20,8 @@ from harness.bundle.format import Deviation, GoldenCase, Manifest
 from harness.gate.policy import MAP_STATISTICS, QUALITIES, QUALITY_STATISTICS, Policy, Requirements, Rule
 from harness.gate.verdict import Case, CheckpointRecord, FileRecord, Record, Verdict
 from harness.images.label_table import KEYS
+from harness.monitoring.history import NightReport, Spread, StatisticNight
+from harness.monitoring.state import GoldenCases, Identity, Night, Picture, State
 from harness.report.glossary import STATISTIC_REASONS, definitions, reason_sentence
 from harness.results.image_table import COLUMNS
 from harness.results.part_files import SCHEMAS
@@ -174,6 +176,19 @@ def test_keys_of_a_verdict(name: str, outer: list[str], inner: list[type[BaseMod
 def test_parts_of_a_bundle() -> None:
     text = section("docs/formats.md", "A bundle")
     assert set(codes([text])) >= {*GoldenCase.model_fields, *Deviation.model_fields} - {"name"}
+
+
+@pytest.mark.parametrize(
+    ("name", "outer", "inner"),
+    [
+        ("state", State, [Identity, Picture, Night, GoldenCases]),
+        ("night", NightReport, [StatisticNight, Spread]),
+    ],
+)
+def test_keys_of_a_monitor(name: str, outer: type[BaseModel], inner: list[type[BaseModel]]) -> None:
+    found = table("docs/formats.md", name)
+    assert sorted(codes(row[0] for row in found)) == sorted(outer.model_fields)
+    assert set(codes(row[1] for row in found)) >= {field for model in inner for field in model.model_fields}
 
 
 DERIVED = {"derived_from", "data_digest", "before_digests", "references"}

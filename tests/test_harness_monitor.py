@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+import harness
 from harness import cli
 from harness.bundle.pack import PackOptions, pack
 from harness.common.errors import CannotEvaluateError, EvaluationWarning, InputError
@@ -20,13 +21,13 @@ from harness.images.dataset import read_dataset
 from harness.images.loading import channels_first, load_grey
 from harness.images.regions import RegionFiles, Regions
 from harness.models.session import Model
-from harness.monitor import run as nightly
-from harness.monitor.history import History, history
-from harness.monitor.outputs import json_lines, metrics, table, write_outputs
-from harness.monitor.page import page
-from harness.monitor.pictures import CONCENTRATION, ZONES, Watched, measure
-from harness.monitor.run import Request, monitor
-from harness.monitor.state import State, read_state, write_state
+from harness.monitoring import run as nightly
+from harness.monitoring.history import History, history
+from harness.monitoring.outputs import json_lines, metrics, table, write_outputs
+from harness.monitoring.page import page
+from harness.monitoring.pictures import CONCENTRATION, ZONES, Watched, measure
+from harness.monitoring.run import Request, monitor
+from harness.monitoring.state import State, read_state, write_state
 from kernels.cam import cams
 from kernels.resize import upsample
 from tests import tiny_graphs
@@ -436,8 +437,9 @@ def found(asked: Request) -> History:
 
 
 def test_files(found: History, asked: Request, tmp_path: Path) -> None:
-    files = write_outputs(found, asked.state.parent, tmp_path / "collector" / "drift.prom")
-    assert [path.name for path in files] == ["nights.jsonl", "trend.html", "drift.prom"]
+    write_outputs(found, asked.state.parent, tmp_path / "collector" / "drift.prom")
+    assert (tmp_path / "collector" / "drift.prom").read_text() == metrics(found)
+    assert not (asked.state.parent / "metrics.prom").exists()
     lines = (asked.state.parent / "nights.jsonl").read_text().splitlines()
     assert [json.loads(line)["night"] for line in lines] == ["one"]
     assert "<script" not in (asked.state.parent / "trend.html").read_text()
@@ -466,6 +468,12 @@ def test_hostile_class_names_stay_names(found: History) -> None:
 
 def test_history_is_a_function_of_the_state(asked: Request, found: History) -> None:
     assert json_lines(history(state_of(asked))) == json_lines(found)
+
+
+def test_in_python(asked: Request) -> None:
+    found = harness.monitor(asked.model, str(asked.reference), asked.data, asked.state, night="one", progress=False)
+    assert found.exit_code == 0
+    assert (asked.state.parent / "trend.html").read_text() == page(found)
 
 
 def test_command_line(asked: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ COMMANDS = (
     "harness explain FAR/after.onnx FAR/data/image-000.png --out map.png",
     "harness pack FAR/after.onnx --data FAR/data/manifest.csv --out bundle --cases 1 --quiet",
     "harness verify bundle --json verified.json",
+    "harness monitor FAR/after.onnx --reference drift --data FAR/new/manifest.csv --bundle bundle --quiet",
     "export onnx FAR/network.onnx --layer features --out exported.onnx",
     "export compress FAR/after.onnx --to float16 --out half.onnx",
     "training phantoms drawn --images 80 --patients 80 --size 48",
@@ -136,6 +137,9 @@ def prepared(base: Path) -> Place:
     manifest = tiny_graphs.write_images(data, patients=24, each=1)
     with_patients(manifest, manifest)
     (data / "image-003.png").write_bytes(b"no picture")
+    new = tiny_graphs.write_images(place.far / "new", patients=12, each=1, seed=1)
+    with_patients(new, new)
+    (new.parent / "image-001.png").write_bytes(b"no picture")
     network = Network()
     network.head(network.features())
     network.save(place.far / "network.onnx")

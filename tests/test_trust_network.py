@@ -23,6 +23,7 @@ COMMANDS = (
     f"harness explain {FOLDER}/finetune.onnx {FOLDER}/images/phantom-00.jpg --out map.png",
     f"harness pack {FOLDER}/finetune.onnx --data {FOLDER}/manifest.csv --out bundle --cases 1 --quiet",
     "harness verify bundle",
+    f"harness monitor {FOLDER}/finetune.onnx --reference drift --data {FOLDER}/manifest.csv",
     "harness env",
     "export operators",
     "training phantoms drawn --images 2 --patients 2",

@@ -1,4 +1,4 @@
-"""What notebooks, scripts and the command lines call: evaluate, explain, judge, pack, verify.
+"""What notebooks, scripts and the command lines call: evaluate, explain, judge, pack, verify, monitor.
 
 The library below computes and returns; here it is decided what is written, drawn and shown.
 """
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from harness.api.checks import judge, pack, verify
     from harness.api.evaluation import Settings, evaluate, evaluate_again, evaluate_study
     from harness.api.explanation import explain
+    from harness.api.monitoring import monitor
     from harness.api.register import register_method, register_metric
     from harness.api.result import Result
 
@@ -22,13 +23,14 @@ HOMES = {
     "evaluate_study": "evaluation",
     "explain": "explanation",
     "judge": "checks",
+    "monitor": "monitoring",
     "pack": "checks",
     "register_method": "register",
     "register_metric": "register",
     "verify": "checks",
 }
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "pack",
-    "register_method", "register_metric", "verify",
+    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
+    "pack", "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, HOMES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from harness.monitor.history import History, Spread, StatisticNight
+from harness.monitoring.history import History, Spread, StatisticNight
 from harness.report.html import TEMPLATES, environment
 
 WIDTH, HEIGHT, MARGIN = 560, 120, 6  # of a plot, in pixels

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from harness.monitor.pictures import Kind
-from harness.monitor.state import REFERENCE, GoldenCases, State
+from harness.monitoring.pictures import Kind
+from harness.monitoring.state import REFERENCE, GoldenCases, State
 from harness.results.schema import Number, finite_or_none
 from harness.statistics.conformal import conformal_p, log_wealth, threshold
 

@@ -1,8 +1,9 @@
 """The state file of a monitor: which pictures were measured in which night, and nothing that could contradict them.
 
-Evidence, alarms and trends are computed from it anew each time (`harness.monitor.history`). It is written whole or not
-at all, once the reference has been measured and once at the end of a night, so a night that was killed is as if it had
-not begun. It holds no names: pictures are known by the sha256 of their files, patients by keyed hashes (`names.key`).
+Evidence, alarms and trends are computed from it anew each time (`harness.monitoring.history`). It is written whole or
+not at all, once the reference has been measured and once at the end of a night, so a night that was killed is as if it
+had not begun. It holds no names: pictures are known by the sha256 of their files, patients by keyed hashes
+(`names.key`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.common.errors import InputError
 from harness.common.storage import read_at_most, write_bytes
 from harness.common.validation import first_problem
-from harness.monitor.pictures import Watched
+from harness.monitoring.pictures import Watched
 from harness.results.schema import Number, finite_or_none
 
 FORMAT: Literal[1] = 1

@@ -20,9 +20,9 @@ from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample, content_digests, data_digest, read_dataset
 from harness.images.regions import RegionFiles, Regions
 from harness.models.session import Model
-from harness.monitor.history import LEAST_REFERENCE, History, history
-from harness.monitor.pictures import Measured, measure
-from harness.monitor.state import (
+from harness.monitoring.history import LEAST_REFERENCE, History, history
+from harness.monitoring.pictures import Measured, measure
+from harness.monitoring.state import (
     REFERENCE,
     GoldenCases,
     Identity,

@@ -13,8 +13,8 @@ from tabulate import tabulate
 
 from harness.common.formatting import count, digits, one_line
 from harness.common.storage import write_bytes
-from harness.monitor.history import History, Spread
-from harness.monitor.page import page
+from harness.monitoring.history import History, Spread
+from harness.monitoring.page import page
 
 LINES, METRICS, PAGE = "nights.jsonl", "metrics.prom", "trend.html"
 _PREFIX = "evidence_drift_monitor_"
@@ -22,14 +22,17 @@ _NAMED = 3  # statistics in the verdict
 _LARGEST = 6  # powers of ten of evidence that are shown as a number
 
 
-def write_outputs(found: History, folder: Path, prometheus: Path | None = None) -> list[Path]:
-    """Write the three files; returns where they are."""
-    texts = {folder / LINES: json_lines(found), folder / PAGE: page(found)}
-    texts[prometheus or folder / METRICS] = metrics(found)
-    for path, text in texts.items():
+def places(folder: Path, prometheus: Path | None = None) -> tuple[Path, Path, Path]:
+    """Where the lines, the page and the metrics are written."""
+    return folder / LINES, folder / PAGE, prometheus or folder / METRICS
+
+
+def write_outputs(found: History, folder: Path, prometheus: Path | None = None) -> None:
+    """Write the three files."""
+    texts = json_lines(found), page(found), metrics(found)
+    for path, text in zip(places(folder, prometheus), texts, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, text.encode())
-    return list(texts)
 
 
 def json_lines(found: History) -> str:
