@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -18,6 +18,7 @@ with suppress(ImportError):
     import fcntl
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
+FINISHED = "finished"  # stands beside what all workers share, once it is whole
 MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
 # Files that take long, the longest first: they begin first, so that none is left to one worker in the end.
 LONG = (
@@ -136,10 +137,21 @@ def in_brief() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of one small complete run, to be read and copied, never changed (tests/training_runs.py)."""
+    """The directory of one small complete run, to be read and copied, never changed (tests/training_runs.py).
+
+    The first worker that needs it trains; the others take what it left.
+    """
     from tests.training_runs import finish
 
-    return finish(tmp_path_factory.mktemp("training"))
+    base = tmp_path_factory.getbasetemp().parent if WORKER else tmp_path_factory.getbasetemp()
+    folder = base / "training"
+    with _locked(base / "training.lock", exclusive=True) if WORKER else nullcontext():
+        if not (folder / FINISHED).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            finish(folder)
+            (folder / FINISHED).touch()
+    return folder / "run"
 
 
 @pytest.fixture(scope="module")

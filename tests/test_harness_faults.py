@@ -32,6 +32,7 @@ from harness.results import part_files
 from harness.results.schema import SCHEMA, Evaluation
 from harness.results.vocabulary import STABILITY
 from tests import tiny_graphs
+from tests.json_schema import validator
 from tests.tiny_graphs import evaluate, metric, read_rows
 
 BRIEF = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--select", "all"]
@@ -109,8 +110,7 @@ def require_reasons(out: Path) -> None:
     content = json.loads((out / "evaluation.json").read_text(), parse_constant=refuse)
     missing = list(_without_reason(content, "result"))
     assert not missing, missing[:5]
-    jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.validate(content, json.loads(SCHEMA.read_text()))
+    validator(SCHEMA.read_text(encoding="utf-8")).validate(content)
 
 
 def _without_reason(value: object, where: str) -> Iterator[str]:
@@ -408,8 +408,8 @@ def test_a_folder_of_real_dicom_files(shared: Path, place: Path, tmp_path: Path)
     pytest.importorskip("gdcm")
     with tiny_graphs.in_brief():
         result = evaluate(tmp_path, *asked(place, shared / "dicom"), *BRIEF)
-    assert (result.images, result.unreadable) == (3, {})
-    assert result.pairs[0].selected == 3
+    assert (result.images, result.unreadable) == (2, {})  # the third is the first once more, in another compression
+    assert result.pairs[0].selected == 2
     assert {item.scope for item in result.pairs[0].metrics} <= {"all", *tiny_graphs.CLASSES}
     require_reasons(tmp_path)
 

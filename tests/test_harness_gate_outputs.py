@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-import jsonschema
 import pytest
+from jsonschema import ValidationError
 from junitparser import JUnitXml
 
 from harness import cli
@@ -23,6 +23,7 @@ from harness.gate.policy import Policy
 from harness.gate.verdict import SCHEMA, Case, Verdict, schema
 from harness.results.schema import Evaluation
 from harness.testing import assert_no_drift
+from tests.json_schema import validator
 from tests.made_results import LAYER, METHOD, evaluation, summary
 
 PLACE = {"metric": "iou_top20", "method": METHOD, "layer": LAYER, "statistic": "mean"}
@@ -133,11 +134,11 @@ def test_shipped_schema_is_the_generated_one() -> None:
 def test_json_holds_to_the_schema(tmp_path: Path, rules_file: Path, metrics: list | None) -> None:
     verdict = judge_files(written(tmp_path / "drift", evaluation(metrics)), rules_file)
     content = json.loads(reporters.as_json(verdict), parse_constant=lambda name: pytest.fail(name))
-    jsonschema.validate(content, json.loads(schema()))
+    validator(schema()).validate(content)
     assert (content["format"], content["outcome"], content["exit_code"]) == (1, verdict.outcome, verdict.exit_code)
     for changed in ({**content, "strange": 1}, {key: value for key, value in content.items() if key != "record"}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(changed, json.loads(schema()))
+        with pytest.raises(ValidationError):
+            validator(schema()).validate(changed)
 
 
 PRIVATE = ("drmueller", "/home", "Users", "ward7", "/srv", "/tmp")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
@@ -36,6 +35,7 @@ from kernels.cam import cam
 from kernels.catalogue import METHODS, METRICS, register_method, register_metric
 from kernels.resize import upsample
 from tests import documents, tiny_graphs
+from tests.json_schema import validator
 
 MAPS = ["--select", "all", "--map-size", "32", "--jitter", "1", "--chance", "2"]
 NAMES = ("dice", "hot", "abscam")
@@ -188,7 +188,7 @@ def test_parts_are_known_again(made: Made, registered: tuple[str, ...]) -> None:
 
 def test_json_carries_their_records(made: Made) -> None:
     content = json.loads((made.out / "evaluation.json").read_text())
-    jsonschema.validate(content, json.loads(schema()))
+    validator(schema()).validate(content)
     assert [item["name"] for item in content["registered_metrics"]] == ["dice", "hot"]
     assert content["registered_metrics"][1] == {
         "name": "hot", "kind": "concentration", "range": [0, 4], "stable_is": "zero", "needs": "mass",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
+from jsonschema import ValidationError
 
 from harness.api.evaluation import Settings, evaluate_plan
 from harness.common.errors import InputError
 from harness.evaluation import demonstration
 from harness.results.options import Options
 from harness.results.schema import SCHEMA, Evaluation, schema
+from tests.json_schema import validator
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_shipped_schema_is_the_generated_one() -> None:
 
 def test_result_validates_and_reads_back(result: Path) -> None:
     content = json.loads((result / "evaluation.json").read_text(encoding="utf-8"))
-    jsonschema.validate(content, json.loads(schema()))
+    validator(schema()).validate(content)
     assert Evaluation.read(result).model_dump(mode="json") == content
     assert content["study"]["comparisons"]
 
@@ -38,8 +39,8 @@ def test_result_validates_and_reads_back(result: Path) -> None:
 def test_schema_refuses_a_strange_key_and_a_missing_one(result: Path) -> None:
     content = json.loads((result / "evaluation.json").read_text(encoding="utf-8"))
     for changed in ({**content, "strange": 1}, {key: value for key, value in content.items() if key != "pairs"}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(changed, json.loads(schema()))
+        with pytest.raises(ValidationError):
+            validator(schema()).validate(changed)
 
 
 @pytest.mark.parametrize(

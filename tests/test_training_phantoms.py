@@ -33,7 +33,7 @@ def test_image_is_a_full_range_grey_plane_with_a_mask_of_its_size(label: str) ->
 
 def test_only_the_normal_chest_has_no_lesion() -> None:
     for label in CLASSES:
-        covered = [draw_phantom(label, patient).lesion.mean() for patient in range(6)]
+        covered = [draw_phantom(label, patient, size=96).lesion.mean() for patient in range(6)]
         if label == "normal":
             assert max(covered) == 0
         else:
@@ -57,21 +57,21 @@ def test_lesion_brightens_the_film_where_the_mask_is() -> None:
     for label in CLASSES[1:]:
         gains = []
         for patient in range(10):
-            sick = draw_phantom(label, patient)
-            well = draw_phantom("normal", patient).image.astype(float)
+            sick = draw_phantom(label, patient, size=96)
+            well = draw_phantom("normal", patient, size=96).image.astype(float)
             change = sick.image - well
             gains.append(change[sick.lesion].mean() - np.median(change[~sick.lesion]))
         assert np.mean(gains) > 5, label
 
 
 def test_lesions_lie_where_their_names_say() -> None:
-    rows, columns = np.mgrid[0:256, 0:256] / 255
+    rows, columns = np.mgrid[0:96, 0:96] / 95
     for patient in range(8):
-        cavity = draw_phantom("apical_cavity", patient).lesion
+        cavity = draw_phantom("apical_cavity", patient, size=96).lesion
         assert rows[cavity].mean() < 0.35
-        glass = draw_phantom("peripheral_ground_glass", patient).lesion
+        glass = draw_phantom("peripheral_ground_glass", patient, size=96).lesion
         assert np.abs(columns[glass] - 0.5).mean() > 0.22
-        interstitial = draw_phantom("diffuse_interstitial", patient).lesion
+        interstitial = draw_phantom("diffuse_interstitial", patient, size=96).lesion
         assert (columns[interstitial] < 0.5).mean() == pytest.approx(0.5, abs=0.25)
 
 

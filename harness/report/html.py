@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -266,8 +267,9 @@ def _seen(value: Any) -> Any:
     return one_line(value) if type(value) is str else value
 
 
+@cache
 def environment(*folders: Path) -> Environment:
-    """Templates escape whatever they are given; a name that is missing is an error.
+    """Templates escape whatever they are given; a name that is missing is an error. Each is compiled once.
 
     :param folders: where templates lie, beside those of the report.
     """
