@@ -19,6 +19,7 @@ class Metadata:
     """One field per property. `layers` lists {name, role, activations, gradients, maps}: a CAM layer and its outputs.
 
     thresholds: per class, the probability from which a multi-label model says yes; None means 0.5 everywhere
+    preserved: one record for each phase up to this checkpoint that was trained to preserve evidence (docs/preserve.md)
     """
 
     architecture: str
@@ -36,6 +37,7 @@ class Metadata:
     thresholds: list[float] | None = None
     explained: str = "logit"  # or `probability`: what the gradients are of
     layers: list[dict[str, Any]] = field(default_factory=list)
+    preserved: list[dict[str, Any]] = field(default_factory=list)
 
 
 def stamp(model: ir.Model, metadata: Metadata) -> None:

@@ -11,6 +11,7 @@ import pytest
 from harness.common.formatting import MINUS
 from harness.gate.judge import judge
 from harness.gate.policy import Policy
+from harness.models.metadata import PreservedEvidence
 from harness.report import findings, html_tables, levels
 from harness.report.findings import Finding
 from harness.report.gallery import Gallery
@@ -19,7 +20,7 @@ from harness.report.summaries import Summaries
 from harness.report.text_tables import drift_table, markdown
 from harness.results.cautions import cautions
 from harness.results.pseudonyms import Names
-from harness.results.schema import Conditioning, Evaluation, IndexResult
+from harness.results.schema import CausalResult, Conditioning, Evaluation, IndexResult
 from harness.statistics.bootstrap import Resampling
 from harness.statistics.power import smallest_shown_drop
 from harness.statistics.stability import stability_index
@@ -249,6 +250,42 @@ def test_ill_conditioned_maps_are_warned_of(mean: float, said: bool) -> None:
     )
     assert cautions(result) == ([sentence] if said else [])
     assert (f"WARNING: {sentence}" in drift_table(result, wide=True)) == said
+
+
+PRESERVED = {
+    "checkpoint": "b", "layer": "penultimate", "method": "layercam", "similarity": "soft-iou", "weight": 4.0,
+    "reference": "transfer", "images": 90, "of": 100,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("methods", "causal", "judges"),
+    [
+        (["layercam", "hirescam"], False, "nothing else judges it here: add --method ablation --method integrated-gr"),
+        (["layercam", "ablation"], False, "judge it by ablation (perturbation)"),
+        (["layercam", "ablation", "eigencam"], True, "(perturbation), eigencam (activation) and the causal check"),
+    ],
+)
+def test_evidence_that_was_trained_to_stay_is_told_with_its_judges(
+    methods: list[str], causal: bool, judges: str
+) -> None:
+    result = made_results.evaluation(methods=methods)
+    result.causal = [CausalResult.model_construct()] if causal else []
+    result.checkpoints[1].metadata.preserved = [PreservedEvidence.model_validate(PRESERVED)]
+    (text,) = cautions(result)
+    assert text.startswith(
+        "b: was trained to preserve evidence, layercam maps at penultimate were held to those of transfer (weight 4): "
+        "gradient methods say how well that was learnt, not whether the evidence stayed; "
+    )
+    assert judges in text
+    assert [fact.text for fact in finding(result).facts if fact.label == "Trained to"] == [f"{text}."]
+    rule = {"metric": "accuracy", "statistic": "value", "min": 0.1}
+    assert judge(result, Policy.model_validate({"format": 1, "rule": [rule]})).warnings == [text]
+
+
+def test_a_checkpoint_held_to_masks_says_so() -> None:
+    item = PreservedEvidence.model_validate({**PRESERVED, "similarity": "inside", "reference": "lungs"})
+    assert str(item) == "layercam maps at penultimate were held inside of the masks lungs (weight 4)"
 
 
 def test_conditioning_stands_in_the_report_and_in_the_wide_table() -> None:

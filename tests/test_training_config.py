@@ -9,7 +9,7 @@ import pytest
 
 from harness.common.errors import InputError
 from training.backbones import find
-from training.config import PRESETS, Augment, Config, Data, Model, Phantoms, Phase, read_config
+from training.config import PRESETS, Augment, Config, Data, Model, Phantoms, Phase, Preserve, read_config
 
 GOOD = """
 [data]
@@ -54,9 +54,10 @@ def test_unfreezing_layer_by_layer_takes_three_lines(tmp_path: Path) -> None:
     assert config.phases["conv5"].trainable == "conv5_block1_0_bn"
 
 
-@pytest.mark.parametrize("table", [Config, Data, Model, Phase, Augment, Phantoms])
+@pytest.mark.parametrize("table", [Config, Data, Model, Phase, Augment, Preserve, Phantoms])
 def test_every_table_names_the_nearest_key(table: type) -> None:
-    for key in table.model_fields:  # type: ignore[attr-defined]
+    for name, field in table.model_fields.items():  # type: ignore[attr-defined]
+        key = field.alias or name
         with pytest.raises(ValueError, match=rf"unknown key '{key}x'; did you mean '{key}'\?"):
             table.model_validate({f"{key}x": 1})  # type: ignore[attr-defined]
 

@@ -66,7 +66,7 @@ def test_cached_epochs_read_no_image_and_run_no_backbone(task: Task, monkeypatch
 
 def processor_seconds(phase: Phase, task: Task) -> float:
     """Of the cheapest of two epochs with validation, after one that compiles."""
-    classifier = build_classifier(Model(backbone="PhantomNet", input_size=task.pixels._size), 2, seed=0)
+    classifier = build_classifier(Model(backbone="PhantomNet", input_size=task.pixels.size), 2, seed=0)
     set_trainable(classifier, phase)
     feed, used = feed_for(classifier, phase, task), []
     compile_view(feed.view, phase, 3, multi=False)

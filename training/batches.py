@@ -7,11 +7,12 @@ remembered, it is computed again from the epoch's number.
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
 from harness.images.view import channels_last
-from training.augment import augment
+from training.augment import augment, moved_along
 from training.config import Augment
 from training.framework import keras
 from training.pixels import Pixels
@@ -52,17 +53,44 @@ class ImageBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
         indices = self._batches[number]
         images = channels_last(self._changed(self._pixels.views(indices), indices))  # (n, H, W, 3)
         return (images, *_take(self._labels, indices))
+
+    def _random(self, index: int) -> np.random.Generator:
+        """What decides how an image of this epoch is augmented."""
+        return np.random.default_rng([*self._key, int(index)])
 
     def _changed(self, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
         if self._how is None:
             return views
         for row, index in enumerate(indices):
-            views[row] = augment(views[row], self._how, np.random.default_rng([*self._key, int(index)]))
+            views[row] = augment(views[row], self._how, self._random(index))
         return views
+
+
+class PreservedBatches(ImageBatches):
+    """`ImageBatches` with references: (images, (targets, R (n, h, w), k (n,)), weights).
+
+    `references` holds R and k by sample number; R is moved along with its picture. k = 1 where an image takes part.
+    """
+
+    def __init__(self, references: tuple[np.ndarray, np.ndarray], *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._references = references
+
+    def __getitem__(self, number: int) -> tuple[Any, ...]:
+        images, targets, weights = super().__getitem__(number)
+        indices = self._batches[number]
+        maps, kept = (column[indices] for column in self._references)
+        return images, (targets, self._moved(maps, indices), kept), weights
+
+    def _moved(self, maps: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        if self._how is None or not maps.size:
+            return maps
+        moved = [moved_along(plane, self._how, self._random(k)) for plane, k in zip(maps, indices, strict=True)]
+        return np.stack(moved)
 
 
 class FeatureBatches(keras.utils.PyDataset):

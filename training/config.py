@@ -48,7 +48,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys_only(cls, values: Any) -> Any:
-        known = list(cls.model_fields)
+        known = [field.alias or name for name, field in cls.model_fields.items()]
         for key in values if isinstance(values, dict) else ():
             if key not in known:
                 raise ValueError(f"unknown key {key!r}; {nearest(key, known)}")
@@ -134,6 +134,45 @@ class Augment(Settings):
         return self != Augment()
 
 
+class Preserve(Settings):
+    """Keep the evidence of a phase where it was, or inside of masks (docs/preserve.md)."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # `from` is no name in Python
+
+    layer: str = "penultimate"  # or "last", or a layer's name
+    method: Literal["layercam", "gradcam", "hirescam"] = "layercam"
+    weight: Annotated[float, Field(ge=0)]  # of the loss, beside the cross-entropy; 0 measures only
+    reference: str | None = Field(None, alias="from")  # an earlier phase (or replicate), or a path to a .keras file
+    on: Literal["correct", "all"] = "correct"  # with `from`: the images that the reference classifies correctly
+    similarity: Literal["soft-iou", "cosine"] = "soft-iou"  # of the two maps
+    masks: str | None = None  # in place of `from`: a folder of masks, outside of which no evidence should lie
+
+    @property
+    def term(self) -> str:
+        """What the loss is 1 minus of: a record of `training.evidence.SIMILARITIES`."""
+        return self.similarity if self.masks is None else "inside"
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> Preserve:
+        if (self.reference is None) == (self.masks is None):
+            raise ValueError("give exactly one of from (a checkpoint) and masks (a folder)")
+        for key in ("on", "similarity"):
+            if self.masks is not None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} belongs to from, a reference checkpoint; with masks leave it out")
+        return self
+
+    def located(self, base: Path) -> Preserve:
+        """The same with its files found from `base`, the folder of the TOML file."""
+        masks = None if self.masks is None else str(base / self.masks)
+        file = self.reference if self.reference is None or not self.is_file else str(base / self.reference)
+        return self.model_copy(update={"masks": masks, "reference": file})
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the reference is a file and not a checkpoint of this run."""
+        return str(self.reference).endswith(".keras")
+
+
 class Phase(Settings):
     """One phase of training."""
 
@@ -153,6 +192,7 @@ class Phase(Settings):
     cache_features: bool = True  # head only and without augmentation: run the backbone once, not every epoch
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = None  # replicates; default: the run's seed
     augment: Augment = Augment()
+    preserve: Preserve | None = None
     data: Data | None = None  # its own data; the head is then its own too
 
 
@@ -169,6 +209,16 @@ class Config(Settings):
         """(stem of the checkpoint, seed) of each replicate of a phase."""
         seeds = self.phases[phase].seeds or [self.seed]
         return [(phase if number == 0 else f"{phase}.seed{seed}", seed) for number, seed in enumerate(seeds)]
+
+    def located(self, base: Path) -> Config:
+        """The same with the files of [model] and of every [preserve] found from `base`, the folder of the TOML file."""
+        phases = {
+            name: phase
+            if phase.preserve is None
+            else phase.model_copy(update={"preserve": phase.preserve.located(base)})
+            for name, phase in self.phases.items()
+        }
+        return self.model_copy(update={"model": self.model.located(base), "phases": phases})
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +266,8 @@ def _require_sound(config: Config) -> None:
             raise ValueError(f"phases.{name}: cannot be the name of a file; use letters, digits, - and _")
         if _repeated(phase.seeds or []) is not None:
             raise ValueError(f"phases.{name}.seeds: two replicates of one seed are equal; list each seed once")
+        if phase.preserve is not None:
+            _require_sound_preserve(config, phase, phase.preserve, stems, f"phases.{name}.preserve")
         stems += [stem for stem, _ in config.replicates(name)]
         if phase.data is not None:
             _require_sound_data(phase.data, f"phases.{name}.data")
@@ -223,6 +275,22 @@ def _require_sound(config: Config) -> None:
     twice = _repeated(stems)
     if twice is not None:
         raise ValueError(f"phases: two checkpoints would be called {twice}; let names and seeds differ")
+
+
+def _require_sound_preserve(config: Config, phase: Phase, preserve: Preserve, before: list[str], place: str) -> None:
+    """Refuse what a loss of evidence cannot be computed with; `before`: the checkpoints of earlier phases."""
+    if config.precision != "float32":
+        raise ValueError(
+            f'{place}: its gradients of gradients vanish in 16 bits; leave precision = "{config.precision}" out'
+        )
+    if (phase.data or config.data).labels == "multi":
+        raise ValueError(f"{place}: takes the map of the one true class of an image; use single labels")
+    reference = preserve.reference
+    if reference is not None and not preserve.is_file and reference not in before:
+        raise ValueError(
+            f"{place}.from: {reference!r} is no checkpoint of an earlier phase; "
+            f"{nearest(reference, before) if before else 'there is none'}, or give a path to a .keras file"
+        )
 
 
 def _require_sound_data(data: Data, place: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from training.framework import tf
 
 TAGS = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_auc", "seconds")
+OF_PRESERVE = ("train_preserve", "val_preserve")  # empty but for phases that preserve evidence
 
 
 def write_events(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -32,7 +33,8 @@ def _events(rows: list[dict[str, Any]]) -> list[Any]:
     events, clock = [kind(wall_time=0.0, file_version="brain.Event:2")], 0.0
     for row in rows:
         clock += float(row["seconds"])
-        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=float(row[tag])) for tag in TAGS]
+        tags = [*TAGS, *(tag for tag in OF_PRESERVE if row.get(tag))]
+        values = [tf.compat.v1.Summary.Value(tag=tag, simple_value=float(row[tag])) for tag in tags]
         summary = tf.compat.v1.Summary(value=values)
         events.append(kind(wall_time=clock, step=int(row["epoch"]), summary=summary))
     return events

@@ -9,6 +9,7 @@ A classifier is one flat functional model, so that every inner layer can be name
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,21 +97,55 @@ def set_trainable(classifier: Any, phase: Phase) -> None:
             layer.momentum = phase.batchnorm_momentum
 
 
-def training_view(classifier: Any, phase: Phase) -> Any:
-    """The same layers and weights, called the way the phase wants them during training.
+def cam_layer(classifier: Any, model: Model, layer: str) -> str:
+    """The name of a CAM layer that is given by its role (`penultimate`, `last`) or by its name."""
+    backbone = backbones.find(model)
+    name = {"last": backbone.last, "penultimate": backbone.penultimate}.get(layer, layer)
+    names = _maps(classifier)
+    if name not in names:
+        raise InputError(f"preserve.layer {name!r} is no feature map of {backbone.name}; {nearest(name, names)}")
+    return name
 
-    Frozen layers always run as in inference (no dropout, no moving statistics); BatchNorm does too where
-    `phase.batchnorm` is "inference", although its gamma and beta may learn.
+
+def training_view(classifier: Any, phase: Phase) -> Any:
+    """The same layers and weights, called the way the phase wants them during training (`runs_as_in_inference`)."""
+    return view_with_tensors(classifier, lambda layer: runs_as_in_inference(layer, phase))[0]
+
+
+def inference_view(classifier: Any, layer: str) -> Any:
+    """The same layers and weights in inference mode whatever the model is told: outputs of `layer`, and logits."""
+    view, tensors = view_with_tensors(classifier, lambda _: True)
+    return keras.Model(view.input, [tensors[layer], view.output])
+
+
+def runs_as_in_inference(layer: Any, phase: Phase) -> bool:
+    """Whether a layer is the same in training as in inference.
+
+    Frozen layers always are (no dropout, no moving statistics); BatchNorm is, too, where `phase.batchnorm` is
+    "inference", although its gamma and beta may learn; and so is what knows no training mode.
     """
-    fixed = phase.batchnorm == "inference"
+    fixed = phase.batchnorm == "inference" and isinstance(layer, keras.layers.BatchNormalization)
+    return fixed or not layer.trainable or not _takes_training(layer)
+
+
+def view_with_tensors(classifier: Any, still: Callable[[Any], bool]) -> tuple[Any, dict[str, Any]]:
+    """A model of the same layers, those that are `still` in inference mode, and each one's output by its name."""
+    tensors: dict[str, Any] = {}
 
     def call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
-        still = not layer.trainable or (fixed and isinstance(layer, keras.layers.BatchNormalization))
-        if still and "training" in inspect.signature(layer.call).parameters:
-            return AsInInference(layer)(*arguments)
-        return layer(*arguments, **keywords)
+        if still(layer) and _takes_training(layer):
+            found = AsInInference(layer)(*arguments)
+        else:
+            found = layer(*arguments, **keywords)
+        tensors[layer.name] = found
+        return found
 
-    return keras.models.clone_model(classifier, clone_function=lambda layer: layer, call_function=call)
+    view = keras.models.clone_model(classifier, clone_function=lambda layer: layer, call_function=call)
+    return view, tensors
+
+
+def _takes_training(layer: Any) -> bool:
+    return "training" in inspect.signature(layer.call).parameters
 
 
 class AsInInference(keras.layers.Layer):
@@ -146,10 +181,15 @@ def preprocessing(classifier: Any) -> dict[str, Any]:
 
 
 def _require_maps(classifier: Any, backbone: backbones.Backbone) -> None:
-    names = [layer.name for layer in classifier.layers if len(getattr(layer.output, "shape", ())) == 4]
+    names = _maps(classifier)
     for name in (backbone.last, backbone.penultimate):
         if name not in names:
             raise InputError(f"{name!r} is no feature map of {backbone.name}; {nearest(name, names)}")
+
+
+def _maps(classifier: Any) -> list[str]:
+    """The layers with a map (N, h, w, C)."""
+    return [layer.name for layer in classifier.layers if len(getattr(layer.output, "shape", ())) == 4]
 
 
 def _bare(backbone: backbones.Backbone, model: Model, weights: str | None) -> Any:

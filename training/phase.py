@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from harness.common.errors import InputError
+from harness.images.rule import GREY, ImageRule
 from training import metrics
 from training.backbones import load_model
 from training.batches import ImageBatches, epoch_key
 from training.config import Config, Phase
+from training.cost import sentence, step_seconds
 from training.feed import EVALUATION_BATCH, Feed, caches, feed_for, predict
 from training.files import replacing
 from training.framework import keras, several_devices, tf
 from training.model import build_classifier, copy_weights, load_backbone_weights, set_trainable, weights_digest
 from training.objective import compile_view
+from training.preserve import Preservation, preservation_of
+from training.preserving_view import PreservingView
 from training.progress import Bar
 from training.state import Progress, load_state, save_state
 from training.task import Task
@@ -31,18 +36,18 @@ STATE = "state.npz"
 class Start:
     """Where a phase's weights come from: a checkpoint, or with None the configuration's `model.weights`.
 
-    `digest` is the recorded identity of the checkpoint's weights.
+    `digest` is the recorded identity of the checkpoint's weights; None for a file that no run of ours recorded.
     """
 
     checkpoint: Path | None
-    digest: str = ""
+    digest: str | None = ""
     same_head: bool = True
 
     def load(self) -> Any:
         """The checkpoint's model. Raises InputError where its weights are not those that were recorded."""
         assert self.checkpoint is not None
         model = load_model(self.checkpoint)
-        if weights_digest(model) != self.digest:
+        if self.digest is not None and weights_digest(model) != self.digest:
             raise InputError(
                 f"{self.checkpoint}: its weights are not those that run.json records; restore it, or fit again"
             )
@@ -60,6 +65,8 @@ class PhaseRun:
     task: Task
     folder: Path
     quiet: bool = False  # no progress bar
+    rule: ImageRule = GREY
+    reference: Start | None = None  # of [preserve]
 
     @property
     def phase(self) -> Phase:
@@ -77,13 +84,31 @@ class PhaseRun:
     def _train(self, start: Start, on_epoch: Callable[[Progress], None]) -> dict[str, Any]:
         classifier = self._classifier(start)
         with several_devices():
-            feed = feed_for(classifier, self.phase, self.task)
+            preservation = self._preservation(classifier)
+            feed = feed_for(classifier, self.phase, self.task, preservation)
             compile_view(feed.view, self.phase, self._steps(), self.task.multi)
         progress = load_state(self.folder / STATE, classifier, feed.view.optimizer, self.stem)
+        preserved = [] if preservation is None else self._begin_preserving(feed, preservation, progress)
         self._epochs(classifier, feed, progress, on_epoch)
         if progress.best is not None:
             classifier.set_weights(progress.best)
-        return self._finish(classifier, progress)
+        return self._finish(classifier, progress) | {"preserved": preserved}
+
+    def _preservation(self, classifier: Any) -> Preservation | None:
+        """What [preserve] of the phase holds the evidence to."""
+        reference = None if self.reference is None else self.reference.load()
+        return preservation_of(classifier, self.phase, self.config.model, self.task, self.rule, reference)
+
+    def _begin_preserving(self, feed: Feed, preservation: Preservation, progress: Progress) -> list[dict[str, Any]]:
+        """The facts for `run.json`; nothing where the weight is 0. Tells what a step costs."""
+        progress.require_reference(preservation.references.digest, self.folder / STATE)
+        if not isinstance(feed.view, PreservingView):
+            return []
+        order = self.task.indices("train")[: self.phase.batch_size]
+        cost = step_seconds(feed.view, feed.epoch(order, epoch_key(self.seed, self.name, 0))[0])
+        if cost and not self.quiet:
+            print(sentence(self.stem, cost, self._steps()), file=sys.stderr)
+        return [{"checkpoint": self.stem, **preservation.facts(), "step_seconds": cost}]
 
     def _classifier(self, start: Start) -> Any:
         classifier = self._fresh(self.config.precision)
@@ -123,8 +148,11 @@ class PhaseRun:
         logs = feed.view.fit(feed.epoch(order, key), verbose=0, shuffle=False, callbacks=[steps]).history
         row: dict[str, Any] = {"phase": self.name, "checkpoint": self.stem, "seed": self.seed, "epoch": done + 1}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(feed.view.optimizer.learning_rate))
-        row |= {"train_loss": logs["loss"][-1], "train_accuracy": logs["accuracy"][-1]}
+        row["train_loss"] = logs.get("cross_entropy", logs["loss"])[-1]
+        row["train_accuracy"] = logs["accuracy"][-1]
         row |= self._validation(feed)
+        row |= {"train_preserve": logs["preserve"][-1]} if "preserve" in logs else {}
+        row |= {} if feed.measure is None else {"val_preserve": feed.measure.mean()}
         row["seconds_per_1000"] = 1000 / self.phase.batch_size * steps.seconds_per_step()
         row["seconds"] = time.monotonic() - started
         bar.show(row)

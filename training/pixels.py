@@ -30,7 +30,7 @@ class Pixels:
         quiet: bool = False,
         rule: ImageRule = GREY,
     ) -> None:
-        self._samples, self._size, self._rule = samples, size, rule
+        self._samples, self.size, self._rule = samples, size, rule
         self._shape = size if rule.colour == "grey" else (*size, 3)
         self.complaint = ""  # about an image that was readable at first and no longer is
         room = int(cache_gb * 2**30 / (4 * np.prod(self._shape)))
@@ -46,7 +46,7 @@ class Pixels:
 
     def _read(self, index: int, notice: Noticed) -> np.ndarray:
         try:
-            return load_view(self._samples[index].path, self._rule, self._size, notice=notice).pixels
+            return load_view(self._samples[index].path, self._rule, self.size, notice=notice).pixels
         except InputError as error:
             self.complaint = str(error)
             raise

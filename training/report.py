@@ -22,6 +22,7 @@ def table(record: dict[str, Any]) -> str:
     parts += [_recalls({s: p for s, p in phases.items() if p["classes"] == c}, c) for c in _class_lists(phases)]
     if record.get("shortcuts"):
         parts.append(_shortcuts(record["shortcuts"]))
+    parts += [_preserved(stem, item) for stem, phase in phases.items() for item in phase.get("preserved", [])]
     parts += [
         f"changed, accepted {entry['time']}: {'; '.join(entry['changes'])}" for entry in record.get("changes", [])
     ]
@@ -38,9 +39,10 @@ def write_curves(path: Path, rows: list[dict[str, Any]]) -> None:
     """Loss, accuracy and macro-AUC over the epochs of every checkpoint, one after the other, as a PNG."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    panels = figure.subplots(1, 3)
-    for axes, (title, names) in zip(panels, _PANELS.items(), strict=True):
+    shown = {title: names for title, names in _PANELS.items() if any(row.get(names[-1]) for row in rows)}
+    figure = Figure(figsize=(4 * len(shown), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(shown))
+    for axes, (title, names) in zip(panels, shown.items(), strict=True):
         _panel(axes, title, names, rows)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)  # never over a curve
@@ -52,6 +54,7 @@ _PANELS = {
     "cross-entropy": ("train_loss", "val_loss"),
     "accuracy": ("train_accuracy", "val_accuracy"),
     "macro-AUC": ("val_auc",),
+    "evidence: 1 - similarity": ("train_preserve", "val_preserve"),
 }
 
 
@@ -61,7 +64,8 @@ def _panel(axes: Any, title: str, names: tuple[str, ...], rows: list[dict[str, A
         steps = [(k, row) for k, row in enumerate(rows, start=1) if row["checkpoint"] == checkpoint]
         for name in names:
             dashed = name.startswith("train")
-            x, y = [k for k, _ in steps], [float(row[name]) for _, row in steps]
+            known = [(k, float(row[name])) for k, row in steps if row.get(name) not in (None, "")]
+            x, y = [k for k, _ in known], [value for _, value in known]
             axes.plot(x, y, "--" if dashed else "-", color=f"C{number}", label=None if dashed else checkpoint)
     axes.set(title=title, xlabel="epochs, all phases (dashed: training)")
 
@@ -78,6 +82,20 @@ def _row(stem: str, phase: dict[str, Any]) -> tuple[str, ...]:
         _spread(test["auc"], test["auc_interval"]),
         f"{test['calibration_error']:.3f}",
     )
+
+
+def _preserved(stem: str, item: dict[str, Any]) -> str:
+    """How a checkpoint was trained to preserve evidence, and what a step of that costs."""
+    text = (
+        f"{stem}: trained to preserve evidence in {item['checkpoint']}: {item['method']} at {item['layer']} "
+        f"({item['similarity']}, weight {item['weight']:g}) of {item['reference']}, on {item['images']} of "
+        f"{item['of']} training images"
+    )
+    cost = item["step_seconds"]
+    if cost is None:
+        return text
+    ours, plain = cost["preserving"], cost["plain"]
+    return f"{text}; a step takes {ours:.3g} s, a plain one {plain:.3g} s ({ours / plain:.2f} x)"
 
 
 def _spread(value: float | None, interval: list[float] | None) -> str:

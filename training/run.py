@@ -32,6 +32,7 @@ COLUMNS = (
     "phase", "checkpoint", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "val_auc", "seconds_per_1000", "seconds",
 )  # fmt: skip
+OF_PRESERVE = ("train_preserve", "val_preserve")  # empty in the rows of other phases
 # Without their run.json these would be taken for the new run's.
 LEFTOVERS = (STATE, "history.csv", "phantoms-split*")
 
@@ -102,8 +103,7 @@ class Run:
         self, folder: Path, config: Config, record: dict[str, Any], quiet: bool = False, begun: Sequence[str] = ()
     ) -> None:
         self.base = (folder / record["config_folder"]).resolve()
-        located = config.model_copy(update={"model": config.model.located(self.base)})
-        self.folder, self.config, self.record, self.quiet = folder, located, record, quiet
+        self.folder, self.config, self.record, self.quiet = folder, config.located(self.base), record, quiet
         self.rule = image_rule(config, self.base)
         self._begun = {self._key(name) for name in begun if name in config.phases}  # data that was trained on
         self._changed: dict[str, str] = {}  # key -> a phase on it
@@ -161,10 +161,28 @@ class Run:
             entry = self.record["phases"][previous]
             same_head = entry["classes"] == list(task.classes) and not self._own(name, previous)
             start = Start(self.folder / entry["checkpoint"], entry["weights_digest"], same_head)
-        phase = PhaseRun(self.config, name, stem, seed, task, self.folder, self.quiet)
-        self.record["phases"][stem] = phase.train(start, self._write_history)
+        reference = self._reference(name, task)
+        phase = PhaseRun(self.config, name, stem, seed, task, self.folder, self.quiet, self.rule, reference)
+        entry = phase.train(start, self._write_history)
+        before = [] if previous is None else self.record["phases"][previous].get("preserved", [])
+        self.record["phases"][stem] = entry | {"preserved": [*before, *entry["preserved"]]}  # what its weights came by
         self._rows = _read_history(self.folder)
         self.save()
+
+    def _reference(self, name: str, task: Task) -> Start | None:
+        """The reference checkpoint of a phase's [preserve]; None where it has none, or masks."""
+        preserve = self.config.phases[name].preserve
+        if preserve is None or preserve.reference is None:
+            return None
+        if preserve.is_file:
+            return Start(Path(preserve.reference), None)
+        entry = self.record["phases"][preserve.reference]
+        if entry["classes"] != list(task.classes):
+            raise InputError(
+                f"phases.{name}.preserve.from: {preserve.reference} has the classes {', '.join(entry['classes'])}, and "
+                f"this phase {', '.join(task.classes)}; name a checkpoint that was trained on the same classes"
+            )
+        return Start(self.folder / entry["checkpoint"], entry["weights_digest"])
 
     def _own(self, name: str, previous: str) -> bool:
         """Whether the two phases learn from different data: then the head starts anew."""
@@ -216,7 +234,7 @@ class Run:
 
     def _write_history(self, progress: Progress) -> None:
         with write_text(self.folder / "history.csv") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
+            writer = csv.DictWriter(stream, (*COLUMNS, *OF_PRESERVE))
             writer.writeheader()
             writer.writerows([*self._rows, *progress.rows])
 

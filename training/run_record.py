@@ -19,7 +19,7 @@ from harness.images.rule import ImageRule, stored
 from training import backbones
 from training.config import Config, complaints
 from training.framework import versions
-from training.model import build_classifier, preprocessing, set_trainable
+from training.model import build_classifier, cam_layer, preprocessing, set_trainable
 
 FORMAT = 1
 NEEDED = ("config", "config_folder", "phases")
@@ -32,6 +32,8 @@ def new_record(config: Config, path: Path, folder: Path) -> dict[str, Any]:
     classifier = build_classifier(config.model.located(base), 2, config.seed)
     for phase in config.phases.values():
         set_trainable(classifier, phase)
+        if phase.preserve is not None:
+            cam_layer(classifier, config.model, phase.preserve.layer)
     width = f"-{config.model.alpha:g}" if config.model.alpha else ""
     return {
         "format": FORMAT,

@@ -31,6 +31,7 @@ class Progress:
     seconds: float = 0.0
     best_auc: float = -1.0
     best_epoch: int = 0
+    reference: str = ""  # identity of what [preserve] holds the evidence to
     rows: list[dict[str, Any]] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)  # checkpoints along the way
     best: list[np.ndarray] | None = None  # the classifier's weights at best_epoch
@@ -46,6 +47,15 @@ class Progress:
         auc = self.rows[-1]["val_auc"]
         if auc > self.best_auc:
             self.best_auc, self.best_epoch, self.best = auc, self.epoch, classifier.get_weights()
+
+    def require_reference(self, digest: str, path: Path) -> None:
+        """Raise InputError where the phase was begun with another reference of its evidence than that of `digest`."""
+        if self.epoch and self.reference != digest:
+            raise InputError(
+                f"{path}: {self.stem} was begun with another reference in preserve (its checkpoint, or its masks, "
+                "changed); restore it, or delete this file to start the phase again"
+            )
+        self.reference = digest
 
     def stopped(self, patience: int | None) -> bool:
         """Whether validation has not improved for `patience` epochs."""

@@ -50,6 +50,29 @@ class LayerOutputs(BaseModel):
         return self.name == PICTURE
 
 
+class PreservedEvidence(BaseModel):
+    """How a phase of training was made to keep its evidence (docs/preserve.md).
+
+    `checkpoint`: the phase; `method` and `layer`: the maps that its loss was made of; `similarity`: what the loss is 1
+    minus of; `weight`: of the loss beside the cross-entropy; `reference`: the checkpoint, or the folder of masks, that
+    the maps were held to; `images` of `of` training images took part.
+    """
+
+    checkpoint: str
+    layer: str
+    method: Literal["layercam", "gradcam", "hirescam"]
+    similarity: str
+    weight: float
+    reference: str
+    reference_digest: str = ""
+    images: int
+    of: int
+
+    def __str__(self) -> str:
+        held = "inside of the masks" if self.similarity == "inside" else "to those of"
+        return f"{self.method} maps at {self.layer} were held {held} {self.reference} (weight {self.weight:g})"
+
+
 class GraphMetadata(BaseModel):
     """What an exported graph says about itself; format 1."""
 
@@ -70,6 +93,7 @@ class GraphMetadata(BaseModel):
     tools: dict[str, str]
     seed: int | None
     git_commit: str | None
+    preserved: list[PreservedEvidence] = []  # of the phases up to this checkpoint, those trained to preserve evidence
 
     @property
     def rule(self) -> ImageRule:

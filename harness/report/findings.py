@@ -17,7 +17,7 @@ from harness.report.glossary import reason_sentence
 from harness.report.levels import SAME_MAPS, SAME_MODEL, UNKNOWN, Level, level_of, power_beside
 from harness.report.paradigms import agreement
 from harness.report.summaries import Summaries, with_span
-from harness.results.cautions import at_chance, cautions
+from harness.results.cautions import at_chance, cautions, trained_to_stay
 from harness.results.schema import (
     Equivalence,
     Estimate,
@@ -103,11 +103,11 @@ def _finding(result: Evaluation, summaries: Summaries, pair: PairResult) -> Find
             f"The maps before and after are identical in each of the {count(pair.selected, 'compared image')}, under "
             "every method and at every layer."
         )
-        return Finding(pair, SAME_MAPS, None, sentence, [*_at_chance(result, pair), _accuracy(result, pair)])
+        return Finding(pair, SAME_MAPS, None, sentence, [*_warned(result, pair), _accuracy(result, pair)])
     item = summaries.get(pair, result.layers[0], result.methods[0], HEADLINE)
     index = item.index if item else None
     facts = [
-        *_at_chance(result, pair),
+        *_warned(result, pair),
         _accuracy(result, pair),
         *_answers(pair),
         _worst_class(result, summaries, pair),
@@ -147,11 +147,13 @@ def warning_lines(result: Evaluation) -> list[str]:
     return same + [f"WARNING: {text}" for text in cautions(result)]
 
 
-def _at_chance(result: Evaluation, pair: PairResult) -> Iterator[Fact]:
-    """That a checkpoint of the pair is not shown to classify at all."""
+def _warned(result: Evaluation, pair: PairResult) -> Iterator[Fact]:
+    """That a checkpoint of the pair is not shown to classify at all, or was trained to keep its maps."""
     for key in (pair.before, pair.after):
         for text in at_chance(result.by_key[key], result.majority):
             yield Fact("Warning", "accuracy", f"{key}: {text}.")
+        for text in trained_to_stay(result.by_key[key], result):
+            yield Fact("Trained to", "preserved", f"{key}: {text}.")
 
 
 def _sentence(result: Evaluation, pair: PairResult, item: MetricSummary | None) -> str:

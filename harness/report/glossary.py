@@ -208,6 +208,12 @@ _WORDS = (
         "energy-based pointing game, Wang et al. 2020, arXiv 1910.01279",
     ),
     Definition(
+        "preserved",
+        "Trained to preserve evidence",
+        "A part of the checkpoint's training loss was the distance of its maps, under one method, from those of a "
+        "reference. That it did well under this method, or another of the same paradigm, is what it was trained for.",
+    ),
+    Definition(
         "order",
         "Order probability",
         "Share of the bootstrap draws of patients in which the architectures come in this order.",

@@ -198,7 +198,7 @@ def _model(result: Evaluation, key: str) -> Group:
 
 def _shown(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Lines that say something, without home folders."""
-    return [(label, without_home(text)) for label, text in lines if text not in ("", "null")]
+    return [(label, without_home(text)) for label, text in lines if text not in ("", "null", "[]")]
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,7 @@
-"""What a reader has to know before any number of a result: accuracy at chance, maps that hang on small denominators."""
+"""What a reader has to know before any number of a result.
+
+Accuracy at chance, maps that hang on small denominators, methods that are blind, maps that were trained to stay.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ def cautions(result: Evaluation) -> list[str]:
     """One sentence each, without a full stop."""
     of_accuracy = [f"{item.key}: {text}" for item in result.checkpoints for text in at_chance(item, result.majority)]
     of_maps = [f"{item.key}: {ill_conditioned(one)}" for item in result.checkpoints for one in _ill(item)]
-    return of_accuracy + of_maps + [blindness(item) for item in result.nulls if item.blind]
+    of_training = [f"{item.key}: {text}" for item in result.checkpoints for text in trained_to_stay(item, result)]
+    return of_accuracy + of_training + of_maps + [blindness(item) for item in result.nulls if item.blind]
 
 
 def blindness(item: NullResult) -> str:
@@ -40,6 +44,31 @@ def at_chance(checkpoint: CheckpointResult, majority: float | None) -> Iterator[
             f"accuracy {_shown(accuracy)} is not shown to be above {digits(majority)}, that of always answering the "
             "most frequent class"
         )
+
+
+def trained_to_stay(checkpoint: CheckpointResult, result: Evaluation) -> Iterator[str]:
+    """That a checkpoint was trained to preserve evidence, by which method, and what else judges it here."""
+    for item in checkpoint.metadata.preserved:
+        own = _paradigm(result, item.method)
+        others = [name for name in result.methods if _paradigm(result, name) != own]
+        judges = [f"{name} ({_paradigm(result, name)})" for name in others] + ["the causal check"] * bool(result.causal)
+        what = (
+            f"judge it by {_listed(judges)}"
+            if judges
+            else "nothing else judges it here: add --method ablation --method integrated-gradients --causal 64"
+        )
+        yield (
+            f"was trained to preserve evidence, {item}: {own} methods say how well that was learnt, not whether the "
+            f"evidence stayed; {what}"
+        )
+
+
+def _paradigm(result: Evaluation, method: str) -> str:
+    return result.vocabulary.method(method).paradigm
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def ill_conditioned(item: Conditioning) -> str:

@@ -176,6 +176,10 @@ def _metadata(record: CheckpointRecord, request: Request, scores: Scores, digest
         data_digest=record.data_digest,
         seed=record.phase.get("seed"),
         git_commit=facts.get("git_commit"),
+        preserved=[
+            {key: value for key, value in item.items() if key != "step_seconds"}
+            for item in record.phase.get("preserved", [])
+        ],
     )
 
 
