@@ -30,7 +30,7 @@ from harness.monitoring.run import Request, monitor
 from harness.monitoring.state import State, read_state, write_state
 from kernels.cam import cams
 from kernels.resize import upsample
-from tests import tiny_graphs
+from tests import made_dicom, tiny_graphs
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,20 @@ def test_of_a_patient_one_picture_is_tested_ever(asked: Request, tmp_path: Path)
     text = asked.state.read_text()
     assert "new 3" not in text
     assert "unheard" not in text
+
+
+def test_a_patient_of_dicom_files_is_known_again_the_next_night(asked: Request, tmp_path: Path) -> None:
+    """Though the hashes of the patients of a folder hold for that folder only."""
+    made_dicom.archive(tmp_path / "first-pacs", patients=4, studies=1, images=2)
+    night = monitor(replace(asked, data=tmp_path / "first-pacs")).nights[-1]
+    assert (night.tested, night.repeated) == (4, 4)
+    rng = np.random.default_rng(5)
+    for number, patient in enumerate(["PAT001", "NEW", "NEWER"]):
+        made = made_dicom.made_file(rng.integers(0, 255, (32, 32), np.uint8), f"9.{number}", PatientID=patient)
+        made_dicom.save(made, tmp_path / "second-pacs" / str(number) / "image")
+    night = monitor(replace(asked, data=tmp_path / "second-pacs", night="two")).nights[-1]
+    assert (night.tested, night.repeated) == (2, 1)
+    assert "PAT001" not in asked.state.read_text()
 
 
 def test_files_of_one_name_are_pictures_of_their_own(asked: Request, tmp_path: Path) -> None:

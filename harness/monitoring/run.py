@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness.common.provenance import bytes_digest
 from harness.common.storage import Location
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample, content_digests, data_digest, read_dataset
+from harness.images.dicom_headers import read_header
+from harness.images.folders import is_dicomdir
 from harness.images.regions import RegionFiles, Regions
 from harness.models.session import Model
 from harness.monitoring.history import LEAST_REFERENCE, History, history
@@ -40,6 +43,7 @@ from harness.results.schema import CheckpointResult, Evaluation, read_result, re
 from harness.statistics.conformal import ALPHA
 
 SAME_LOGITS = 0.01  # as far as logits of the reference may be from those that its evaluation stored
+_THREADS = 4  # that read headers
 _SHOWN = 3  # unreadable pictures that are named
 
 
@@ -163,7 +167,7 @@ def _measure_reference(request: Request, state: State, model: Model, names: Name
     found = _measured(request, state, model, samples, regions)
     _require_same_logits(request, stored, samples, model, found)
     kept = [n for n in range(len(samples)) if n not in found.unreadable]
-    _add(state, kept, samples, digests, found, names, REFERENCE)
+    _add(state, kept, _patients(stored.plan.data.source, samples, names), digests, found, REFERENCE)
     tested = sum(bool(picture.values) for picture in state.pictures)
     if tested < LEAST_REFERENCE:
         raise CannotEvaluateError(
@@ -225,7 +229,8 @@ def _measure_new(request: Request, state: State, model: Model, names: Names) -> 
     if not kept:
         raise CannotEvaluateError(f"{request.data}: none of its {len(new) + lost} new pictures can be read")
     state.nights.append(_night(request, len(samples), len(samples) - len(new) - lost, lost + len(found.unreadable)))
-    _add(state, kept, chosen, [digests[n] for n in new], found, names, len(state.nights) - 1)
+    patients = _patients(request.data, chosen, names)
+    _add(state, kept, patients, [digests[n] for n in new], found, len(state.nights) - 1)
 
 
 def _night(request: Request, given: int, seen: int, unreadable: int) -> Night:
@@ -253,15 +258,14 @@ def _require_known_regions(request: Request, state: State, regions: Regions) -> 
 def _add(
     state: State,
     rows: Sequence[int],
-    samples: Sequence[Sample],
+    patients_of: Sequence[str | None],
     digests: Sequence[bytes],
     found: Measured,
-    names: Names,
     night: int,
 ) -> None:
     """Add readable pictures to a night: with their values where no other picture of the patient has them."""
     order = sorted(rows, key=lambda n: digests[n])
-    patients = [_patient(samples[n], names) for n in order]
+    patients = [patients_of[n] for n in order]
     tested, values = state.patients, found.values[order].copy()
     for place, patient in enumerate(patients):
         if patient is not None and patient in tested:
@@ -275,9 +279,19 @@ def _add(
     )
 
 
-def _patient(sample: Sample, names: Names) -> str | None:
-    """The keyed hash of a patient; None where none is known: the picture counts as a patient of its own."""
-    return None if sample.group == sample.name else names.patient(sample.group)
+def _patients(data: Location, samples: Sequence[Sample], names: Names) -> list[str | None]:
+    """Keyed hashes of the patients; None where none is known: the picture counts as a patient of its own.
+
+    A manifest names them. For a folder the headers of its DICOM files do: the hashes that `read_dataset` makes of these
+    hold for one data set, and would not know a patient again the next night.
+    """
+    if not (data.is_dir() or is_dicomdir(data)):
+        found = ["" if sample.group == sample.name else sample.group for sample in samples]
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            headers = list(pool.map(lambda sample: read_header(sample.path), samples))
+        found = ["" if header is None else header.patient or header.study for header in headers]
+    return [names.patient(name) if name else None for name in found]
 
 
 def _tell_unreadable(samples: Sequence[Sample], found: Measured, lost: int) -> None:
