@@ -7,6 +7,7 @@ import importlib.util
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 def stamp() -> dict[str, Any]:
     """What a result says about where it was made: versions, kind of machine, commit. No host and no user name."""
     return {"versions": versions(), "machine": platform.machine(), "cpu": cpu_model(), "git_commit": git_commit()}
+
+
+def utc_now() -> str:
+    """The time, UTC, to the second: 2026-11-29T03:15:00Z."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def cpu_model() -> str:

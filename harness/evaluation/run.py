@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Announce, Counter, Progress, quiet, silent
-from harness.common.provenance import stamp
+from harness.common.provenance import stamp, utc_now
 from harness.common.storage import Location
 from harness.evaluation.announce import costs_of_methods
 from harness.evaluation.causal import CausalCheck
@@ -123,12 +123,13 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     Regions(data.regions, samples)  # refuses what cannot be used before any work
     executor.require_visible([path for path in (data.source, data.root, data.labels) if path is not None])
     digest = data_digest(samples, _content_digests(samples, executor))
-    stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {})
+    stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {}, utc_now())
     folder = Store(execution.out, labels_of(stored))
     _announce_costs(plan, samples, execution)
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
+    stored = replace(stored, began=read_stored(execution.out).get("began", ""))  # of a resumed run the first time
     write_image_table(execution.out, samples)
     if execution.resume and data.regions:
         result_folder.keep_data(execution.out, regions_details(execution.out, data.regions))
@@ -414,6 +415,7 @@ def _summarise(stored: StoredPlan, reader: Reader, execution: Execution) -> Eval
         study=study,
         environment={
             **stamp(),
+            "began": stored.began or None,
             "provider": stored.provider,
             "provider_options": stored.provider_options,
             "gpu": gpu_model(),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.common.errors import InputError
-from harness.common.provenance import bytes_digest, versions
+from harness.common.provenance import bytes_digest, utc_now, versions
 from harness.common.storage import Location, is_standard_output, write_bytes, write_whole
 from harness.gate import reporters
 from harness.gate.judge import judge
@@ -60,7 +59,7 @@ def judge_files(
     )
     record = Record(
         version=versions([PROGRAM]).get(PROGRAM, "unknown"),
-        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        time=utc_now(),
         command=portable_command(command),
         result=_recorded(result_file(result), content),
         policy=_recorded(policy, rules),

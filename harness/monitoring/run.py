@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from harness.bundle import format as bundles
 from harness.bundle.verify import VerifyOptions, verify
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Progress, silent
-from harness.common.provenance import bytes_digest
+from harness.common.provenance import bytes_digest, utc_now
 from harness.common.storage import Location
 from harness.images.containers import MAX_PIXELS
 from harness.images.dataset import Sample, content_digests, data_digest, read_dataset
@@ -234,10 +233,10 @@ def _measure_new(request: Request, state: State, model: Model, names: Names) -> 
 
 
 def _night(request: Request, given: int, seen: int, unreadable: int) -> Night:
-    now = datetime.now(UTC)
+    time = utc_now()
     return Night(
-        night=request.night or now.strftime("%Y-%m-%d"),
-        time=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        night=request.night or time.partition("T")[0],
+        time=time,
         given=given,
         seen=seen,
         unreadable=unreadable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -137,6 +137,7 @@ class StoredPlan:
     jitter_seed: int  # with which the noise of the maps was drawn; the plan's seed is that of everything else
     provider: str
     provider_options: dict[str, Any]
+    began: str = ""  # when its first picture was about to be explained, UTC; "" where an earlier version wrote it
 
     def details(self, folder: Location) -> dict[str, Any]:
         """What is needed to go on from the maps alone; `folder` is where it will be written."""
@@ -163,6 +164,7 @@ class StoredPlan:
             "images": self.images,
             "jitter_seed": self.jitter_seed,
             "provider_options": self.provider_options,
+            "began": self.began,
         }
 
     @property
@@ -273,6 +275,7 @@ def _stored(content: dict[str, Any], folder: Location) -> StoredPlan:
     plan = Plan(checkpoints, pairs, where, made, tuple(content["layers"]), vocabulary)
     known = ("data_digest", "images", "jitter_seed", "provider", "provider_options")
     stored = StoredPlan(plan, content["selection"], **{name: content[name] for name in known})
+    stored = replace(stored, began=str(content.get("began", "")))
     _require_consistent(stored)
     return stored
 
