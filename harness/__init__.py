@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from harness.api import (
         Result,
         Settings,
+        dossier,
         evaluate,
         evaluate_again,
         evaluate_study,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 switch_off_telemetry()
 
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
+    "Result", "Settings", "dossier", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
     "pack", "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, dict.fromkeys(__all__, "api"))

@@ -261,6 +261,26 @@ def _judge(result: Location, policy: Path, baseline: Path | None, github: bool, 
 
 
 @cli.command()
+@click.argument("result", type=PLACE)
+@click.option("--policy", type=FILE, required=True, help="Rules, committed to git before the evaluation began.")
+@click.option("--baseline", type=FILE, help="An accepted evaluation.json to compare with.")
+@click.option("--out", type=FILE, default=Path("dossier.html"), show_default=True, help="HTML to write.")
+@click.option("--sign", type=FILE, help="Private Ed25519 key (PEM): sign it, as OUT.sig.")
+def dossier(result: Location, policy: Path, baseline: Path | None, out: Path, sign: Path | None) -> int:
+    """Write a result and its verdict as one printable document, in the order of a change control plan.
+
+    Exit codes are those of gate. A policy that is younger than the result, or was derived from it, is refused.
+    """
+    from harness.api.documents import write_dossier
+    from harness.gate.reporters import summary
+
+    verdict, written = write_dossier(result, policy, baseline, out, sign, ["python", "-m", "harness", *sys.argv[1:]])
+    click.echo(summary(verdict))
+    click.echo(f"written to {', '.join(map(str, written))}")
+    return verdict.exit_code
+
+
+@cli.command()
 @click.argument("model", type=FILE)
 @click.option("--data", type=FILE, required=True, help="Manifest, folder or DICOMDIR to choose cases from.")
 @click.option("--root", type=FILE, help="Folder of the manifest's files [its own folder].")
@@ -306,8 +326,16 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, columns:
 @click.option("--level", type=click.Choice(LEVELS), default="all", show_default=True, help="Graph optimisation.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Tolerances to use [those of the provider].")
 @click.option("--json", "json_file", type=FILE, help="Write the outcome as JSON.")
-def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: Any) -> int:
-    """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed."""
+@click.option(
+    "--key", type=FILE, help="Public Ed25519 key (PEM): BUNDLE is a signed dossier.html; check its signature."
+)
+def verify(bundle: Path, digest: str | None, json_file: Path | None, key: Path | None, **asked: Any) -> int:
+    """Check a bundle on this machine: files, logits, classes, maps, speed. Exit code 0 passed, 1 failed.
+
+    With --key check the signature of a dossier instead.
+    """
+    if key is not None or bundle.is_file():
+        return _verify_signature(bundle, key)
     from harness.bundle.verify import VerifyOptions, as_json, report, verify
     from harness.common.storage import is_standard_output, write_whole
 
@@ -316,6 +344,17 @@ def verify(bundle: Path, digest: str | None, json_file: Path | None, **asked: An
     if json_file:
         write_whole(json_file, as_json(found))
     return 0 if found.passed else 1
+
+
+def _verify_signature(file: Path, key: Path | None) -> int:
+    if key is None:
+        raise InputError(f"{file}: is a file; give the signer's public key with --key, or the folder of a bundle")
+    from harness.change_control.signature import is_signed_by, signature_file
+
+    signed = is_signed_by(file, key)
+    words = "is that of the key for this file" if signed else "is not that of the key for this file"
+    click.echo(f"{signature_file(file)} {words}\nverdict: {'PASS' if signed else 'FAIL'}")
+    return 0 if signed else 1
 
 
 @cli.command()

@@ -31,7 +31,7 @@ LADDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("harness.cli", "harness.testing"),
         ("harness.cli_options",),
         ("harness.api",),
-        ("harness.monitoring",),
+        ("harness.monitoring", "harness.change_control"),
         ("harness.evaluation", "harness.report", "harness.gate", "harness.bundle"),
         ("harness.results",),
         ("harness.model",),

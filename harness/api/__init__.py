@@ -1,4 +1,4 @@
-"""What notebooks, scripts and the command lines call: evaluate, explain, judge, pack, verify, monitor.
+"""What notebooks, scripts and the command lines call: evaluate, explain, judge, pack, verify, monitor, dossier.
 
 The library below computes and returns; here it is decided what is written, drawn and shown.
 """
@@ -9,6 +9,7 @@ from harness.common.lazy import on_demand
 
 if TYPE_CHECKING:
     from harness.api.checks import judge, pack, verify
+    from harness.api.documents import dossier
     from harness.api.evaluation import Settings, evaluate, evaluate_again, evaluate_study
     from harness.api.explanation import explain
     from harness.api.monitoring import monitor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 HOMES = {
     "Result": "result",
     "Settings": "evaluation",
+    "dossier": "documents",
     "evaluate": "evaluation",
     "evaluate_again": "evaluation",
     "evaluate_study": "evaluation",
@@ -30,7 +32,7 @@ HOMES = {
     "verify": "checks",
 }
 __all__ = [
-    "Result", "Settings", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
+    "Result", "Settings", "dossier", "evaluate", "evaluate_again", "evaluate_study", "explain", "judge", "monitor",
     "pack", "register_method", "register_metric", "verify",
 ]  # fmt: skip
 __getattr__ = on_demand(__name__, HOMES)
