@@ -20,8 +20,10 @@ from kernels.catalogue import METHODS
 
 if TYPE_CHECKING:
     from harness.api.evaluation import Settings
+    from harness.api.explanations import Request
     from harness.evaluation.executors import WorkerPool
     from harness.images.regions import RegionFiles
+    from harness.models.session import Model
     from harness.results.plan import Plan
 
 MAP_SOURCES = ("kernels", "graph")
@@ -30,6 +32,7 @@ LEVELS = ("disabled", "basic", "extended", "all")
 PRECISIONS = ("float32", "tf32", "float16")
 ENGINES = ("local", "ray")
 DEMONSTRATIONS = ("radiographs", "colour")
+EXPLAINED_AS = ("parametric-map", "secondary-capture")
 SELECTIONS = ("true-positive", "agree", "all")
 FILE = click.Path(path_type=Path)
 
@@ -187,27 +190,54 @@ def report(folder: Location, show_names: bool, log_to: str | None) -> None:
 
 @cli.command("explain")
 @click.argument("model", type=FILE)
-@click.argument("image", type=FILE)
-@click.option("--out", type=FILE, required=True, help="PNG to write.")
+@click.argument("images", nargs=-1, required=True, type=FILE, metavar="IMAGE...")
+@click.option("--out", type=FILE, required=True, help="PNG to write; for several images, or DICOM, the folder.")
+@click.option(
+    "--dicom", type=click.Choice(EXPLAINED_AS), help="Write DICOM objects that belong to the images' studies."
+)
 @click.option("--class", "target", help="Class to explain [the predicted one].")
 @click.option("--layer", "layers", multiple=True, help="CAM layer by role or name, repeatable [all].")
 @click.option("--method", "methods", multiple=True, type=METHOD, help="Repeatable [all that take one pass together].")
 @MAX_PIXELS
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-def explain_image(model: Path, image: Path, out: Path, target: str | None, layers: tuple[str, ...],
-                  methods: tuple[str, ...], max_pixels: float, provider: str) -> None:  # fmt: skip
-    """Show where one exported graph looks in one image, by every CAM method."""
-    from harness.api.explanation import explain
+def explain_image(model: Path, images: tuple[Path, ...], out: Path, dicom: str | None, target: str | None,
+                  layers: tuple[str, ...], methods: tuple[str, ...], max_pixels: float,
+                  provider: str) -> None:  # fmt: skip
+    """Show where one exported graph looks in images, by every CAM method.
+
+    IMAGE is a file, a folder of images (class folders, nested DICOM files) or a DICOMDIR; repeatable.
+    """
+    from harness.api.explanations import Request
+    from harness.images.folders import is_dicomdir
     from harness.models.session import Model
+
+    opened = Model.open(model, provider, os.cpu_count() or 1)
+    click.echo(f"image rule {opened.metadata.rule}\n")
+    request = Request(target, layers, methods, dicom, max_pixels)
+    one = len(images) == 1 and dicom is None and not images[0].is_dir() and not is_dicomdir(images[0])
+    (_explain_one if one else _explain_many)(opened, images, out, request)
+    click.echo(f"\nwritten to {out}")
+
+
+def _explain_one(model: Model, images: tuple[Path, ...], out: Path, request: Request) -> None:
+    """The table of one image, and its PNG."""
+    from harness.api.explanation import explain
     from harness.report.explain_image import draw, explanation_table
     from harness.results.options import Options
 
-    opened = Model.open(model, provider, os.cpu_count() or 1)
-    found = explain(opened, image, target, layers, methods, max_pixels=max_pixels)
-    click.echo(f"image rule {opened.metadata.rule}\n")
+    found = explain(model, images[0], request.target, request.layers, request.methods, max_pixels=request.max_pixels)
     click.echo(explanation_table(found, Options().map_size))
-    draw(found, f"{opened.metadata.architecture}, {opened.metadata.phase}: {found.classes[found.target]}", out)
-    click.echo(f"\nwritten to {out}")
+    draw(found, f"{model.metadata.architecture}, {model.metadata.phase}: {found.classes[found.target]}", out)
+
+
+def _explain_many(model: Model, images: tuple[Path, ...], out: Path, request: Request) -> None:
+    """A table of all images, and a file per image, or per image and map."""
+    from harness.api.explanations import explain_all, list_images
+    from harness.report.explain_image import summary_table
+    from harness.results.options import Options
+
+    found = explain_all(model, list_images(images, warn), out, request, warn)
+    click.echo(summary_table(found, Options().map_size))
 
 
 @cli.command()

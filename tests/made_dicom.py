@@ -89,3 +89,36 @@ def _record(kind: str, file: tuple[str, ...] | None = None) -> Dataset:
     if file is not None:
         record.add(DataElement("ReferencedFileID", "CS", list(file), validation_mode=config.IGNORE))
     return record
+
+
+def radiographs(folder: Path, size: int = 64) -> dict[str, Path]:
+    """Complete images of three kinds, as modalities write them: a plain radiograph without pose, one with two windows,
+    a photograph in colour, and a slice that has a position.
+    """
+    rng = np.random.default_rng(5)
+    ramp = np.linspace(0, 3000, size + 16)[None] * np.linspace(0, 1, size)[:, None]
+    grey = (ramp + rng.integers(0, 1000, ramp.shape)).astype(np.uint16)
+    colour = rng.integers(0, 256, (size, size + 16, 3), dtype=np.uint8)
+    study = {
+        "PatientID": "P1", "PatientName": "Doe^Jane", "PatientBirthDate": "19500101", "PatientSex": "F",
+        "StudyInstanceUID": f"{ROOT}.7", "SeriesInstanceUID": f"{ROOT}.8", "StudyDate": "20260102",
+        "StudyTime": "101112", "StudyID": "S1", "AccessionNumber": "A1", "ReferringPhysicianName": "Roe^Richard",
+    }  # fmt: skip
+    chest = {**study, "BodyPartExamined": "CHEST", "PatientOrientation": ["L", "F"]}
+    windows = {"WindowCenter": [2000, 1000], "WindowWidth": [3000, 500]}
+    lossy = {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": "10",
+        "LossyImageCompressionMethod": "ISO_10918_1",
+    }
+    pose = {
+        "FrameOfReferenceUID": f"{ROOT}.9", "ImagePositionPatient": [-10, -20, 30.5], "PixelSpacing": [0.7, 0.7],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "SliceThickness": "2.5", "PositionReferenceIndicator": "",
+    }  # fmt: skip
+    made = {
+        "plain": made_file(grey, "11", bits=12, **chest),
+        "windows": made_file(grey, "12", bits=12, **chest, **windows, PixelSpacing=[0.14, 0.14], ImageLaterality="L"),
+        "colour": made_file(colour, "13", sop_class=uid.VLPhotographicImageStorage, **study, **lossy),
+        "slice": made_file(grey, "14", sop_class=uid.CTImageStorage, bits=12, **chest, **pose),
+    }
+    return {name: save(file, folder / f"{name}.dcm") for name, file in made.items()}

@@ -82,10 +82,11 @@ def folder_images(
         spare |= {image.parts for image in others}
         _warn_of_unlisted(listed, others, warn)
     by_class = not with_table and _names_classes(images, classes)
-    used = _distinct([image for image in images if len(image.parts) > 1] if by_class else images, folder, warn)
+    found = [image for image in images if len(image.parts) > 1] if by_class else images
+    used = _distinct(found, folder, warn)
     _warn_of_headers(folder, [image.header for image in used if image.header is not None], warn)
     _warn_of_no_images(folder, no_images.values(), warn)
-    left = _unused(tree, {image.parts for image in used} | spare)
+    left = _unused(tree, {image.parts for image in found} | spare)
     warn_of_others(folder, {*left, *tree.hidden}, warn)
     return used, by_class
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,21 @@ def explanation_table(found: ExplainedImage, size: tuple[int, int]) -> str:
             tabulate(rows, headers, disable_numparse=True),
         ]
     )
+
+
+def summary_table(explained: Iterable[tuple[str, ExplainedImage]], size: tuple[int, int]) -> str:
+    """A line per image and map: the explained class, its probability, and where on the picture the maximum is."""
+    headers = ["image", "explained", "probability", "layer", "method", *NUMBERS, "peak (down, right)", "undefined"]
+    rows = [
+        [*_heading(name, found), one_line(a_map.layer), one_line(a_map.method), *_numbers(a_map, found, size)]
+        for name, found in explained
+        for a_map in found.maps
+    ]
+    return tabulate(rows, headers, disable_numparse=True)
+
+
+def _heading(name: str, found: ExplainedImage) -> list[str]:
+    return [one_line(name), one_line(found.classes[found.target]), digits(float(found.probabilities[found.target]))]
 
 
 def draw(found: ExplainedImage, title: str, out: Path) -> None:
