@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.cli import cli
 from export.sources.onnx import Choices, Preprocessing, export_onnx, list_layers
 from export.write import Request
-from harness.common.errors import InputError
+from harness.common.errors import CannotEvaluateError, InputError
 from harness.models.session import Model
 
 PLAIN = Preprocessing(1 / 255)
@@ -382,21 +382,18 @@ def test_pixels_as_whole_numbers(kind: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, session.run(None, {"pixels": whole})[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_half_precision_is_widened(whole: bool, tmp_path: Path) -> None:
-    """All arithmetic in float16, or weights in float16 that a Cast makes float32."""
-    n = Network()
-    n.head(n.features())
-    path = n.save(tmp_path / "m.onnx")
+def in_precision(path: Path, kind: type, whole: bool) -> Path:
+    """A file in another precision throughout, or with weights in it that a Cast makes float32."""
     model = onnx.load(path)
-    for tensor in model.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    for tensor in weights:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(kind), tensor.name))
     if whole:
         for value in (*model.graph.input, *model.graph.output):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+            value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     else:
-        casts = [helper.make_node("Cast", [t.name], [f"{t.name}/single"], to=1) for t in model.graph.initializer]
-        names = {t.name for t in model.graph.initializer}
+        casts = [helper.make_node("Cast", [t.name], [f"{t.name}/single"], to=TensorProto.FLOAT) for t in weights]
+        names = {t.name for t in weights}
         for node in model.graph.node:
             for place, name in enumerate(node.input):
                 node.input[place] = f"{name}/single" if name in names else name
@@ -405,10 +402,49 @@ def test_half_precision_is_widened(whole: bool, tmp_path: Path) -> None:
         del model.graph.node[:]
         model.graph.node.extend(kept)
     onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("kind", "rounding"), [(np.float16, 5e-3), (np.float64, 1e-5)])
+def test_another_precision_becomes_float32(kind: type, rounding: float, whole: bool, tmp_path: Path) -> None:
+    """ONNX's own definition is the witness: ONNX Runtime convolves no doubles."""
+    n = Network()
+    n.head(n.features())
+    path = in_precision(n.save(tmp_path / "m.onnx"), kind, whole)
     found = exported(path).explain(pictures(), np.full(5, -1), ["features"]).logits
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    pixels = (pictures() / 255).astype(np.float16 if whole else np.float32)
-    np.testing.assert_allclose(found, session.run(None, {"pixels": pixels})[0], rtol=0, atol=5e-3 if whole else 1e-5)
+    pixels = (pictures() / 255).astype(kind if whole else np.float32)
+    said = onnx.reference.ReferenceEvaluator(onnx.load(path)).run(None, {"pixels": pixels})[0]
+    np.testing.assert_allclose(found, said, rtol=0, atol=rounding if whole else 1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_lowest_double_stays_finite(tmp_path: Path) -> None:
+    """Masks are filled with it: as minus infinity it would make NaN of 0 times itself."""
+    n = Network()
+    wide, lowest = n.add("Cast", n.features(), to=TensorProto.DOUBLE), n.constant(np.finfo(np.float64).min, np.float64)
+    n.head(n.add("Cast", n.add("Max", wide, lowest), to=TensorProto.FLOAT))
+    model = exported(n.save(tmp_path / "m.onnx"))
+    plain = Network()
+    plain.head(plain.features())
+    np.testing.assert_allclose(
+        model.explain(pictures(), np.full(5, -1), ["features"]).logits,
+        exported(plain.save(tmp_path / "plain.onnx")).explain(pictures(), np.full(5, -1), ["features"]).logits,
+        rtol=1e-5,
+    )
+
+
+def test_a_model_that_needs_double_precision_is_refused(tmp_path: Path) -> None:
+    """A difference of 1e-9 from 1 is none in float32."""
+    n = Network()
+    wide = n.add("Cast", n.features(), to=TensorProto.DOUBLE)
+    near = n.add("Add", n.add("Mul", wide, n.constant(1e-9, np.float64)), n.constant(1.0, np.float64))
+    back = n.add("Mul", n.add("Sub", near, n.constant(1.0, np.float64)), n.constant(1e9, np.float64))
+    n.head(n.add("Cast", back, to=TensorProto.FLOAT))
+    path = n.save(tmp_path / "m.onnx")
+    with pytest.raises(CannotEvaluateError, match=r"m\.onnx: computes something else in float32 than in its own"):
+        export_onnx(path, Request(["features"], tmp_path / "x.onnx"), PLAIN)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_functions_of_the_model_are_written_out(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_our_own_graph_equals_itself_when_exported_again(tmp_path: Path) -> None
         ({"inputs": [_float("pixels", [1, 48])]}, "not a valid ONNX model|expected four axes"),
         ({"channels": 4}, "has 4 channels as nchw; expected 1 or 3"),
         ({"nodes": [helper.make_node("Identity", ["pixels"], ["out"])]}, "expected one row of class scores"),
-        ({"inputs": [helper.make_tensor_value_info("pixels", TensorProto.DOUBLE, [1, 3, 16, 12])]}, "input is double"),
+        ({"inputs": [helper.make_tensor_value_info("pixels", TensorProto.BOOL, [1, 3, 16, 12])]}, "input is bool"),
     ],
 )
 def test_what_cannot_be_differentiated_is_refused(tmp_path: Path, changed: dict, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""A model that takes and computes float32: pixels as whole numbers, and half precision, become so."""
+"""A model that takes and computes float32: pixels as whole numbers, half and double precision become so."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from export.proof.parity import relative_l2
 from export.proof.sessions import open_session, run
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 
-HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-NEAR = 0.02  # relative L2 error that half precision may have: 11 bits, some thousand times over
+# The relative L2 error that a change to float32 may make: half precision has 11 bits, and rounds some thousand times.
+NEAR = {TensorProto.FLOAT16: 0.02, TensorProto.BFLOAT16: 0.02, TensorProto.DOUBLE: 1e-3}
+OTHERS = tuple(NEAR)
 WHOLE = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
 _READ_WHOLE = {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 
 
 def in_single_precision(path: Path, proto: onnx.ModelProto) -> None:
-    """Let the input be float32, and all arithmetic in half precision, too.
+    """Let the input be float32, and all arithmetic in half or double precision, too.
 
     Pixels that the file takes as whole numbers are taken as float32: the file casts them itself.
     """
@@ -30,36 +32,50 @@ def in_single_precision(path: Path, proto: onnx.ModelProto) -> None:
         _refuse_integers_read(path, proto, image.name)
         image.type.tensor_type.elem_type = TensorProto.FLOAT
         del proto.graph.value_info[:]
-    elif kind not in (TensorProto.FLOAT, 0, *HALVES):
+    elif kind not in (TensorProto.FLOAT, 0, *OTHERS):
         raise InputError(f"{path}: its input is {_name(kind)}; convert the model to float32 first")
-    halves = any(tensor.data_type in HALVES for tensor in _tensors(proto.graph))
-    if kind in HALVES or halves or any(_target(node) in HALVES for node in proto.graph.node):
+    if found := _other_precisions(proto):
         before = onnx.ModelProto.FromString(proto.SerializeToString())
-        _widen(proto)
-        _require_near(path, before, proto)
+        _change(proto)
+        _require_near(path, before, proto, max(NEAR[kind] for kind in found))
 
 
-def _require_near(path: Path, half: onnx.ModelProto, single: onnx.ModelProto) -> None:
-    """The same function, but for the rounding of half precision."""
-    image = half.graph.input[0].type.tensor_type
+def _other_precisions(proto: onnx.ModelProto) -> set[int]:
+    """The kinds of floating-point numbers beside float32 that the file takes, holds or casts to."""
+    tensors = {tensor.data_type for tensor in _tensors(proto.graph)}
+    kinds = tensors | {_target(node) for node in proto.graph.node} | {proto.graph.input[0].type.tensor_type.elem_type}
+    return kinds & set(OTHERS)
+
+
+def _require_near(path: Path, other: onnx.ModelProto, single: onnx.ModelProto, near: float) -> None:
+    """The same function, but for rounding."""
+    image = other.graph.input[0].type.tensor_type
     shape = [axis.dim_value or 1 for axis in image.shape.dim]
     pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
-    kind = onnx.helper.tensor_dtype_to_np_dtype(image.elem_type)
-    try:
-        before, after = (
-            next(iter(run(open_session(model.SerializeToString(), "all"), {name: pixels.astype(dtype)}).values()))
-            for model, name, dtype in (
-                (half, half.graph.input[0].name, kind), (single, single.graph.input[0].name, np.float32),
-            )
-        )  # fmt: skip
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise InputError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error
+    before = _output(path, other, pixels.astype(onnx.helper.tensor_dtype_to_np_dtype(image.elem_type)))
+    after = _output(path, single, pixels)
     apart = relative_l2(after.astype(np.float64), before.astype(np.float64))
-    if not apart <= NEAR:
+    if not apart <= near:
         raise CannotEvaluateError(
-            f"{path}: computes something else in float32 than in half precision (relative L2 error {apart:.1e}); "
+            f"{path}: computes something else in float32 than in its own precision (relative L2 error {apart:.1e}); "
             "export it in float32"
         )
+
+
+def _output(path: Path, model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime computes, or, where it lacks an operator in double precision, ONNX's own definition of it."""
+    feeds = {model.graph.input[0].name: pixels}
+    try:
+        return next(iter(run(open_session(model.SerializeToString(), "all"), feeds).values()))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        if TensorProto.DOUBLE not in _other_precisions(model):
+            raise InputError(f"{path}: ONNX Runtime cannot run it ({first_line(error)})") from error
+    try:
+        return np.asarray(ReferenceEvaluator(model).run(None, feeds)[0])
+    except Exception as error:  # any of NumPy's, from any operator
+        raise InputError(
+            f"{path}: cannot be run in double precision ({first_line(error)}); export it in float32"
+        ) from error
 
 
 def _refuse_integers_read(path: Path, proto: onnx.ModelProto, image: str) -> None:
@@ -68,22 +84,27 @@ def _refuse_integers_read(path: Path, proto: onnx.ModelProto, image: str) -> Non
         raise InputError(f"{path}: reads its pixels by {', '.join(whole)}; export the model with a float32 input")
 
 
-def _widen(proto: onnx.ModelProto) -> None:
+def _change(proto: onnx.ModelProto) -> None:
     for tensor in _tensors(proto.graph):
-        if tensor.data_type in HALVES:
+        if tensor.data_type in OTHERS:
             tensor.CopyFrom(numpy_helper.from_array(_single(tensor), tensor.name))
     for node in proto.graph.node:
         for attribute in node.attribute:
-            if attribute.name in ("to", "dtype", "output_dtype") and attribute.i in HALVES:
+            if attribute.name in ("to", "dtype", "output_dtype") and attribute.i in OTHERS:
                 attribute.i = TensorProto.FLOAT
     for value in (*proto.graph.input, *proto.graph.output):
-        if value.type.tensor_type.elem_type in HALVES:
+        if value.type.tensor_type.elem_type in OTHERS:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
     del proto.graph.value_info[:]
 
 
 def _single(tensor: onnx.TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor).astype(np.float32)
+    """In float32; finite numbers stay finite, such as the lowest double that masks are filled with."""
+    values = numpy_helper.to_array(tensor)
+    if tensor.data_type == TensorProto.DOUBLE:
+        limit = float(np.finfo(np.float32).max)
+        values = np.where(np.isfinite(values), np.clip(values, -limit, limit), values)
+    return values.astype(np.float32)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
