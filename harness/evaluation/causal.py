@@ -9,14 +9,14 @@ import numpy as np
 from harness.common.progress import Progress
 from harness.evaluation.estimates import estimated
 from harness.evaluation.occlusion import ELSEWHERE, SETS, Effects, Occlusion
+from harness.results.moved_records import moved_records
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
 from harness.results.schema import CausalResult, CausalScope, Estimate
-from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import Resampling
 from harness.statistics.causal import OWN, change_of_kept, double_difference, joint_p, verdict
 from harness.statistics.hypothesis_tests import holm
-from harness.statistics.moved import JITTER_SHARE, moved_beyond
+from harness.statistics.moved import JITTER_SHARE
 
 
 class CausalCheck:
@@ -77,10 +77,8 @@ class CausalCheck:
         )
 
     def _moved(self, pair: Pair, place: LayerMethod, mask: np.ndarray) -> Estimate:
-        """Share of the compared records of a scope that moved, by HEADLINE."""
-        observed, noise = self.reader.drift_and_noise(pair, *place, HEADLINE)
-        known = self.plan.vocabulary
-        found = moved_beyond(observed.values[:, 0], noise, known.direction_of(HEADLINE), known.worst_of(HEADLINE))
+        """Share of the compared records of a scope that moved, by the headline metric."""
+        found = moved_records(self.reader, pair, *place)
         rows = np.flatnonzero(mask & found.known)
         return estimated(self.resampling.of(rows), found.rate[rows])
 
