@@ -31,6 +31,7 @@ EXECUTED = {
     ("README.md", "run"): ".ci/run",
     ("README.md", "test"): ".ci/run",
     ("docs/gate.md", "recipe: shell"): "tests/test_harness_gate_recipes.py",
+    ("docs/gate.md", "recipe: service"): "tests/test_harness_gate_recipes.py",
     ("docs/pytorch.md", "shell: 1"): "tests/test_export_torch.py",
     ("docs/pytorch.md", "shell: 2"): "tests/test_export_torch.py",
     ("docs/pytorch.md", "shell: 3"): "tests/test_export_torch.py",

@@ -122,6 +122,14 @@ def test_identifiers_are_well_formed(page: str) -> None:
         assert re.match(r"arXiv[: ](\d{4}\.\d{4,5}|number)", one), f"{page}: {one}"
 
 
+# docs/gate.md
+
+
+def test_the_inputs_of_the_action() -> None:
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["inputs"]
+    assert set(codes(row[0] for row in table("docs/gate.md", "action"))) == set(inputs)
+
+
 # docs/pacs.md
 
 

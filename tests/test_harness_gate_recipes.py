@@ -14,7 +14,8 @@ import yaml
 
 from harness.evaluation.demonstration import FOLDER
 
-PAGE = Path(__file__).parent.parent / "docs" / "gate.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "gate.md"
 
 
 def recipe(name: str) -> str:
@@ -25,17 +26,8 @@ def recipe(name: str) -> str:
 
 
 def shell_lines(name: str) -> list[str]:
-    """What a recipe runs in a shell, but for the installation."""
-    text = recipe(name)
-    if name == "shell":
-        return [line for line in text.splitlines() if line.startswith("python")]
-    content = yaml.safe_load(text)
-    if name == "gitlab":
-        lines = content["drift"]["script"]
-    else:
-        lines = [step["run"].strip() for step in content["jobs"]["drift"]["steps"] if "run" in step]
-    assert lines[0].startswith("pip install")
-    return lines[1:]
+    """The commands of a shell recipe."""
+    return [line for line in recipe(name).splitlines() if line.startswith("python")]
 
 
 IMAGES = 44  # of the demonstration's 60: enough for `--init`, which asks for 30 true positives of 25 patients
@@ -60,15 +52,14 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluated(prepared: Path) -> Path:
-    """`drift`, evaluated once by the line that the recipes of both services have."""
-    (line,) = {shell_lines(name)[0] for name in ("github", "gitlab")}
-    assert run(line, prepared).returncode == 0
+    """`drift`, evaluated once."""
+    assert run(shell_lines("service")[0], prepared).returncode == 0
     return prepared / "drift"
 
 
 def run(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    root = str(PAGE.parent.parent)
+    root = str(ROOT)
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", line],
         cwd=folder, env={**os.environ, "PATH": path, "PYTHONPATH": root, **environment}, text=True, capture_output=True,
@@ -94,15 +85,26 @@ def test_shell_recipe(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["github", "gitlab"])
-def test_recipes_of_ci_services_pass_and_fail(folder: Path, evaluated: Path, name: str) -> None:
-    _, judging = shell_lines(name)
+def test_the_two_lines_for_any_service_pass_and_fail(folder: Path, evaluated: Path) -> None:
+    _, judging = shell_lines("service")
     shutil.copytree(evaluated, folder / "drift", dirs_exist_ok=True)
     for bound, code in ((0.5, 0), (0.95, 1)):
         (folder / "policy.toml").write_text(POLICY.format(bound=bound))
         result = run(judging, folder, GITHUB_STEP_SUMMARY=str(folder / "summary.md"))
         assert result.returncode == code, result.stderr
     assert (folder / "drift-gate.xml").is_file()
-    if name == "github":
-        assert "::error" in result.stdout
-        assert "Evidence drift: fail" in (folder / "summary.md").read_text(encoding="utf-8")
+    assert "::error" in result.stdout
+    assert "Evidence drift: fail" in (folder / "summary.md").read_text(encoding="utf-8")
+
+
+def test_the_recipes_of_services_give_what_their_files_take() -> None:
+    """Inputs of the action, variables of the GitLab file and hooks of pre-commit are named as they are there."""
+    (_, step) = yaml.safe_load(recipe("action"))["jobs"]["drift"]["steps"]
+    inputs = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))["inputs"]
+    assert {name for name, given in inputs.items() if given.get("required")} <= set(step["with"]) <= set(inputs)
+    gitlab = yaml.safe_load(recipe("gitlab"))
+    template = yaml.safe_load((ROOT / gitlab["include"][0]["file"]).read_text(encoding="utf-8"))
+    assert set(gitlab["drift"]["variables"]) <= set(template[gitlab["drift"]["extends"]]["variables"])
+    (repository,) = yaml.safe_load(recipe("pre-commit"))["repos"]
+    hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
+    assert {hook["id"] for hook in repository["hooks"]} == {hook["id"] for hook in hooks}
