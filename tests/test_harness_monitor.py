@@ -210,6 +210,26 @@ def test_numbers_do_not_depend_on_the_names_of_the_files(asked: Request, tmp_pat
     assert without_times(state_of(other)) == without_times(state_of(asked))
 
 
+@pytest.mark.filterwarnings("ignore::harness.common.errors.EvaluationWarning")
+def test_a_picture_that_ends_the_process_ends_one_night_only(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process that ended without a word leaves behind; the next one decodes in others first."""
+    looked_at: list[int] = []
+
+    def found(paths: list[Path], *_: object) -> dict[int, str]:
+        looked_at.append(len(paths))
+        return {3: f"{paths[3]}: its decoding ended the process"}
+
+    monkeypatch.setattr(nightly, "crashing_images", found)
+    marker = asked.state.with_name("state.json.begun")
+    asked.state.parent.mkdir()
+    marker.write_bytes(b"")
+    night = monitor(asked).nights[-1]
+    assert (looked_at, night.tested, night.unreadable) == ([24], 23, 1)
+    assert not marker.exists()
+    later = monitor(replace(asked, night="two")).nights[-1]  # a quiet end before it: decoded like any other
+    assert (looked_at, later.tested) == ([24], 1)
+
+
 def test_pictures_of_the_reference_are_not_new(asked: Request, accepted: Path) -> None:
     found = monitor(replace(asked, data=accepted / "reference" / "manifest.csv"))
     assert found.nights == []

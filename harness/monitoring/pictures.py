@@ -89,6 +89,7 @@ def measure(
     watched: Watched,
     regions: Regions,
     *,
+    known: Mapping[int, str] | None = None,
     threads: int = 1,
     max_pixels: float = MAX_PIXELS,
     progress: Progress = silent,
@@ -96,13 +97,14 @@ def measure(
     """Explain pictures, and measure their maps.
 
     :param regions: of the same samples.
+    :param known: pictures known as unreadable, by their place, and why; they are not opened.
     :raises CannotEvaluateError: logits that are not finite.
     :raises InputError: a mask that cannot be used.
     """
     outputs = 1 if model.metadata.score_kind == "binary" else len(model.metadata.classes)
     values = np.full((len(samples), len(watched.statistics)), np.nan)
     logits = np.full((len(samples), outputs), np.nan, np.float32)
-    unreadable: dict[int, str] = {}
+    unreadable = dict(known or {})
     done, slot = Counter(progress, "explain images", len(samples)), Slot(watched.map_size, Memory())
     for rows, views in _batches(model, samples, unreadable, threads, max_pixels, done):
         pictures, targets = channels_first(np.stack([view.pixels for view in views])), np.full(len(rows), -1)
@@ -126,8 +128,11 @@ def _batches(
     done: Counter,
 ) -> Iterator[tuple[list[int], list[View]]]:
     """(places, decoded pictures) of each call; what cannot be read goes into `unreadable`."""
+    given = dict(unreadable)
 
     def load(row: int) -> View | str:
+        if row in given:
+            return given[row]
         try:
             return model.view(samples[row].path, max_pixels=max_pixels, notice=ignore)
         except InputError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from harness.bundle.verify import VerifyOptions, verify
 from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Progress, silent
 from harness.common.provenance import bytes_digest, utc_now
-from harness.common.storage import Location
+from harness.common.storage import Location, write_bytes
 from harness.images.containers import MAX_PIXELS
+from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Sample, content_digests, data_digest, read_dataset
 from harness.images.dicom_headers import read_header
 from harness.images.folders import is_dicomdir
@@ -34,6 +36,7 @@ from harness.monitoring.state import (
     require_same,
     write_state,
 )
+from harness.results.file_names import BEGUN
 from harness.results.part_files import Store
 from harness.results.plan import StoredPlan, read_stored, restore
 from harness.results.pseudonyms import Names, names_of
@@ -175,12 +178,35 @@ def _measure_reference(request: Request, state: State, model: Model, names: Name
         )
 
 
-def _measured(request: Request, state: State, model: Model, samples: Sequence[Sample], regions: Regions) -> Measured:
+@contextmanager
+def _begun(state: Path) -> Iterator[bool]:
+    """Around the work on new pictures: whether the process ended over such work before, without a word.
+
+    Then one of them may be what ended it, in a decoder, and would every night.
+    """
+    marker = state.with_name(state.name + BEGUN)
+    died = marker.exists()
+    write_bytes(marker, b"")
+    try:
+        yield died
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _measured(
+    request: Request,
+    state: State,
+    model: Model,
+    samples: Sequence[Sample],
+    regions: Regions,
+    known: Mapping[int, str] | None = None,
+) -> Measured:
     return measure(
         model,
         samples,
         state.identity.watched,
         regions,
+        known=known,
         threads=request.threads,
         max_pixels=request.max_pixels,
         progress=request.progress,
@@ -222,7 +248,10 @@ def _measure_new(request: Request, state: State, model: Model, names: Names) -> 
     chosen = [samples[n] for n in new]
     regions = Regions(request.regions if new else RegionFiles(), chosen)
     _require_known_regions(request, state, regions)
-    found = _measured(request, state, model, chosen, regions)
+    with _begun(request.state) as died:
+        paths = [sample.path for sample in chosen]
+        known = crashing_images(paths, request.max_pixels, model.metadata.rule) if died else {}
+        found = _measured(request, state, model, chosen, regions, known)
     _tell_unreadable(chosen, found, lost)
     kept = [n for n in range(len(chosen)) if n not in found.unreadable]
     if not kept:
