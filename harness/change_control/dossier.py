@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.change_control.commit import Commit, commit_of
-from harness.change_control.sections import Judged, sections
+from harness.change_control.sections import Judged, sections, words
 from harness.change_control.traced import BASELINE, POLICY, RESULT, Row, Section, Table
 from harness.common.errors import InputError
 from harness.common.provenance import bytes_digest
@@ -107,7 +107,8 @@ def _afters(result: Evaluation) -> set[str]:
 def _render(judged: Judged, record: Record) -> str:
     template = environment(TEMPLATES).get_template("dossier.html")
     return template.render(
-        sections=[*sections(judged), _files(judged, record)],
+        sections=[*sections(judged), _files(judged, record), words(judged)],
+        criteria=len(judged.policy.rule),
         verdict=judged.verdict,
         record=record,
         result=judged.result,
@@ -139,7 +140,7 @@ def _files(judged: Judged, record: Record) -> Section:
         "In the last column of each table stands where its numbers come from: the letter of a file of this list, and "
         "behind "
         "it the JSON pointer (RFC 6901) of the record in it; of the policy the place of the rule, counted from 0. "
-        "`sha256sum FILE` gives the digest.",
+        "sha256sum gives the digest.",
         f"Made at {record.time} by evidence-drift {record.version}.",
     ]
-    return Section("5", "Traceability", sentences, [Table("Files", ["", "what", "file", "sha256"], rows)])
+    return Section("5", "Traceability", sentences, [Table("Files", ["letter", "what", "file", "sha256"], rows)])

@@ -30,7 +30,7 @@ from harness.gate.verdict import Case, Verdict
 from harness.models.metadata import GraphMetadata
 from harness.report import causal, nulls
 from harness.report.findings import findings
-from harness.report.glossary import reason_sentence
+from harness.report.glossary import definitions, method_key, reason_sentence
 from harness.report.levels import power
 from harness.report.summaries import Summaries, with_span
 from harness.results.cautions import cautions
@@ -49,6 +49,10 @@ SELECTIONS = {
     "all": "all images",
 }
 _METRICS = (HEADLINE, "centroid_shift", "spearman", "gini_change", "area50_change")  # beside those of the policy
+_WORDS = (
+    "index", "chance", "floor", "interval", "vanished", "undefined", "auc", "ece", "agreement", "equivalence", "flips",
+    "inside",
+)  # fmt: skip
 _ABOUT_MODEL = {
     "phase": "phase", "weights_digest": "digest of the weights", "data_digest": "digest of the training data",
     "image_rule": "image rule", "preprocessing": "preprocessing", "input_size": "input size",
@@ -106,7 +110,9 @@ def _changed(result: Evaluation, pair: PairResult) -> Table:
         Row((what, one, other), source, one != other)
         for what, one, other in zip(_properties(), _described(before), _described(after), strict=True)
     ]
-    return Table(f"{pair.name}: what the exported graphs say; what differs is marked", ["", "before", "after"], rows)
+    return Table(
+        f"{pair.name}: what the exported graphs say; what differs is marked", ["property", "before", "after"], rows
+    )
 
 
 def _properties() -> list[str]:
@@ -155,7 +161,7 @@ def _data(result: Evaluation) -> Section:
         if item is not None
     ]
     tables = [
-        Table("The images of the evaluation", ["", ""], rows),
+        Table("The images of the evaluation", ["what", "value"], rows),
         Table(f"Compared images with a value of {HEADLINE}", ["pair", "class", "images", "patients"], compared),
     ]
     sentences = [
@@ -206,7 +212,7 @@ def _criteria(judged: Judged) -> Section:
         )
         for n, rule in enumerate(policy.rule, 1)
     ]
-    headers = ["rule", "criterion", "pair", "class", "bound", "is met where", "else"]
+    headers = ["rule", "criterion", "pair", "class", "bound", "is met where", "if not met"]
     required = [
         Row((what, _required(value)), f"{POLICY}/requirements")
         for what, value in policy.requirements.model_dump().items()
@@ -247,9 +253,9 @@ def _update(result: Evaluation) -> Section:
     after = [result.by_key[pair.after] for pair in result.pairs]
     known = ", ".join(dict.fromkeys(f"{item.file} (sha256 {item.digest})" for item in after))
     sentences = [
-        f"What was evaluated, and nothing else, is to be installed: {known}. `python -m harness pack` and `verify` "
+        f"What was evaluated, and nothing else, is to be installed: {known}. python -m harness pack and verify "
         f"check on "
-        "the target machine that this file shows the same evidence there; `python -m harness monitor` compares the "
+        "the target machine that this file shows the same evidence there; python -m harness monitor compares the "
         "pictures "
         "that come in with an accepted evaluation every night. Neither is part of this document."
     ]
@@ -293,7 +299,7 @@ def _evidence(judged: Judged) -> Section:
     result = judged.result
     found = findings(result, Summaries(result))
     sentences = [f"{one.pair.name}: {one.level.words}. {one.sentence}" for one in found]
-    metrics = {rule.metric for rule in judged.policy.rule} | set(_METRICS)
+    metrics = _shown_metrics(judged)
     rows = [
         _metric(pair, place, item, result)
         for pair in result.pairs
@@ -439,6 +445,24 @@ def _more(result: Evaluation) -> Iterator[Section]:
 
 def _not_shown(judged: Judged) -> Section:
     return Section("4", "What was not shown", [], [], list(_gaps(judged)))
+
+
+def words(judged: Judged) -> Section:
+    """What the document's words mean, for whoever reads it alone."""
+    result = judged.result
+    known = definitions(result.methods, result.vocabulary)
+    used = [
+        *_WORDS,
+        *(name.removesuffix("_change") for name in _shown_metrics(judged)),
+        *map(method_key, result.methods),
+    ]
+    rows = [Row((known[key].title, known[key].text, known[key].source)) for key in dict.fromkeys(used) if key in known]
+    return Section("6", "Definitions", [], [Table("Words, metrics and methods", ["word", "meaning", "source"], rows)])
+
+
+def _shown_metrics(judged: Judged) -> list[str]:
+    """Those of the policy, then the usual ones."""
+    return list(dict.fromkeys([*(rule.metric for rule in judged.policy.rule), *_METRICS]))
 
 
 def _gaps(judged: Judged) -> Iterator[str]:
