@@ -33,7 +33,6 @@ from harness.report.findings import findings
 from harness.report.glossary import definitions, method_key, reason_sentence
 from harness.report.levels import power
 from harness.report.summaries import Summaries, with_span
-from harness.results.cautions import cautions
 from harness.results.pseudonyms import without_home
 from harness.results.schema import ALL, CheckpointResult, Estimate, Evaluation, MetricSummary, PairResult
 from harness.results.vocabulary import HEADLINE
@@ -405,30 +404,9 @@ def _known(value: int | None) -> str:
 def _more(result: Evaluation) -> Iterator[Section]:
     """Regions, causes and nulls, where they were asked for."""
     number_of = 5
-    rows = [
-        Row((pair.name, item.region, f"{item.layer}, {item.method}", number(item.before.mean), number(item.after.mean),
-             signed(item.change.mean), _interval(item.change), number(item.area.mean), str(item.n),
-             str(item.n_patients)),
-            f"{pair_pointer(result, pair.name)}/regions/{n}")
-        for pair in result.pairs
-        for n, item in enumerate(pair.regions)
-    ]  # fmt: skip
-    if rows:
-        heads = [
-            "pair",
-            "region",
-            "layer, method",
-            "inside before",
-            "after",
-            "change",
-            "95 %",
-            "area",
-            "images",
-            "patients",
-        ]
-        yield Section(
-            f"3.{number_of}", "Evidence inside of regions", [], [Table("Shares of the map", heads, rows)], level=3
-        )
+    regions = _regions(result)
+    if regions.rows:
+        yield Section(f"3.{number_of}", "Evidence inside of regions", [], [regions], level=3)
         number_of += 1
     scopes = [f"causal/{n}/scopes/{m}" for n, item in enumerate(result.causal) for m in range(len(item.scopes))]
     ladder = [f"nulls/{n}" for n in range(len(result.nulls))]
@@ -441,6 +419,30 @@ def _more(result: Evaluation) -> Iterator[Section]:
             table = Table(name, heads, made)
             yield Section(f"3.{number_of}", name, [f"{note}."], [table], level=3)
             number_of += 1
+
+
+def _regions(result: Evaluation) -> Table:
+    rows = [
+        Row((pair.name, item.region, f"{item.layer}, {item.method}", number(item.before.mean), number(item.after.mean),
+             signed(item.change.mean), _interval(item.change), number(item.area.mean), str(item.n),
+             str(item.n_patients)),
+            f"{pair_pointer(result, pair.name)}/regions/{n}")
+        for pair in result.pairs
+        for n, item in enumerate(pair.regions)
+    ]  # fmt: skip
+    heads = [
+        "pair",
+        "region",
+        "layer, method",
+        "inside before",
+        "after",
+        "change",
+        "95 %",
+        "area",
+        "images",
+        "patients",
+    ]
+    return Table("Shares of the map", heads, rows)
 
 
 def _not_shown(judged: Judged) -> Section:
@@ -469,7 +471,6 @@ def _gaps(judged: Judged) -> Iterator[str]:
     """One sentence each: what this result leaves open, then what no result of this kind shows."""
     result = judged.result
     yield from _unjudged(judged.verdict.cases)
-    yield from (f"{text[:1].upper()}{text[1:]}." for text in cautions(result))
     yield from _of_options(result)
     yield from _undefined(result)
     if judged.policy.derived_from and not _is_derived_from_baseline(judged):
