@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from export.autodiff import engine
 from export.cli import cli
 from export.compress import compress, find_images
 from export.compress import methods as compressions
+from export.metadata import PREFIX
 from export.proof import parity
 from export.proof.rounded import Difference
 from export.sources.onnx import Preprocessing, export_onnx
@@ -62,6 +64,19 @@ def test_a_compressed_graph_keeps_what_it_says_about_itself(tmp_path: Path, mani
     assert after.weights_digest != before.weights_digest
     changed = {"phase", "weights_digest", "tools"}
     assert after.model_dump(exclude=changed) == before.model_dump(exclude=changed)
+
+
+@pytest.mark.parametrize("lacking", ["preserved", "thresholds", "layers", "phase"])
+def test_what_earlier_versions_did_not_write_may_be_absent(lacking: str, tmp_path: Path) -> None:
+    source = tiny_graphs.write_graph(tmp_path / "a.onnx", roles=ROLES)
+    model = onnx.load(source)
+    kept = [entry for entry in model.metadata_props if entry.key != f"{PREFIX}{lacking}"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, source)
+    with nullcontext() if lacking in ("preserved", "thresholds") else pytest.raises(InputError, match="is damaged"):
+        compress(source, "float16", tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").exists() == (lacking in ("preserved", "thresholds"))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from export.randomise import randomise
 from harness.api import executor
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
@@ -31,12 +32,14 @@ from harness.results import part_files
 from harness.results.options import Options
 from harness.results.part_files import Store
 from harness.results.plan import Data, Plan
+from harness.results.schema import Evaluation
 from tests import tiny_graphs
 from tests.object_store import serving
 from tests.tiny_graphs import read_rows
 
 ray_engine = pytest.importorskip("harness.evaluation.ray_executor")
 
+DEMO = tiny_graphs.ROOT / "harness" / "demo_colour"
 IMAGES = 1000  # four parts per checkpoint
 ASKED = ["--map-size", 16, "--chance", 2, "--jitter", 1, "--method", "layercam", "--select", "all", "--quiet"]
 RAY = ["--engine", "ray", "--workers", 2]
@@ -323,6 +326,22 @@ def test_two_workers_write_the_rows_of_one_process(here: Path, local: Path, tmp_
     require_same_rows(tmp_path / "drift", local)
     assert done.stderr == ""
     assert "ray" not in done.stdout.lower()
+
+
+@pytest.mark.slow
+def test_two_workers_see_colour_occlude_and_know_nulls_as_one_process_does(tmp_path: Path) -> None:
+    """The colour demonstration by methods of one pass and of several, the causal check and a randomised checkpoint."""
+    null = tmp_path / "null.onnx"
+    randomise(DEMO / "finetune.onnx", null)
+    methods = [argument for name in ("layercam", "ablation", "eigencam") for argument in ("--method", name)]
+    line = ["evaluate", "--demo", "colour", *methods, "--causal", 8, "--null", null, "--quiet"]
+    for folder, engine in (("here", []), ("cluster", RAY)):
+        require_done(tiny_graphs.run(tmp_path, *line, *engine, "--out", tmp_path / folder))
+    require_same_rows(tmp_path / "cluster", tmp_path / "here")
+    found, expected = (Evaluation.read(tmp_path / folder) for folder in ("cluster", "here"))
+    assert found.causal
+    assert found.nulls
+    assert (found.pairs, found.causal, found.nulls) == (expected.pairs, expected.causal, expected.nulls)
 
 
 @pytest.mark.slow

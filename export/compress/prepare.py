@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 import onnx
@@ -37,8 +37,8 @@ def read_export(path: Path) -> tuple[onnx.ModelProto, Metadata]:
     if "compression" in facts:
         raise InputError(f"{path}: is compressed already ({facts['compression']}); compress the graph it came from")
     try:
-        named = [item.name for item in fields(Metadata) if item.default is MISSING or item.name in facts]
-        metadata = Metadata(**{name: json.loads(facts[name]) for name in named})
+        named = {item.name for item in fields(Metadata)} & facts.keys()  # earlier versions wrote fewer
+        metadata = Metadata(**{name: json.loads(facts[name]) for name in named | {"layers"}})
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({first_line(error)}); export it again") from error
     try:
