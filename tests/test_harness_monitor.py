@@ -30,7 +30,7 @@ from harness.monitoring.run import Request, monitor
 from harness.monitoring.state import State, read_state, write_state
 from kernels.cam import cams
 from kernels.resize import upsample
-from tests import made_dicom, tiny_graphs
+from tests import documents, made_dicom, tiny_graphs
 
 
 @pytest.fixture(scope="module")
@@ -489,6 +489,15 @@ def test_metrics_are_in_the_format_of_prometheus(found: History) -> None:
     for line in text.splitlines():
         assert sample.fullmatch(line) or re.match(r"# (HELP|TYPE) evidence_drift_monitor_\w+ \w", line), line
     assert 'evidence_drift_monitor_pictures{kind="tested",model="' in text
+
+
+def test_metrics_of_the_page_are_written(asked: Request, accepted: Path, tmp_path: Path) -> None:
+    """docs/deploy.md alerts on them, and its panel shows them."""
+    bundle = bundle_of(accepted / "after.onnx", accepted / "reference" / "manifest.csv", tmp_path / "bundle")
+    text = metrics(monitor(replace(asked, bundle=bundle)))
+    named = set(re.findall(r"evidence_drift_monitor_\w+", documents.read("docs/deploy.md")))
+    assert len(named) >= 5
+    assert named <= set(re.findall(r"^evidence_drift_monitor_\w+", text, re.MULTILINE))
 
 
 def test_hostile_class_names_stay_names(found: History) -> None:
