@@ -226,6 +226,20 @@ def test_what_cannot_be_read_is_told_and_the_rest_explained(
         run(graph, tmp_path / "pacs", "--out", tmp_path / "none", "--dicom", "secondary-capture")
 
 
+def test_a_header_that_cannot_be_taken_over_is_told(
+    graph: Path, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = pydicom.dcmread(sources["plain"])
+    made.InstanceNumber = 77
+    path = tmp_path / "odd.dcm"
+    made.save_as(path)
+    path.write_bytes(path.read_bytes().replace(b"IS\x02\x0077", b"IS\x02\x00?!"))
+    with pytest.raises(CannotEvaluateError, match="none of the 1 images"):
+        run(graph, path, "--out", tmp_path / "out", "--dicom", "parametric-map")
+    assert "odd.dcm: its header cannot be taken over" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
 def test_what_makes_no_sense_is_refused(graph: Path, sources: dict[str, Path], tmp_path: Path) -> None:
     tiny_graphs.write_images(tmp_path / "images", patients=1)
     picture = tmp_path / "images" / "image-000.png"

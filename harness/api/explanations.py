@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from harness.api.explanation import explain
-from harness.common.errors import CannotEvaluateError, InputError
+from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.provenance import versions
 from harness.common.storage import Location, write_bytes
 from harness.images.columns import Warn
@@ -126,9 +126,12 @@ def _object(path: Location, found: ExplainedImage, a_map: Map, model: Model, kin
         f"{model.metadata.architecture}, {model.metadata.phase}", model.graph.digest,
         versions(("evidence-drift",)).get("evidence-drift", "unknown"),
     )  # fmt: skip
-    made = dicom_map.KINDS[kind](dicom_map.Explanation(dicom_map.read_source(path), found, a_map, by))
-    stream = BytesIO()
-    made.save_as(stream, enforce_file_format=True)
+    source, stream = dicom_map.read_source(path), BytesIO()
+    try:
+        made = dicom_map.KINDS[kind](dicom_map.Explanation(source, found, a_map, by))
+        made.save_as(stream, enforce_file_format=True)
+    except Exception as error:  # what is copied from a foreign header fails in many ways when it is read or written
+        raise InputError(f"{path}: its header cannot be taken over ({first_line(error)}); correct it") from error
     return stream.getvalue()
 
 
