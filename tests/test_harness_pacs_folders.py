@@ -269,6 +269,8 @@ def test_labels_beside_a_manifest_are_refused(tmp_path: Path) -> None:
 def test_images_to_calibrate_on_are_found_by_content(tmp_path: Path) -> None:
     paths = archive(tmp_path, patients=1)
     (tmp_path / "P000" / "notes").write_text("text", encoding="utf-8")
+    write_dicomdir(tmp_path, [("P000", "ST0", "SE0", "IM0000")])
+    save(made_file(GREY, "600", sop_class="1.2.840.10008.5.1.4.1.1.88.11", Rows=None), tmp_path / "P000" / "SR")
     assert images_below(tmp_path) == paths
 
 

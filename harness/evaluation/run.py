@@ -221,8 +221,8 @@ def selection_of(plan: Plan, samples: list[Sample]) -> Selection:
         return plan.options.select or "true-positive"
     if plan.options.select in (None, "true-positive"):
         raise InputError(
-            f"{plan.data.source}: has no classes (no column `class`, no class folders), so nothing is a true positive; "
-            "add them, or compare without: --select agree or --select all"
+            f"{plan.data.source}: has no classes (no column `class`, no class folders, no --labels), so nothing is a "
+            "true positive; add them, or compare without: --select agree or --select all"
         )
     if plan.score_kind == "multilabel" or len({pair.architecture for pair in plan.pairs}) > 1:
         raise InputError(

@@ -14,11 +14,11 @@ import numpy as np
 from harness.common.errors import InputError
 from harness.common.storage import LASTING, Location, require_plain_file, with_retries
 from harness.images.columns import Warn, normalised
-from harness.images.dicom_headers import HeaderColumns, Pseudonyms
+from harness.images.dicom_headers import HeaderColumns, Pseudonyms, read_header
 from harness.images.folders import FolderImage, folder_images, is_dicomdir, is_visible
 from harness.images.label_table import read_labels
 from harness.images.labels import Labelling, warn_in_python
-from harness.images.loading import MOST_BYTES, SUFFIXES, is_dicom_file
+from harness.images.loading import MOST_BYTES, PICTURE_SUFFIXES, SUFFIXES, is_dicom_file
 from harness.images.manifest import Row, read_manifest
 
 UNLABELLED = -1
@@ -220,7 +220,13 @@ def image_files(entries: Iterable[Location]) -> list[Location]:
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and its sub-folders, by suffix or as DICOM files by content, sorted; hidden ones apart."""
     shown = (path for path in folder.rglob("*") if all(map(is_visible, path.relative_to(folder).parts)))
-    return sorted(path for path in shown if path.suffix.lower() in SUFFIXES or is_dicom_file(path))
+    return sorted(path for path in shown if _is_image_file(path))
+
+
+def _is_image_file(path: Path) -> bool:
+    """By its suffix, or by its header a DICOM image: no DICOMDIR, no report, no map."""
+    header = None if path.suffix.lower() in PICTURE_SUFFIXES else read_header(path)
+    return path.suffix.lower() in SUFFIXES if header is None else not header.is_no_image
 
 
 def warn_of_others(folder: Location, left: set[Location], warn: Warn) -> None:

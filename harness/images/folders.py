@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from harness.common.storage import Location
 from harness.images.columns import Warn, normalised
 from harness.images.dicom_headers import FOR_PROCESSING, Header, listed_files, read_header
-from harness.images.loading import DICOM_SUFFIXES, SUFFIXES
+from harness.images.loading import DICOM_SUFFIXES, PICTURE_SUFFIXES, SUFFIXES
 
 DICOMDIR = "DICOMDIR"
-_PICTURES = tuple(suffix for suffix in SUFFIXES if suffix not in DICOM_SUFFIXES)
 _THREADS = 4
 Parts = tuple[str, ...]
 
@@ -41,7 +40,7 @@ class FolderImage:
     @property
     def is_picture(self) -> bool:
         """True for a file with the suffix of a picture that is no DICOM."""
-        return self.header is None and self.path.suffix.lower() in _PICTURES
+        return self.header is None and self.path.suffix.lower() in PICTURE_SUFFIXES
 
 
 @dataclass
@@ -116,7 +115,7 @@ def _add(tree: _Tree, folder: Location, parts: Parts, above: tuple[Location, ...
 
 def _images(tree: _Tree) -> tuple[list[FolderImage], dict[Parts, Header]]:
     """The images of a tree, and the headers of the DICOM files that are none."""
-    candidates = [(parts, path) for parts, path in tree.files.items() if path.suffix.lower() not in _PICTURES]
+    candidates = [(parts, path) for parts, path in tree.files.items() if path.suffix.lower() not in PICTURE_SUFFIXES]
     with ThreadPoolExecutor(_THREADS) as pool:
         read = list(pool.map(read_header, (path for _, path in candidates)))
     headers = {parts: header for (parts, _), header in zip(candidates, read, strict=True) if header is not None}
@@ -127,7 +126,9 @@ def _images(tree: _Tree) -> tuple[list[FolderImage], dict[Parts, Header]]:
 
 def _is_image(image: FolderImage) -> bool:
     suffix = image.path.suffix.lower()
-    return image.header is not None or suffix in DICOM_SUFFIXES or (suffix in _PICTURES and len(image.parts) <= 2)
+    return (
+        image.header is not None or suffix in DICOM_SUFFIXES or (suffix in PICTURE_SUFFIXES and len(image.parts) <= 2)
+    )
 
 
 def _is_dicomdir(parts: Parts) -> bool:

@@ -47,7 +47,8 @@ from harness.images.view import squash as squash
 DICOM_SUFFIXES = (".dcm", ".dicom")
 MOST_BYTES = 2**30  # of an image file
 MARK_END = 132  # bytes: a DICOM file's preamble and mark
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)
 
 _FULL_RANGE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _COLOUR = 16  # of 255: channels that differ more are colour; less is what JPEG makes of grey
