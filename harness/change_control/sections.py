@@ -3,7 +3,7 @@
 The order is that of a predetermined change control plan: description of modifications, modification protocol (data
 management, re-training, performance evaluation, update procedures), impact assessment. Source: FDA, Marketing
 Submission Recommendations for a Predetermined Change Control Plan for Artificial Intelligence-Enabled Device Software
-Functions, final guidance, December 2024, sections VI to VIII.
+Functions, final guidance, December 2024.
 """
 
 from __future__ import annotations

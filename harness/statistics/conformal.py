@@ -5,10 +5,11 @@ Hypothesis: all of them are exchangeable (drawn alike, for instance). Three step
 
 1. *Conformal p-values.* p_t = (number of s < t with x_s < x_t + U_t (1 + number of s < t with x_s = x_t)) / t, the rank
    of x_t among the reference *and all that came before it*, ties broken by U_t uniform on (0, 1). Under the hypothesis
-   the p_t are independent and uniform, for a reference of any finite size and a statistic of any distribution. A rank
-   among the reference alone would not do: these share the accident of which pictures the reference holds, and a test
-   that bets on them finds that accident some day. Source: Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a
-   Random World, doi:10.1007/b106715, theorem 8.1.
+   the p_t are independent and uniform, for a reference of any finite size and a statistic of any distribution: given
+   which values the first t are, their order is uniform, so p_t is uniform given all later ones. A rank among the
+   reference alone would not do: these share the accident of which pictures the reference holds, and a test that bets
+   on them finds that accident some day. Source: Vovk, Gammerman & Shafer 2005, Algorithmic Learning in a Random
+   World, doi:10.1007/b106715.
 2. *Bets.* With z_t = Phi^-1(p_t), standard normal under the hypothesis, each of E experts e multiplies its wealth by
    a likelihood ratio f_e(z_t) of mean 1: exp(a z - a^2 / 2) for a shift of a standard deviations,
    exp(z^2 (1 - 1 / s^2) / 2) / s for a spread that is s times as wide. Their average, begun in night k with the weight
@@ -20,7 +21,7 @@ Hypothesis: all of them are exchangeable (drawn alike, for instance). Three step
    be bet on with, which 199 quiet nights would have eaten up.
 3. *Alarm* where M_t >= J / alpha for any of J statistics at any t. By Ville's inequality each does so with a
    probability of at most alpha / J, whenever and however often one looks (Ramdas, Grunwald, Vovk & Shafer 2023,
-   Game-Theoretic Statistics and Safe Anytime-Valid Inference, arXiv 2210.01948, section 3), so all together with alpha
+   Game-Theoretic Statistics and Safe Anytime-Valid Inference, arXiv 2210.01948), so all together with alpha
    at most. The martingales are not averaged: each is one among its own p-values only, and averages of such need be no
    martingale (Choe & Ramdas, Combining Evidence Across Filtrations, arXiv 2402.09698). The union bound asks for
    nothing.
