@@ -15,6 +15,7 @@ from pydicom import uid
 
 from harness.api.evaluation import Settings, evaluate, evaluate_again
 from harness.common.errors import InputError
+from harness.evaluation.study_file import read_study
 from harness.images import dicom_headers
 from harness.images.dataset import Sample, data_digest, images_below, read_dataset
 from harness.images.dicom_headers import listed_files, read_header
@@ -255,6 +256,22 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, lines: list[str]
     with pytest.raises(InputError, match=r"labels\.csv") as caught:
         read(tmp_path / "pacs", [], labels=table(tmp_path / "labels.csv", *lines))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["PatientID", "AccessionNumber"])
+def test_a_number_that_two_hospitals_gave_names_no_class(tmp_path: Path, key: str) -> None:
+    for number, issuer in enumerate(("NORTH", "SOUTH")):
+        made = made_file(GREY, f"{number + 1}", PatientID="1", IssuerOfPatientID=issuer, AccessionNumber="1")
+        save(made, tmp_path / "pacs" / str(number))
+    with pytest.raises(InputError, match=f"1 of its rows name images of several patients by one {key}"):
+        read(tmp_path / "pacs", labels=table(tmp_path / "labels.csv", f"{key},class", "1,left"))
+
+
+def test_a_study_names_its_labels_beside_itself(tmp_path: Path) -> None:
+    graphs = [tiny_graphs.write_graph(tmp_path / f"{name}.onnx", seed).name for seed, name in enumerate("ab")]
+    lines = ['data = "pacs"', 'labels = "read.csv"', "[[architecture]]"]
+    study = table(tmp_path / "study.toml", *lines, f'before = "{graphs[0]}"', f'after = "{graphs[1]}"')
+    assert read_study(study).data.labels == tmp_path / "read.csv"
 
 
 def test_labels_beside_a_manifest_are_refused(tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ class LabelTable:
     def of(self, images: Sequence[FolderImage], warn: Warn) -> list[tuple[FolderImage, Named]]:
         """The images that the table names, with their classes; warns of rows and images without a counterpart.
 
-        :raises InputError: it names none of them.
+        :raises InputError: it names none of them, or images of several patients by one key.
         """
+        self._require_one_patient(images)
         found = [(image, self.labels[key]) for image, key in self._keyed(images) if key in self.labels]
         if images and not found:
             raise InputError(
@@ -53,6 +54,19 @@ class LabelTable:
         if unknown:
             warn(f"{self.path}: {len(unknown)} of its {len(self.labels)} rows name nothing that is there by {self.key}")
         return found
+
+    def _require_one_patient(self, images: Sequence[FolderImage]) -> None:
+        """Two hospitals number patients and requests alike: such a number does not tell whose class it is."""
+        patients: dict[str, set[str]] = {}
+        for image, key in self._keyed(images):
+            if image.header is not None and key in self.labels:
+                patients.setdefault(key, set()).add(image.header.patient)
+        several = sum(len(found) > 1 for found in patients.values())
+        if several:
+            raise InputError(
+                f"{self.path}: {several} of its rows name images of several patients by one {self.key}, which two "
+                "hospitals may have given; name the images by SOPInstanceUID or StudyInstanceUID"
+            )
 
     def _keyed(self, images: Iterable[FolderImage]) -> list[tuple[FolderImage, str]]:
         return [(image, normalised(KEYS[self.key](image))) for image in images]
