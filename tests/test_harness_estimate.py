@@ -73,6 +73,24 @@ def test_the_counts_are_those_of_a_run_in_which_every_image_is_compared(
     assert counts(text) == {name: number for name, number in expected.items() if number}
 
 
+@pytest.mark.parametrize("methods", [("layercam", "ablation"), ("ablation",)])
+def test_methods_of_several_passes_are_counted_on_their_sample(
+    place: Path, tmp_path: Path, methods: tuple[str, ...]
+) -> None:
+    asked_for = [argument for name in methods for argument in ("--method", name)]
+    line = asked(place, *asked_for, "--sample", 9, "--jitter", 1, "--chance", 2)
+    found = counts(dry_run(*line, "--out", tmp_path / "out"))
+    evaluate(tmp_path / "out", *line)
+    maps = Counter((row["method"], row["draw"]) for row in read_rows(tmp_path / "out", "maps"))
+    compared = Counter(
+        row["reference"] for row in read_rows(tmp_path / "out", "scores") if row["metric"] == STABILITY[0]
+    )
+    assert found["maps of ablation"] == maps["ablation", 0] + maps["ablation", 1] == 2 * 9 * 2
+    assert found["comparisons of pairs"] == compared["observed"]
+    assert found["comparisons with noisy copies"] == compared["jitter"]
+    assert found["comparisons with unrelated images"] == 2 * compared["chance"]
+
+
 def test_a_finished_part_is_one_that_resuming_keeps(place: Path, tmp_path: Path) -> None:
     line = asked(place)
     evaluate(tmp_path / "out", *line)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,26 +18,58 @@ from harness.results.selection import sampled_records
 from kernels.catalogue import cam_method
 
 
-def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threads: int) -> Iterator[str]:
-    """One sentence per method that takes several passes."""
-    methods = plan.methods_of_several_passes
-    if not methods or plan.options.maps == "graph":
-        return
-    model = Model.open(plan.checkpoints[0].graph.path, provider, threads)
-    found = model.explain(_picture(model), np.zeros(1, np.int64), plan.layers)
-    records = int(sampled_records(samples, plan).sum())
-    clean, noisy = records * len(plan.checkpoints), records * _noisy_copies(plan)
-    for method in methods:
-        seconds = (clean + noisy) * sum(_seconds(model, found, layer, method) for layer in plan.layers)
-        maps = (clean + noisy) * len(plan.layers)
-        yield (
-            f"{method} takes {cam_method(method).cost} per map: up to {count(maps, 'map')} "
-            f"({count(records, 'sampled image')}, {count(len(plan.checkpoints), 'checkpoint')}, "
-            f"{noisy:,} noisy copies), about {seconds:.0f} s"
+@dataclass(frozen=True)
+class Cost:
+    """What the maps of a method of several passes take, at most.
+
+    passes: of one map, in words; records: of the sample; noisy: copies of them with noise; seconds: of all maps
+    """
+
+    method: str
+    passes: str
+    records: int
+    checkpoints: int
+    noisy: int
+    layers: int
+    seconds: float
+
+    @property
+    def maps(self) -> int:
+        return (self.records * self.checkpoints + self.noisy) * self.layers
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method} takes {self.passes} per map: up to {count(self.maps, 'map')} "
+            f"({count(self.records, 'sampled image')}, {count(self.checkpoints, 'checkpoint')}, "
+            f"{self.noisy:,} noisy copies), about {self.seconds:.0f} s"
         )
 
 
-def _noisy_copies(plan: Plan) -> int:
+def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threads: int) -> list[Cost]:
+    """Those of the methods that take several passes."""
+    methods = plan.methods_of_several_passes
+    if not methods or plan.options.maps == "graph":
+        return []
+    model = Model.open(plan.checkpoints[0].graph.path, provider, threads)
+    found = model.explain(_picture(model), np.zeros(1, np.int64), plan.layers)
+    records, checkpoints = int(sampled_records(samples, plan).sum()), len(plan.checkpoints)
+    noisy = records * noisy_copies(plan)
+    each = records * checkpoints + noisy
+    return [
+        Cost(
+            method=method,
+            passes=cam_method(method).cost,
+            records=records,
+            checkpoints=checkpoints,
+            noisy=noisy,
+            layers=len(plan.layers),
+            seconds=each * sum(_seconds(model, found, layer, method) for layer in plan.layers),
+        )
+        for method in methods
+    ]
+
+
+def noisy_copies(plan: Plan) -> int:
     """At most so many noisy copies does an image have in all checkpoints together."""
     if plan.options.jitter is None:
         return len(pairs_with_noise(plan))

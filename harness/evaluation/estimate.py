@@ -8,7 +8,7 @@ here and now, times the counts.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.common.errors import CannotEvaluateError
 from harness.common.formatting import count
+from harness.evaluation.announce import Cost, noisy_copies
 from harness.evaluation.explain import BATCH, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.timing import seconds_of
@@ -77,7 +78,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a pass (by checkpoint), of a pair of maps, of a further partner of a map; bytes of an image's maps."""
+    """Seconds of a pass (by checkpoint), of a pair of maps, of a further partner of a map; bytes of a stored map."""
 
     passes: list[float]
     pair: float
@@ -95,12 +96,16 @@ def duration(seconds: float) -> str:
 def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store], Explaining]) -> Measured:
     """Time a batch of the first images and the pairs of its maps; writes into a temporary folder only.
 
+    Methods of several passes are left out, since `costs_of_methods` times them; where there are no others, their maps
+    are made to be compared.
+
     :param explaining: the job of a checkpoint that writes into a folder.
     :raises CannotEvaluateError: the first images have no maps to compare.
     """
     few = samples[:BATCH]
     records = Records.of(few)
-    block = blocks(few, records, sampled_records(few, plan), {})[0]
+    several_only = len(_single(plan)) == 0
+    plain, whole = (blocks(few, records, np.full(len(records), chosen), {})[0] for chosen in (False, True))
     with tempfile.TemporaryDirectory() as temporary:
         store = Store(Path(temporary))
         store.make(["predictions", "maps"])
@@ -108,10 +113,18 @@ def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store]
         for number in range(len(plan.checkpoints)):
             job = explaining(number, store)
             job.prepare()
-            passes.append(seconds_of(partial(job.do, (number, block), _ignored)) / len(few))
+            passes.append(seconds_of(partial(job.do, (number, plain), _ignored)) / len(few))
+            if several_only:
+                job.do((number, whole), _ignored)
         written = sum(path.stat().st_size for path in Path(temporary).rglob("*.parquet"))
         pair, partner = _comparisons(plan, store, explaining(0, store).batching.threads)
-    return Measured(passes, pair, partner, written / len(few) / len(plan.checkpoints))
+    maps = len(records) * len(plan.checkpoints) * len(plan.layers) * len(_single(plan) or plan.options.methods)
+    return Measured(passes, pair, partner, written / maps)
+
+
+def _single(plan: Plan) -> list[str]:
+    """The methods that take one pass."""
+    return [method for method in plan.options.methods if method not in plan.methods_of_several_passes]
 
 
 def _ignored(_: int) -> None:
@@ -119,8 +132,8 @@ def _ignored(_: int) -> None:
 
 
 def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
-    """Seconds of a pair, and of a further partner, of maps by the first method at the first layer."""
-    where = {"layer": plan.layers[0], "method": plan.options.methods[0]}
+    """Seconds of a pair, and of a further partner, of maps at the first layer; of one pass, where any method has it."""
+    where = {"layer": plan.layers[0], "method": [*_single(plan), *plan.options.methods][0]}
     columns = ["reason", "height", "width", "map"]
     sides = [store.read("maps", [number], columns, **where) for number in plan.sides(plan.pairs[0])]
     if not all(map(len, sides)):
@@ -136,17 +149,24 @@ def _comparisons(plan: Plan, store: Store, threads: int) -> tuple[float, float]:
     return pair, near / max(1, int(np.sum(partners >= 0)))
 
 
-def work_of(plan: Plan, samples: list[Sample], measured: Measured) -> list[Work]:
-    """What will be done to so many images, with its seconds."""
-    images, records, places = len(samples), len(Records.of(samples)), len(plan.layer_methods)
+def work_of(plan: Plan, samples: list[Sample], measured: Measured, costs: Sequence[Cost] = ()) -> list[Work]:
+    """What will be done to so many images, with its seconds.
+
+    :param costs: of the methods that take several passes, which are computed on a sample.
+    """
+    images, records = len(samples), len(Records.of(samples))
     copies = dict(_copies(plan, records))
-    noisy, pairs = sum(copies.values()), records * len(plan.pairs) * places
-    chance = len(plan.drifts) * places * _partners(plan, records)
+    sampled, noisy = int(sampled_records(samples, plan).sum()), sum(copies.values())
+    several = plan.methods_of_several_passes
+    each = [sampled if method in several else records for method in plan.options.methods] * len(plan.layers)
+    pairs, chance = sum(each) * len(plan.pairs), len(plan.drifts) * sum(_partners(plan, n) for n in each)
+    with_noise = sum(min(noisy, n * noisy_copies(plan)) for n in each)
     found = [
         Work("passes of images", images * len(plan.checkpoints), images * sum(measured.passes)),
         Work("passes of noisy copies", noisy, sum(n * measured.passes[place] for place, n in copies.items())),
+        *(Work(f"maps of {cost.method}", cost.maps, cost.seconds) for cost in costs),
         Work("comparisons of pairs", pairs, pairs * measured.pair),
-        Work("comparisons with noisy copies", noisy * places, noisy * places * measured.pair),
+        Work("comparisons with noisy copies", with_noise, with_noise * measured.pair),
         Work("comparisons with unrelated images", chance, chance * _each(plan, measured)),
     ]
     return [item for item in found if item.times]
@@ -177,9 +197,10 @@ def _each(plan: Plan, measured: Measured) -> float:
 def disk(plan: Plan, measured: Measured, work: list[Work]) -> int:
     """Bytes of predictions, maps and scores, about."""
     passes = sum(item.times for item in work if item.what.startswith("passes"))
+    maps = passes * len(plan.layers) * len(_single(plan)) + sum(n.times for n in work if n.what.startswith("maps"))
     compared = sum(item.times for item in work if item.what.startswith("comparisons of"))
     rows = compared * (len(plan.vocabulary.columns) + 2 * len(plan.vocabulary.stability))
-    return round(passes * measured.bytes + rows * SCORE_BYTES)
+    return round(maps * measured.bytes + rows * SCORE_BYTES)
 
 
 def head_of(plan: Plan, samples: list[Sample], select: Selection) -> str:

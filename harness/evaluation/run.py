@@ -18,7 +18,7 @@ from harness.common.errors import CannotEvaluateError, InputError, warn
 from harness.common.progress import Announce, Counter, Progress, quiet, silent
 from harness.common.provenance import stamp, utc_now
 from harness.common.storage import Location
-from harness.evaluation.announce import costs_of_methods
+from harness.evaluation.announce import Cost, costs_of_methods
 from harness.evaluation.causal import CausalCheck
 from harness.evaluation.compare_architectures import ArchitectureComparison
 from harness.evaluation.estimate import Estimate, disk, head_of, measure, work_of
@@ -125,7 +125,7 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
     digest = data_digest(samples, _content_digests(samples, executor))
     stored = StoredPlan(plan, select, digest, len(samples), plan.options.seed, execution.provider, {}, utc_now())
     folder = Store(execution.out, labels_of(stored))
-    _announce_costs(plan, samples, execution)
+    _costs_announced(plan, samples, execution)
     first = _explaining(stored, 0, folder, execution)
     stored = replace(stored, provider_options=executor.begin(first))
     result_folder.begin(execution.out, identity_of(stored), stored.details(execution.out), execution.resume)
@@ -142,9 +142,11 @@ def evaluate(plan: Plan, execution: Execution) -> Finished:
         return _score_and_summarise(stored, reader, execution, clock)
 
 
-def _announce_costs(plan: Plan, samples: list[Sample], execution: Execution) -> None:
-    for sentence in costs_of_methods(plan, samples, execution.provider, execution.batching.threads):
-        execution.announce(sentence)
+def _costs_announced(plan: Plan, samples: list[Sample], execution: Execution) -> list[Cost]:
+    costs = costs_of_methods(plan, samples, execution.provider, execution.batching.threads)
+    for cost in costs:
+        execution.announce(str(cost))
+    return costs
 
 
 def _samples(plan: Plan) -> list[Sample]:
@@ -161,8 +163,7 @@ def estimate(plan: Plan, execution: Execution) -> Estimate:
     select = selection_of(plan, samples)
     stored = StoredPlan(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
     measured = measure(plan, samples, lambda number, into: _explaining(stored, number, into, execution))
-    work = work_of(plan, samples, measured)
-    _announce_costs(plan, samples, execution)
+    work = work_of(plan, samples, measured, _costs_announced(plan, samples, execution))
     kept = _kept(stored, samples, execution) if execution.resume else None
     return Estimate(head_of(plan, samples, select), work, disk(plan, measured, work), kept)
 
