@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli_options import given_options, option_flags, spelled
+from harness.common.cpus import available_cpus
 from harness.common.errors import InputError, run_command_line, warn, warnings_shown
 from harness.common.storage import Address, Location, as_location
 from kernels.catalogue import METHODS
@@ -211,7 +212,7 @@ def explain_image(model: Path, images: tuple[Path, ...], out: Path, dicom: str |
     from harness.images.folders import is_dicomdir
     from harness.models.session import Model
 
-    opened = Model.open(model, provider, os.cpu_count() or 1)
+    opened = Model.open(model, provider, available_cpus())
     click.echo(f"image rule {opened.metadata.rule}\n")
     request = Request(target, layers, methods, dicom, max_pixels)
     one = len(images) == 1 and dicom is None and not images[0].is_dir() and not is_dicomdir(images[0])
@@ -352,7 +353,7 @@ def pack(model: Path, data: Path, root: Path | None, split: str | None, columns:
     "--digest", help="sha256 of the manifest, as `pack` printed it; without it the verdict is unauthenticated."
 )
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
+@click.option("--threads", type=click.IntRange(1), default=available_cpus(), show_default="CPUs")
 @click.option("--level", type=click.Choice(LEVELS), default="all", show_default=True, help="Graph optimisation.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Tolerances to use [those of the provider].")
 @click.option("--json", "json_file", type=FILE, help="Write the outcome as JSON.")
@@ -410,7 +411,7 @@ def _verify_signature(file: Path, key: Path | None) -> int:
     help="Probability of ever raising a false alarm, at most.",
 )  # fmt: skip
 @click.option("--provider", help="Must be that of the reference [it].")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="CPUs")
+@click.option("--threads", type=click.IntRange(1), default=available_cpus(), show_default="CPUs")
 @MAX_PIXELS
 @click.option("--night", help="What to call this night [today's date, UTC].")
 @click.option(

@@ -17,7 +17,8 @@ import pytest
 with suppress(ImportError):
     import fcntl
 
-WORKER = "PYTEST_XDIST_WORKER" in os.environ
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, ...; nothing outside of pytest-xdist
+CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 FINISHED = "finished"  # stands beside what all workers share, once it is whole
 MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
 # Files that take long, the longest first: they begin first, so that none is left to one worker in the end.
@@ -74,13 +75,19 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test marked `alone` begins when those in other workers have ended, and holds the next ones back."""
+    """A test marked `alone` begins when those in other workers have ended, and holds the next ones back.
+
+    It has every CPU, as slow ones have; else a worker has one, as many threads as it has then compute, and so have the
+    processes that its tests start.
+    """
+    alone, slow = (item.get_closest_marker(name) is not None for name in ("alone", "slow"))
     with ExitStack() as locks:
         if hasattr(item.config, "workerinput") and "fcntl" in globals():
             folder = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]  # of all workers
-            alone = item.get_closest_marker("alone") is not None
             with _locked(folder / "next.lock", exclusive=True):  # whoever waits for the others is the next
                 locks.enter_context(_locked(folder / "running.lock", exclusive=alone))
+        if WORKER and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, CPUS if alone or slow else {CPUS[int(WORKER.strip("gw")) % len(CPUS)]})
         return (yield)
 
 

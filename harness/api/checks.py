@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.common.cpus import available_cpus
 from harness.common.storage import as_location
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def verify(bundle: Any, digest: str | None = None, **options: Any) -> Verificati
     from harness.bundle.verify import VerifyOptions
     from harness.bundle.verify import verify as verify_bundle
 
-    return verify_bundle(Path(bundle), digest, VerifyOptions(**{"threads": os.cpu_count() or 1, **options}))
+    return verify_bundle(Path(bundle), digest, VerifyOptions(**{"threads": available_cpus(), **options}))
 
 
 def _evaluation(result: Any) -> Any:

@@ -16,6 +16,7 @@ from harness.api.executor import open_executor
 from harness.api.progress import announcer, shown
 from harness.api.result import Result
 from harness.api.write import write
+from harness.common.cpus import available_cpus
 from harness.common.errors import InputError
 from harness.common.progress import Progress
 from harness.common.storage import Location, as_location
@@ -194,7 +195,7 @@ def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution],
 
 def _executed(out: Location, settings: Settings, work: Callable[[run.Execution], Found]) -> Found:
     """Run the work as the settings say."""
-    batching = Batching(settings.batch, settings.threads or os.cpu_count() or 1, settings.strict, settings.max_pixels)
+    batching = Batching(settings.batch, settings.threads or available_cpus(), settings.strict, settings.max_pixels)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:
         return work(
             run.Execution(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from harness.common.cpus import available_cpus
 from harness.common.errors import InputError
 from harness.common.storage import as_location
 from harness.images.containers import MAX_PIXELS
@@ -35,7 +35,7 @@ def explain(
     :param layers, methods: all where none is named.
     :raises InputError: an image that cannot be read, a class, a layer or a method that is not there.
     """
-    opened = model if isinstance(model, Model) else Model.open(as_location(model), provider, os.cpu_count() or 1)
+    opened = model if isinstance(model, Model) else Model.open(as_location(model), provider, available_cpus())
     name = "the image" if isinstance(image, np.ndarray) else str(image)
     picture = _picture(image, opened.metadata.rule, max_pixels)
     return explain_image(opened, picture, target, layers, methods, name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.api.progress import shown
+from harness.common.cpus import available_cpus
 from harness.common.progress import Progress
 from harness.common.storage import as_location
 
@@ -38,7 +38,7 @@ def monitor(
     """
     from harness.monitoring.run import Request
 
-    options = {"threads": os.cpu_count() or 1, **options}
+    options = {"threads": available_cpus(), **options}
     request = Request(Path(model), as_location(reference), as_location(data), Path(state), **options)
     return run_night(request, None if prometheus is None else Path(prometheus), progress)
 

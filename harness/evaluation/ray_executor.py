@@ -37,6 +37,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.common import storage
+from harness.common.cpus import available_cpus
 from harness.common.errors import CannotEvaluateError, InputError, first_line
 from harness.common.progress import Advance
 from harness.common.provenance import versions
@@ -247,7 +248,7 @@ def _connect(address: str | None) -> None:
     quietly = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, **quietly)
+            ray.init("local", num_cpus=available_cpus(), include_dashboard=False, **quietly)
         else:
             ray.init(address, **quietly)
     except Exception as error:  # Ray raises a bare Exception, too
