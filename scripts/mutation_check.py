@@ -40,6 +40,7 @@ TESTS = {  # area -> which tests run, in this order: patterns below tests/
     "engine": ("test_export_rules*.py", "test_export_*.py"),
     "statistics": ("test_*_statistics*.py", "test_*_rankings*.py", "test_*_predictions*.py"),
     "gate": ("test_*_gate*.py",),
+    "nightly": ("test_harness_conformal*.py", "test_harness_monitor*.py", "test_harness_dossier*.py"),
 }
 COMPILED = "kernels"  # the area whose mutants need compiling anew
 REQUIRED = 0.9  # share of mutants that must be killed

@@ -27,7 +27,7 @@ from harness.monitoring.outputs import json_lines, metrics, table, write_outputs
 from harness.monitoring.page import page
 from harness.monitoring.pictures import CONCENTRATION, ZONES, Watched, measure
 from harness.monitoring.run import Request, monitor
-from harness.monitoring.state import State, read_state, write_state
+from harness.monitoring.state import Identity, Night, State, read_state, write_state
 from kernels.cam import cams
 from kernels.resize import upsample
 from tests import documents, made_dicom, tiny_graphs
@@ -106,6 +106,29 @@ def test_darker_pictures_raise_an_alarm_that_stays(asked: Request, tmp_path: Pat
     assert later.exit_code == 1
     assert set(dark.alarms) <= set(later.alarms)
     assert "ALARM since two" in table(later)
+
+
+def test_an_alarm_stays_where_the_evidence_falls_again() -> None:
+    """One strange night, then forty like the reference."""
+    state = State(identity=made_identity(), pictures=[], nights=[])
+    rng, width = np.random.default_rng(0), len(state.identity.watched.statistics)
+    for night, (count, low) in enumerate([(100, 0.0), (20, 0.9), *[(20, 0.0)] * 40], -1):
+        digests = [f"{night} {n}" for n in range(count)]
+        state.add(digests, [None] * count, low + 0.1 * rng.uniform(size=(count, width)), night)
+        if night >= 0:
+            given = {"given": count, "seen": 0, "unreadable": 0, "runtime": "1"}
+            state.nights.append(Night(night=str(night), time="2026-11-29T00:00:00Z", **given))
+    found = history(state)
+    last = found.nights[-1]
+    assert any(item.log10_e < last.log10_threshold < item.log10_e_highest for item in last.statistics)
+    assert all(item.alarm for item in last.statistics)
+    assert set(found.since.values()) == {"0"}
+
+
+def made_identity() -> Identity:
+    fields = {"model": "m", "image_rule": "r", "provider": "cpu", "execution": ["cpu"], "reference": "e", "alpha": 0.05}
+    place = {"layer": "early", "method": "layercam", "map_size": (32, 32), "regions": [], "patients": "p"}
+    return Identity(**fields, **place, classes=["no", "yes"])  # type: ignore[arg-type]
 
 
 def test_values_are_those_of_the_predicted_class(accepted: Path) -> None:

@@ -55,8 +55,8 @@ _WORDS = (
 _ABOUT_MODEL = {
     "phase": "phase", "weights_digest": "digest of the weights", "data_digest": "digest of the training data",
     "image_rule": "image rule", "preprocessing": "preprocessing", "input_size": "input size",
-    "score_kind": "score kind", "explained": "explained score", "thresholds": "thresholds", "classes": "classes",
-    "tools": "tools", "seed": "seed", "git_commit": "commit of the training",
+    "score_kind": "score kind", "explained": "explained score", "thresholds": "decision thresholds",
+    "classes": "classes", "tools": "tools", "seed": "seed", "git_commit": "commit of the training",
 }  # fmt: skip
 
 
