@@ -15,12 +15,14 @@ from harness.cli import cli
 from harness.common import storage
 from harness.common.errors import CannotEvaluateError, InputError
 from harness.common.storage import Address, Location, as_location
+from harness.images.dataset import read_dataset
 from harness.images.loading import read_picture
 from harness.results import file_names, part_files
 from harness.results import folder as result_folder
 from harness.results.part_files import Store
 from harness.results.schema import Evaluation
 from tests import tiny_graphs
+from tests.made_dicom import archive, write_dicomdir
 from tests.object_store import serving, uploaded
 from tests.tiny_graphs import evaluate, read_rows
 
@@ -169,6 +171,29 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest
     assert other.read_text() == "half of what another process writes"
     storage.sweep(tmp_path, storage.PARTIAL)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_nested_dicom_files_are_found_behind_an_address(folder: Location, tmp_path: Path) -> None:
+    paths = archive(tmp_path / "pacs", patients=2, studies=1)
+    names = [path.relative_to(tmp_path / "pacs").as_posix() for path in paths]
+    for path, name in zip(paths, names, strict=True):
+        storage.write_bytes(made_for(folder / "pacs" / name), path.read_bytes())
+    found = read_dataset(folder / "pacs", ["a", "b"])
+    assert [(sample.name, sample.path) for sample in found] == [(name, folder / "pacs" / name) for name in names]
+    assert [sample.group for sample in found] == [
+        sample.group for sample in read_dataset(tmp_path / "pacs", ["a", "b"])
+    ]
+    dicomdir = write_dicomdir(tmp_path, [tuple(names[0].split("/"))])
+    storage.write_bytes(folder / "pacs" / "DICOMDIR", dicomdir.read_bytes())
+    assert [sample.name for sample in read_dataset(folder / "pacs", ["a", "b"], warn=lambda _: None)] == names[:1]
+    (listed,) = read_dataset(folder / "pacs" / "DICOMDIR", ["a", "b"], warn=lambda _: None)
+    assert listed.path == folder / "pacs" / names[0]
+
+
+def made_for(path: Location) -> Location:
+    """The path, in a folder that is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def test_a_part_counts_the_processes_that_ended_over_it(folder: Location) -> None:
