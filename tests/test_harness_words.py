@@ -274,7 +274,7 @@ def test_evidence_that_was_trained_to_stay_is_told_with_its_judges(
     result.checkpoints[1].metadata.preserved = [PreservedEvidence.model_validate(PRESERVED)]
     (text,) = cautions(result)
     assert text.startswith(
-        "b: was trained to preserve evidence, layercam maps at penultimate were held to those of transfer (weight 4): "
+        "b: was trained to preserve evidence (layercam maps at penultimate were held to those of transfer, weight 4); "
         "gradient methods say how well that was learnt, not whether the evidence stayed; "
     )
     assert judges in text
@@ -285,7 +285,7 @@ def test_evidence_that_was_trained_to_stay_is_told_with_its_judges(
 
 def test_a_checkpoint_held_to_masks_says_so() -> None:
     item = PreservedEvidence.model_validate({**PRESERVED, "similarity": "inside", "reference": "lungs"})
-    assert str(item) == "layercam maps at penultimate were held inside of the masks lungs (weight 4)"
+    assert str(item) == "layercam maps at penultimate were held inside of the masks lungs, weight 4"
 
 
 def test_conditioning_stands_in_the_report_and_in_the_wide_table() -> None:

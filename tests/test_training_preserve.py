@@ -267,7 +267,7 @@ def weights_after(
     return weights_digest(classifier), logs
 
 
-@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize("trainable", ["all", pytest.param("head", marks=pytest.mark.slow)])
 def test_weight_of_zero_is_a_plain_phase_to_the_last_bit(model: Model, task: Task, trainable: str) -> None:
     shaken = {"augment": {"shift": 0.1, "rotate": 5}, "trainable": trainable}
     plain, _ = weights_after(model, task, phase(preserve=None, **shaken))
@@ -276,6 +276,7 @@ def test_weight_of_zero_is_a_plain_phase_to_the_last_bit(model: Model, task: Tas
     assert "preserve" not in logs[0]
 
 
+@pytest.mark.slow
 def test_a_weight_above_zero_repeats_and_brings_the_evidence_nearer(model: Model, task: Task) -> None:
     """What is timed before the first epoch, and measured between epochs, changes no bit."""
     chosen = phase(preserve=preserve(weight=20), batchnorm="train", augment={"shift": 0.1, "rotate": 5})
@@ -324,18 +325,20 @@ def test_with_augmentation_the_reference_sees_the_augmented_picture(model: Model
     assert kept.numpy().tolist() == (expected.max(axis=(1, 2)) > 0).astype(float).tolist()
 
 
-def test_measure_is_the_mean_over_the_validation_images_that_take_part(model: Model, task: Task) -> None:
-    for how in (Augment(), Augment(shift=0.2)):
-        classifier, found = preserving(model, task, phase(augment=how))
-        validation = task.indices("validation")
-        found.references.kept[validation[:2]] = 0
-        images, targets = ImageBatches(task.pixels, validation[2:], 99)[0][0], task.targets[validation[2:]]
-        ours, theirs = (
-            evidence_of(one, "second_out", preserve()).maps(tf.constant(images), tf.constant(targets))[1].numpy()
-            for one in (classifier, reference_of(model))
-        )
-        expected = np.mean([1 - literal("soft-iou", a, b) for a, b in zip(ours, theirs, strict=True)])
-        assert Measure(classifier, found, validation).mean() == pytest.approx(expected, rel=1e-4)
+@pytest.mark.parametrize("augmented", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_measure_is_the_mean_over_the_validation_images_that_take_part(
+    model: Model, task: Task, augmented: bool
+) -> None:
+    classifier, found = preserving(model, task, phase(augment={"shift": 0.2} if augmented else {}))
+    validation = task.indices("validation")
+    found.references.kept[validation[:2]] = 0
+    images, targets = ImageBatches(task.pixels, validation[2:], 99)[0][0], task.targets[validation[2:]]
+    ours, theirs = (
+        evidence_of(one, "second_out", preserve()).maps(tf.constant(images), tf.constant(targets))[1].numpy()
+        for one in (classifier, reference_of(model))
+    )
+    expected = np.mean([1 - literal("soft-iou", a, b) for a, b in zip(ours, theirs, strict=True)])
+    assert Measure(classifier, found, validation).mean() == pytest.approx(expected, rel=1e-4)
 
 
 def test_planes_move_along_with_their_picture(task: Task) -> None:
@@ -597,7 +600,7 @@ def test_what_a_checkpoint_was_held_to_cannot_change_under_it(
     )
     assert done.returncode == 0, done.stderr
     (item,) = Graph.read(out).metadata.preserved
-    assert str(item) == "layercam maps at penultimate were held to those of old.keras (weight 3)"
+    assert str(item) == "layercam maps at penultimate were held to those of old.keras, weight 3"
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ class PreservedEvidence(BaseModel):
 
     def __str__(self) -> str:
         held = "inside of the masks" if self.similarity == "inside" else "to those of"
-        return f"{self.method} maps at {self.layer} were held {held} {self.reference} (weight {self.weight:g})"
+        return f"{self.method} maps at {self.layer} were held {held} {self.reference}, weight {self.weight:g}"
 
 
 class GraphMetadata(BaseModel):

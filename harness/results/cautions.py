@@ -58,7 +58,7 @@ def trained_to_stay(checkpoint: CheckpointResult, result: Evaluation) -> Iterato
             else "nothing else judges it here: add --method ablation --method integrated-gradients --causal 64"
         )
         yield (
-            f"was trained to preserve evidence, {item}: {own} methods say how well that was learnt, not whether the "
+            f"was trained to preserve evidence ({item}); {own} methods say how well that was learnt, not whether the "
             f"evidence stayed; {what}"
         )
 
