@@ -33,13 +33,7 @@ from training.metrics import interval, patient_resamples
 RUNS = Path("runs")
 PLAIN = RUNS / "preserve-plain"
 DEPLOYED = PLAIN / "onnx/transfer.onnx"
-WEIGHTS = {
-    0: "preserve-plain",
-    1: "preserve-weight1",
-    4: "preserve-weight4",
-    16: "preserve-weight16",
-    64: "preserve-weight64",
-}
+WEIGHTS = {0: "preserve-plain", 1: "preserve-weight1", 4: "preserve-weight4", 16: "preserve-weight16"}
 SPOILED = {"spoiled, plain": "gate-spoiled", "spoiled, preserved": "preserve-spoiled"}
 MANIFEST, MARKED = Path("../shared/cxr5/manifest.csv"), RUNS / "marked"
 LAYER, METHODS = "penultimate", ("layercam", "ablation")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.training_runs import ROOT, as_started_by_a_user, command_line, digests, environment, record, tiny
 from training import run
+from training.run import _read_history
 
 
 def test_help_loads_no_tensorflow() -> None:
@@ -134,7 +135,8 @@ def test_mixed_precision_is_recorded_and_saved_in_single_precision(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_several_devices_share_the_batches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", '[phases.finetune.preserve]\nfrom = "transfer"\nweight = 2\non = "all"\n'])
+def test_several_devices_share_the_batches(tmp_path: Path, more: str) -> None:
     """Two logical CPUs stand in for two GPUs; the result is that of one device up to rounding."""
     script = """
 import sys
@@ -148,7 +150,7 @@ assert two.num_replicas_in_sync == 2
 framework._strategy = lambda: two
 run.fit(Path(sys.argv[1]), Path(sys.argv[2]))
 """
-    config = tiny(tmp_path, transfer=1, finetune=2)
+    config = tiny(tmp_path, transfer=1, finetune=2, more=more)
     text = config.read_text(encoding="utf-8").replace('weights = "none"', "")
     # BatchNorm in training mode counts per device, so the phase that has it is left out.
     config.write_text(text.replace("[phases.pretrain]\nepochs = 1", ""), encoding="utf-8")
@@ -161,3 +163,6 @@ run.fit(Path(sys.argv[1]), Path(sys.argv[2]))
     losses = [record(tmp_path / name)["phases"]["finetune"]["metrics"]["test"]["loss"] for name in ("one", "two")]
     # Adam divides a gradient by its own size, so the rounding of tiny ones moves weights: 1.6e-4 measured.
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    kept = [_read_history(tmp_path / name)[-1]["val_preserve"] for name in ("one", "two")]
+    assert [bool(value) for value in kept] == [bool(more)] * 2
+    assert [float(value or 0) for value in kept] == pytest.approx([float(kept[0] or 0)] * 2, abs=0.01)

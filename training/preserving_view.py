@@ -67,6 +67,13 @@ class PreservingView(keras.Model):
         self.cross_entropy = keras.metrics.Mean("cross_entropy")
         self.preserve = keras.metrics.Mean("preserve")
 
+    def fit(self, batches: Any, **options: Any) -> Any:
+        """`keras.Model.fit`. On several devices Keras builds loss and metrics from (images, targets, weights) alone."""
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            images, (targets, _, _), weights = batches[0]
+            self.test_on_batch(images, targets, weights)
+        return super().fit(batches, **options)
+
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of the optimiser; returns the means of the epoch so far (`get_metrics_result`)."""
         images, (targets, _, _), weights = data
