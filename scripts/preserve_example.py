@@ -37,7 +37,7 @@ WEIGHTS = {0: "preserve-plain", 1: "preserve-weight1", 4: "preserve-weight4", 16
 SPOILED = {"spoiled, plain": "gate-spoiled", "spoiled, preserved": "preserve-spoiled"}
 MANIFEST, MARKED = Path("../shared/cxr5/manifest.csv"), RUNS / "marked"
 LAYER, METHODS = "penultimate", ("layercam", "ablation")
-CAUSAL, SAMPLE = 64, 400  # images of the causal check; at most, under methods of several passes: all of them
+CAUSAL, SAMPLE = 64, 128  # images of the causal check; at most, under methods of several passes
 SIDE = (224, 224)
 
 
