@@ -69,7 +69,7 @@ def row(name: str, out: Path, code: int) -> list[str]:
         f"{accuracy.mean:.3f}",
         *(f"{item.mean:.3f} ({item.low:.3f} .. {item.high:.3f})" for item in shown),
         f"{len(failed)} of {len(verdict['cases'])}",
-        {0: "pass", 1: "**stopped**"}[code],
+        {0: "pass", 1: "**stopped**", 3: "not judged"}[code],
     ]
 
 

@@ -38,6 +38,7 @@ SPOILED = {"spoiled, plain": "gate-spoiled", "spoiled, preserved": "preserve-spo
 MANIFEST, MARKED = Path("../shared/cxr5/manifest.csv"), RUNS / "marked"
 LAYER, METHODS = "penultimate", ("layercam", "ablation")
 CAUSAL, SAMPLE = 64, 128  # images of the causal check; at most, under methods of several passes
+CAUSAL_HEADERS = ["fine-tune", "seed", "method", "verdict", *causal.HEADERS[5:]]
 SIDE = (224, 224)
 
 
@@ -82,11 +83,11 @@ def evaluate(after: list[Path], split: Path, out: Path, *options: object) -> Eva
     return Evaluation.read(out)
 
 
-def judged(one: Tuned, out: Path) -> Evaluation:
-    """A fine-tune under a method of each paradigm, with the causal check."""
+def judged(one: Tuned, out: Path, split: Path = PLAIN / "split.csv") -> Evaluation:
+    """A fine-tune under methods of two paradigms, with the causal check."""
     methods = [part for method in METHODS for part in ("--method", method)]
     options = (*methods, "--causal", CAUSAL, "--sample", SAMPLE)
-    return evaluate([one.graph], PLAIN / "split.csv", out / f"{one.run.name}-seed{one.seed}", *options)
+    return evaluate([one.graph], split, out / f"{one.run.name}-seed{one.seed}-judged", *options)
 
 
 def shown(estimate: Estimate, digits: int = 3) -> str:
@@ -108,30 +109,19 @@ def index(result: Evaluation, method: str) -> str:
     return f"{found.value:.2f} ({found.low:.2f} .. {found.high:.2f})"
 
 
-def quality_row(weight: int, one: Tuned, result: Evaluation) -> list[str]:
+def quality_row(kind: str, one: Tuned, result: Evaluation) -> list[str]:
     quality = result.by_key[result.pairs[0].after].quality
     measured = [shown(quality["accuracy"]), shown(quality["auc"])]
-    return [
-        "plain" if weight == 0 else f"weight {weight}",
-        str(one.seed),
-        *measured,
-        *(index(result, m) for m in METHODS),
-    ]
+    return [kind, str(one.seed), *measured, *(index(result, method) for method in METHODS)]
 
 
-def causal_rows(weight: int, one: Tuned, result: Evaluation) -> Iterator[list[str]]:
-    for _, _, method, _, verdict, moved, used, elsewhere, _, p, n in causal.rows(result):
-        yield [
-            "plain" if weight == 0 else f"weight {weight}",
-            str(one.seed),
-            method,
-            verdict,
-            moved,
-            used,
-            elsewhere,
-            p,
-            n,
-        ]
+def causal_rows(kind: str, one: Tuned, result: Evaluation) -> Iterator[list[str]]:
+    for _, _, method, _, verdict, *numbers in causal.rows(result):
+        yield [kind, str(one.seed), method, verdict, *numbers]
+
+
+def kind_of(weight: int) -> str:
+    return "plain" if weight == 0 else f"weight {weight}"
 
 
 def table(rows: list[list[str]], headers: list[str], path: Path) -> None:
@@ -144,9 +134,9 @@ def compare(out: Path) -> None:
     """Plain against preserved: tables of quality, drift and causes, and the sweep."""
     results = [(weight, one, judged(one, out)) for weight, name in WEIGHTS.items() for one in tuned(name)]
     headers = ["fine-tune", "seed", "accuracy", "macro-AUC", *(f"index, {method}" for method in METHODS)]
-    table([quality_row(*each) for each in results], headers, out / "quality.md")
-    headers = ["fine-tune", "seed", "method", "verdict", "moved", "used", "elsewhere", "p", "images"]
-    table([line for each in results for line in causal_rows(*each)], headers, out / "causal.md")
+    table([quality_row(kind_of(weight), *rest) for weight, *rest in results], headers, out / "quality.md")
+    lines = [line for weight, *rest in results for line in causal_rows(kind_of(weight), *rest)]
+    table(lines, CAUSAL_HEADERS, out / "causal.md")
     sweep(results, out / "sweep.png")
 
 
@@ -166,11 +156,12 @@ def sweep(results: list[tuple[int, Tuned, Evaluation]], path: Path) -> None:
     before = results[0][2].by_key[results[0][2].pairs[0].before].quality["accuracy"].mean
     left.axhline(before, color="0.6", linestyle="--", linewidth=1, label="before fine-tuning")
     for axes, title in ((left, "test accuracy"), (right, "index of iou_top20")):
-        axes.set(title=title, xlabel="weight (0: plain); seeds 0, 1, 2 from left to right", ylim=(None, None))
+        axes.set(title=title, xlabel="weight (0: plain); seeds 0, 1, 2 from left to right")
         axes.set_xticks(list(places.values()), [str(weight) for weight in places])
         handles, labels = axes.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         axes.legend(unique.values(), unique.keys(), frameon=False, fontsize=8, loc="lower right")
+    left.set_ylim(0.65, 0.95)
     right.set_ylim(0, 1)
     figure.savefig(path)
 
@@ -191,19 +182,21 @@ def spoiled(out: Path) -> None:
     evaluate(accepted, PLAIN / "split.csv", out / "accepted")
     policy.unlink(missing_ok=True)
     harness("gate", out / "accepted", "--init", "--policy", policy)
-    rows, folders, answers = [], {}, [marker_row("deployed", DEPLOYED)]
+    rows, folders, answers, causes = [], {}, [marker_row("deployed", DEPLOYED)], []
     for kind, run in SPOILED.items():
         for one in tuned(run):
             name = f"{kind}, seed {one.seed}"
             folder = folders[name] = out / f"{run}-seed{one.seed}"
             evaluate([one.graph], one.run / "split.csv", folder)
-            code = harness("gate", folder, "--policy", policy, "--json", f"{folder}.json", expected=(0, 1))
+            code = harness("gate", folder, "--policy", policy, "--json", f"{folder}.json", expected=(0, 1, 3))
             rows.append(row(name, folder, code))
             answers.append(marker_row(name, one.graph))
+            causes += causal_rows(kind, one, judged(one, out, one.run / "split.csv"))
     measured = ["IoU top 20, all", f"IoU top 20, {MARKED_CLASS}", f"centroid shift, {MARKED_CLASS}"]
     table(rows, ["candidate", "test accuracy", *measured, "failed rules", "gate"], out / "gate.md")
     headers = ["candidate", *(f"{what}, {how}" for what in (MARKED_CLASS, "others") for how in ("unmarked", "marked"))]
     table(answers, headers, out / "marker.md")
+    table(causes, CAUSAL_HEADERS, out / "marker-causal.md")
     draw(folders, out / "maps.png")
 
 

@@ -283,6 +283,28 @@ def test_evidence_that_was_trained_to_stay_is_told_with_its_judges(
     assert judge(result, Policy.model_validate({"format": 1, "rule": [rule]})).warnings == [text]
 
 
+@pytest.mark.parametrize(
+    ("method", "independent", "code"), [("layercam", True, 3), ("layercam", False, 0), ("ablation", True, 0)]
+)
+def test_a_gate_judges_evidence_that_was_trained_to_stay_by_another_paradigm(
+    method: str, independent: bool, code: int
+) -> None:
+    result = made_results.evaluation([made_results.summary(method=method)], methods=[method])
+    result.checkpoints[1].metadata.preserved = [PreservedEvidence.model_validate(PRESERVED)]
+    rule = {"metric": "iou_top20", "statistic": "mean", "method": method, "layer": "penultimate", "min": 0.1}
+    policy = {"format": 1, "requirements": {"independent": independent}, "rule": [rule]}
+    verdict = judge(result, Policy.model_validate(policy))
+    assert verdict.exit_code == code
+    assert [case.message for case in verdict.cases if case.title == "independent judge"] == (
+        [
+            "b was trained to preserve evidence by layercam, and no rule is of another paradigm than gradient: add one "
+            "on ablation, or set requirements.independent = false"
+        ]
+        if code
+        else []
+    )
+
+
 def test_a_checkpoint_held_to_masks_says_so() -> None:
     item = PreservedEvidence.model_validate({**PRESERVED, "similarity": "inside", "reference": "lungs"})
     assert str(item) == "layercam maps at penultimate were held inside of the masks lungs, weight 4"

@@ -48,6 +48,7 @@ def judge(
 def _required(result: Evaluation, policy: Policy, baseline: Evaluation | None) -> tuple[list[Case], list[str]]:
     """Cases for what the policy requires of the result as a whole and it lacks, and warnings for what it does not."""
     cases, warnings = list(_of_images(result, policy.requirements.max_undefined)), []
+    cases += _of_judges(result, policy) if policy.requirements.independent else []
     for pair, message in same_models(result):
         if policy.requirements.distinct:
             cases.append(Case(rule=0, title="distinct models", pair=pair, outcome="fail", message=message))
@@ -67,6 +68,20 @@ def _of_images(result: Evaluation, allowed: float) -> Iterator[Case]:
     if not share <= allowed:
         message = f"{share:.1%} of the images could not be read; the policy allows {allowed:.1%}"
         yield Case(rule=0, title="images", outcome="skipped", message=message)
+
+
+def _of_judges(result: Evaluation, policy: Policy) -> Iterator[Case]:
+    """A skipped case for each training that taught a checkpoint what every rule on maps judges by."""
+    judges = {result.vocabulary.method(rule.method).paradigm for rule in policy.rule if rule.method is not None}
+    for checkpoint in result.checkpoints:
+        for item in checkpoint.metadata.preserved:
+            own = result.vocabulary.method(item.method).paradigm
+            if not judges - {own}:
+                message = (
+                    f"{checkpoint.key} was trained to preserve evidence by {item.method}, and no rule is of another "
+                    f"paradigm than {own}: add one on ablation, or set requirements.independent = false"
+                )
+                yield Case(rule=0, title="independent judge", outcome="skipped", message=message)
 
 
 def title(rule: Rule) -> str:

@@ -42,6 +42,8 @@ class Requirements(_Config):
 
     distinct: the gate fails where before and after are the same model, which compares nothing; else it warns
     same_data: the result has to rest on the data and the `before` of policy and baseline; else the gate warns
+    independent: a checkpoint that was trained to preserve evidence is not judged, unless a rule on maps is of another
+        paradigm than the method that it was trained by; else the gate warns
     """
 
     min_images: int = Field(default=30, ge=1)
@@ -49,6 +51,7 @@ class Requirements(_Config):
     max_undefined: float = Field(default=0.01, ge=0, le=1)
     distinct: bool = True
     same_data: bool = False
+    independent: bool = True
 
 
 class Rule(_Config):
