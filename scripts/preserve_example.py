@@ -8,6 +8,7 @@ root beside the real radiographs, and writes tables (`*.md`) and pictures. Inter
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,9 +78,14 @@ def train(name: str) -> None:
 def evaluate(after: list[Path], split: Path, out: Path, *options: object) -> Evaluation:
     """Compare the deployed checkpoint with others on the test images of a split."""
     if not current(out / "evaluation.json", after):
+        if (out / "evaluation.json").exists():
+            shutil.rmtree(out)  # of other checkpoints
+        going_on = ("--resume",) if out.exists() else ()
         files = [part for path in after for part in ("--after", path)]
         data = ["--data", split, "--split", "test"]
-        harness("evaluate", "--before", DEPLOYED, *files, *data, *REFERENCES, *options, "--out", out, "--quiet")
+        harness(
+            "evaluate", "--before", DEPLOYED, *files, *data, *REFERENCES, *options, *going_on, "--out", out, "--quiet"
+        )
     return Evaluation.read(out)
 
 
