@@ -21,7 +21,7 @@ RESERVED_METRICS = frozenset(
     {
         "accuracy", "agreement", "all", "auc", "chance", "conditioning", "consistency", "distribution", "ece",
         "equivalence", "flips", "floor", "holm", "index", "inside", "interaction", "interval", "n", "order",
-        "paradigm", "reversal", "selection", "undefined", "vanished", "words",
+        "paradigm", "preserved", "reversal", "selection", "undefined", "vanished", "words",
     }
 )  # fmt: skip
 RESERVED_METHODS = frozenset(["gradcampp"])  # the name under which a page refers to gradcam++
