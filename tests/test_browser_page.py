@@ -240,10 +240,11 @@ def test_a_result_that_is_overtaken_is_not_shown(page: object, files: dict[str, 
     page.wait_for_function("selfExplaining.session !== null")
     page.evaluate(
         """() => { const run = selfExplaining.session.run.bind(selfExplaining.session);
-        selfExplaining.session.run = async (...given) => { const found = await run(...given);
+        selfExplaining.session.run = async (...given) => { window.began = true; const found = await run(...given);
         await new Promise((done) => setTimeout(done, 800)); window.ended = true; return found; }; }"""
     )
     page.set_input_files("#image", files["large"])
+    page.wait_for_function("window.began === true")  # one that is overtaken earlier does not run at all
     page.set_input_files("#image", files["broken"])
     page.wait_for_function("window.ended === true")
     page.wait_for_timeout(100)
