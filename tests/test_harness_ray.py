@@ -334,7 +334,8 @@ def test_two_workers_see_colour_occlude_and_know_nulls_as_one_process_does(tmp_p
     null = tmp_path / "null.onnx"
     randomise(DEMO / "finetune.onnx", null)
     methods = [argument for name in ("layercam", "ablation", "eigencam") for argument in ("--method", name)]
-    line = ["evaluate", "--demo", "colour", *methods, "--causal", 8, "--null", null, "--quiet"]
+    few = ["--sample", 12, "--causal", 4, "--jitter", 1, "--chance", 2]
+    line = ["evaluate", "--demo", "colour", *methods, *few, "--null", null, "--quiet"]
     for folder, engine in (("here", []), ("cluster", RAY)):
         require_done(tiny_graphs.run(tmp_path, *line, *engine, "--out", tmp_path / folder))
     require_same_rows(tmp_path / "cluster", tmp_path / "here")
