@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from harness.report.text_tables import SHORT, WIDTH, drift_table
@@ -51,15 +49,19 @@ def test_wide_shows_every_column_of_every_metric() -> None:
     assert width(wide) > WIDTH
 
 
-@pytest.mark.parametrize("architectures", [1, 3, 12])
+@pytest.fixture(scope="module", params=[1, 3, 12])
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The JSON of a study of so many architectures, two layers and five methods."""
+    folder = tmp_path_factory.mktemp("study")
+    plan = made_studies.made_plan(folder, request.param, ["x", "y"], jitter=1)
+    made_studies.made_evaluation(plan, 200).write(folder)
+    return Evaluation.read(folder).model_dump_json()
+
+
 @pytest.mark.parametrize("name", ["short", "a rather long name of an architecture, as some have"])
-def test_no_line_of_a_study_is_wider_than_a_terminal(tmp_path: Path, architectures: int, name: str) -> None:
-    """Two layers, five methods; long names of pairs and checkpoints are broken into lines."""
-    plan = made_studies.made_plan(tmp_path, architectures, ["x", "y"], jitter=1)
-    made_studies.made_evaluation(plan, 200).write(tmp_path)
-    result = Evaluation.model_validate_json(
-        Evaluation.read(tmp_path).model_dump_json().replace("Architecture0", f"{name}-0")
-    )
+def test_no_line_of_a_study_is_wider_than_a_terminal(study: str, name: str) -> None:
+    """Long names of pairs and checkpoints are broken into lines."""
+    result = Evaluation.model_validate_json(study.replace("Architecture0", f"{name}-0"))
     text = drift_table(result)
     assert width(text) <= WIDTH
     for metric in SHORT:
