@@ -450,6 +450,7 @@ def black_png(path: Path, side: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "outcome", "mebibytes"), [(30_000, "refused", 20), (10_000, "read", 800)])
 def test_memory_that_a_picture_takes(tmp_path: Path, side: int, outcome: str, mebibytes: int) -> None:
     """A refused picture takes no more than its file; one of 100 million pixels some 5 bytes per pixel."""

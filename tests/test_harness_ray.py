@@ -268,6 +268,7 @@ def make_deadly(image: Path) -> None:
     image.write_bytes(content + b"deadly")
 
 
+@pytest.mark.slow
 def test_deadly_images_are_told_apart(tmp_path: Path, killing: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_graphs.write_images(tmp_path / "images", patients=6, each=1)
     paths: list[Location] = [*sorted((tmp_path / "images").glob("*.png"))]

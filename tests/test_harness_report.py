@@ -770,6 +770,7 @@ def test_without_mlflow_the_extra_is_named_before_any_work(tmp_path: Path, monke
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it brings warn about themselves
+@pytest.mark.slow
 def test_a_result_is_logged_with_its_report(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
