@@ -176,7 +176,7 @@ def compared(name: str, folder: Path, settled: bool = False) -> dict[str, Any]:
     try:
         export_onnx(folder / "m.onnx", Request(["auto", "image"], folder / "x.onnx"), Preprocessing(1 / 255))
     except EvidenceDriftError as error:
-        return {**row, "outcome": "refused", "why": str(error).replace(str(folder), "")}
+        return {**row, "outcome": "refused", "why": str(error).replace(f"{folder}/", "")}
     row["seconds"] = round(time.perf_counter() - started, 1)
     images, targets = pictures(size), np.arange(IMAGES) % CLASSES
     logits, expected = gradients(model, images, targets)
