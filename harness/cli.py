@@ -228,7 +228,7 @@ def _explain_one(model: Model, images: tuple[Path, ...], out: Path, request: Req
 
     found = explain(model, images[0], request.target, request.layers, request.methods, max_pixels=request.max_pixels)
     click.echo(explanation_table(found, Options().map_size))
-    draw(found, f"{model.metadata.architecture}, {model.metadata.phase}: {found.classes[found.target]}", out)
+    draw(found, f"{model.metadata.title}: {found.classes[found.target]}", out)
 
 
 def _explain_many(model: Model, images: tuple[Path, ...], out: Path, request: Request) -> None:

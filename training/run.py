@@ -18,7 +18,7 @@ from typing import Any
 from harness.common.errors import InputError
 from training.config import Config, Data, read_config
 from training.dataset_checks import require_sound
-from training.events import write_events
+from training.events import OF_PRESERVE, write_events
 from training.files import write_json, write_text
 from training.phase import STATE, PhaseRun, Start
 from training.report import table, write_curves
@@ -32,7 +32,6 @@ COLUMNS = (
     "phase", "checkpoint", "seed", "epoch", "learning_rate", "train_loss", "train_accuracy",
     "val_loss", "val_accuracy", "val_auc", "seconds_per_1000", "seconds",
 )  # fmt: skip
-OF_PRESERVE = ("train_preserve", "val_preserve")  # empty in the rows of other phases
 # Without their run.json these would be taken for the new run's.
 LEFTOVERS = (STATE, "history.csv", "phantoms-split*")
 

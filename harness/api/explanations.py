@@ -110,7 +110,7 @@ def _write(
 
         target = out / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        draw(found, f"{model.metadata.architecture}, {model.metadata.phase}: {found.classes[found.target]}", target)
+        draw(found, f"{model.metadata.title}: {found.classes[found.target]}", target)
         return
     for a_map in (a_map for a_map in found.maps if a_map.reason == Reason.DEFINED):
         target = out / f"{name}.{_plain(a_map.layer)}.{_plain(a_map.method)}.dcm"
@@ -123,7 +123,7 @@ def _object(path: Location, found: ExplainedImage, a_map: Map, model: Model, kin
     from harness.report import dicom_map
 
     by = dicom_map.Explainer(
-        f"{model.metadata.architecture}, {model.metadata.phase}", model.graph.digest,
+        model.metadata.title, model.graph.digest,
         versions(("evidence-drift",)).get("evidence-drift", "unknown"),
     )  # fmt: skip
     source, stream = dicom_map.read_source(path), BytesIO()

@@ -80,8 +80,8 @@ def _require_older(policy: Path, commit: Commit, found: Evaluation, result: Loca
     if commit.time > made:
         raise InputError(
             f"{policy}: was committed at {commit.time:%Y-%m-%dT%H:%M:%SZ}, after the evaluation began ({began}): "
-            f"criteria "
-            "have to be fixed before what they judge; evaluate anew, or give the policy as it was committed before"
+            "criteria have to be fixed before what they judge; evaluate anew, or give the policy as it was committed "
+            "before"
         )
 
 
@@ -95,7 +95,7 @@ def _require_not_derived(
     if accepted is not None and from_baseline and _afters(accepted) & _afters(found):
         raise InputError(
             f"{policy}: was derived from another evaluation of the same checkpoint, the baseline; judge another one "
-            f"by it"
+            "by it"
         )
 
 
@@ -138,9 +138,8 @@ def _files(judged: Judged, record: Record) -> Section:
     )
     sentences = [
         "In the last column of each table stands where its numbers come from: the letter of a file of this list, and "
-        "behind "
-        "it the JSON pointer (RFC 6901) of the record in it; of the policy the place of the rule, counted from 0. "
-        "sha256sum gives the digest.",
+        "behind it the JSON pointer (RFC 6901) of the record in it; of the policy the place of the rule, counted "
+        "from 0. sha256sum gives the digest.",
         f"Made at {record.time} by evidence-drift {record.version}.",
     ]
     return Section("5", "Traceability", sentences, [Table("Files", ["letter", "what", "file", "sha256"], rows)])

@@ -31,11 +31,11 @@ from harness.models.metadata import GraphMetadata
 from harness.report import causal, nulls
 from harness.report.findings import findings
 from harness.report.glossary import definitions, method_key, reason_sentence
-from harness.report.levels import power
 from harness.report.summaries import Summaries, with_span
 from harness.results.pseudonyms import without_home
-from harness.results.schema import ALL, CheckpointResult, Estimate, Evaluation, MetricSummary, PairResult
+from harness.results.schema import ALL, CheckpointResult, Estimate, Evaluation, IndexResult, MetricSummary, PairResult
 from harness.results.vocabulary import HEADLINE
+from harness.statistics.power import smallest_shown_drop
 
 MODES = {
     "surely-good": "the bad end of the 95 % interval keeps it",
@@ -182,9 +182,8 @@ def _first(pair: PairResult, result: Evaluation, scope: str) -> tuple[int, Metri
 def _training(result: Evaluation) -> Section:
     sentences = [
         "What the exported graphs record of the training stands in section 1: phase, digest of the training data, "
-        "seed, "
-        "tools, commit. The training's configuration, its validation and its history are not part of this document; "
-        "they belong to the run directory that the digest of the weights leads to."
+        "seed, tools, commit. The training's configuration, its validation and its history are not part of this "
+        "document; they belong to the run directory that the digest of the weights leads to."
     ]
     replicates = {item.replicate for item in result.checkpoints}
     if len(replicates) > 1:
@@ -252,11 +251,9 @@ def _update(result: Evaluation) -> Section:
     after = [result.by_key[pair.after] for pair in result.pairs]
     known = ", ".join(dict.fromkeys(f"{item.file} (sha256 {item.digest})" for item in after))
     sentences = [
-        f"What was evaluated, and nothing else, is to be installed: {known}. python -m harness pack and verify "
-        f"check on "
-        "the target machine that this file shows the same evidence there; python -m harness monitor compares the "
-        "pictures "
-        "that come in with an accepted evaluation every night. Neither is part of this document."
+        f"What was evaluated, and nothing else, is to be installed: {known}. python -m harness pack and verify check "
+        "on the target machine that this file shows the same evidence there; python -m harness monitor compares the "
+        "pictures that come in with an accepted evaluation every night. Neither is part of this document."
     ]
     return Section("2.4", "Update procedures", sentences, level=3)
 
@@ -264,8 +261,7 @@ def _update(result: Evaluation) -> Section:
 def _of_impact() -> list[str]:
     return [
         "What the modification did to answers and evidence, as measured. Which benefits and risks follow from it for "
-        "patients "
-        "is for the manufacturer to assess; this document supplies the numbers."
+        "patients is for the manufacturer to assess; this document supplies the numbers."
     ]
 
 
@@ -313,20 +309,21 @@ def _evidence(judged: Judged) -> Section:
 
 def _metric(pair: PairResult, place: int, item: MetricSummary, result: Evaluation) -> Row:
     index = item.index
-    has = index is not None and index.low is not None and index.high is not None
     cells = (
         pair.name, f"{item.layer}, {item.method}", item.metric, item.scope, with_span(item.estimate),
         number(item.chance.mean if item.chance else None), number(item.floor.mean if item.floor else None),
-        with_span(index, 2) if index else DASH, _drop(power(index)) if has and index else DASH,
+        with_span(index, 2) if index else DASH, _drop(index),
         str(item.n), str(item.n_patients), str(sum(item.undefined.values())),
     )  # fmt: skip
     return Row(cells, f"{pair_pointer(result, pair.name)}/metrics/{place}")
 
 
-def _drop(sentence: str) -> str:
-    """The drop alone, of the sentence on power."""
-    _, found, rest = sentence.partition("a drop of ")
-    return rest.split(",")[0] if found else "none"
+def _drop(index: IndexResult | None) -> str:
+    """The smallest drop that as many patients would have shown; none where not even that to unrelated images."""
+    if index is None or index.low is None or index.high is None:
+        return DASH
+    drop = smallest_shown_drop(index.low, index.high)
+    return number(drop, 2) if drop < 1 else "none"
 
 
 def _interval(item: Estimate) -> str:
@@ -476,8 +473,7 @@ def _gaps(judged: Judged) -> Iterator[str]:
     if judged.policy.derived_from and not _is_derived_from_baseline(judged):
         yield (
             "The policy was derived from an evaluation that was not given as baseline, so that it was not one of the "
-            "same "
-            "checkpoints was not checked."
+            "same checkpoints was not checked."
         )
     yield (
         "Other evaluations of these checkpoints, whose results were not kept, cannot be excluded; nor a clock or a git "
@@ -489,8 +485,7 @@ def _gaps(judged: Judged) -> Iterator[str]:
     )
     yield (
         "An attribution map shows where a score is sensitive, not why an answer is right; where the evidence should "
-        "lie is a "
-        "reader's decision. Nothing here is clinical performance."
+        "lie is a reader's decision. Nothing here is clinical performance."
     )
 
 
@@ -504,8 +499,7 @@ def _of_options(result: Evaluation) -> Iterator[str]:
     if any(pair.floor == "jitter" for pair in result.pairs):
         yield (
             "The floor is noise on the picture, the mildest: how far trainings that differ by their seed alone move "
-            "the "
-            "evidence was not measured."
+            "the evidence was not measured."
         )
     if any(pair.floor is None for pair in result.pairs):
         yield "Without a floor there is no index, so how much of the change is noise was not measured."

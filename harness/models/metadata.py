@@ -96,6 +96,11 @@ class GraphMetadata(BaseModel):
     preserved: list[PreservedEvidence] = []  # of the phases up to this checkpoint, those trained to preserve evidence
 
     @property
+    def title(self) -> str:
+        """What people call the checkpoint."""
+        return f"{self.architecture}, {self.phase}"
+
+    @property
     def rule(self) -> ImageRule:
         """How a file becomes the graph's input."""
         return restored(self.image_rule)

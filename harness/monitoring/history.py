@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from harness.monitoring.pictures import Kind
-from harness.monitoring.state import REFERENCE, GoldenCases, State
+from harness.monitoring.state import REFERENCE, GoldenCases, Record, State
 from harness.results.schema import Number, finite_or_none
 from harness.statistics.conformal import conformal_p, log_wealth, threshold
 
 LEAST_REFERENCE = 20  # pictures
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Spread(_Record):
+class Spread(Record):
     """Quartiles and mean of some pictures; null where there is none."""
 
     n: int
@@ -32,7 +27,7 @@ class Spread(_Record):
     q75: Number
 
 
-class StatisticNight(_Record):
+class StatisticNight(Record):
     """One statistic in one night.
 
     log10_e: evidence against "as the reference" after the night, as the decimal logarithm of the martingale's wealth;
@@ -48,7 +43,7 @@ class StatisticNight(_Record):
     alarm: bool
 
 
-class NightReport(_Record):
+class NightReport(Record):
     """A line of `nights.jsonl`.
 
     given: pictures in the data; seen: already seen before; unreadable; tested: new, one per patient; repeated: new, of

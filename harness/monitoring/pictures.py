@@ -58,17 +58,18 @@ class Watched:
 
     @property
     def statistics(self) -> list[Statistic]:
-        """In the order of the columns of `measure`.
-
-        Of two classes one is left out, since its probability is 1 minus that of the other.
-        """
-        classes = self.classes[1:] if len(self.classes) == 2 else self.classes
+        """In the order of the columns of `measure`."""
         found = [Statistic(name, "concentration") for name in CONCENTRATION]
         found += [Statistic(f"zone {name}", "zone") for name in ZONES]
         found += [Statistic(f"inside {name}", "region") for name in self.regions]
         found += [Statistic("map defined", "map"), Statistic("confidence", "prediction")]
-        shown = classes if len(self.classes) <= MOST_CLASSES else ()
+        shown = self.classes[watched_classes(len(self.classes))]
         return found + [Statistic(f"probability {name}", "prediction") for name in shown]
+
+
+def watched_classes(count: int) -> slice:
+    """Whose probability is watched: of two one, the other's being 1 minus it; of more than MOST_CLASSES none."""
+    return slice(1, None) if count == 2 else slice(count if count <= MOST_CLASSES else 0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,4 @@ def _share(facts: MapFacts, cover: np.ndarray) -> float:
 
 def _of_prediction(probabilities: np.ndarray) -> list[float]:
     """The largest probability, and that of each class that is watched."""
-    count = len(probabilities)
-    shown = probabilities[1:] if count == 2 else probabilities if count <= MOST_CLASSES else probabilities[:0]
-    return [float(probabilities.max()), *map(float, shown)]
+    return [float(probabilities.max()), *map(float, probabilities[watched_classes(len(probabilities))])]

@@ -26,11 +26,13 @@ MOST_BYTES = 1024 * 2**20
 REFERENCE = -1  # the night of the reference's pictures
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is written: no unknown key, no NaN."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Identity(_Record):
+class Identity(Record):
     """What may not change from night to night.
 
     model: sha256 of the exported graph; execution: the providers that really run it, the first first; reference: sha256
@@ -56,7 +58,7 @@ class Identity(_Record):
         return Watched(self.layer, self.method, self.map_size, tuple(self.regions), tuple(self.classes))
 
 
-class Picture(_Record):
+class Picture(Record):
     """A picture that was seen. `values`: of the statistics in their order; empty where it is not tested.
 
     Of a patient one picture is tested, the first that comes: those of one patient are not exchangeable with others.
@@ -68,7 +70,7 @@ class Picture(_Record):
     values: list[Number]
 
 
-class GoldenCases(_Record):
+class GoldenCases(Record):
     """How `verify` went: `problem` where the bundle itself is damaged."""
 
     manifest_digest: str
@@ -77,7 +79,7 @@ class GoldenCases(_Record):
     problem: str | None
 
 
-class Night(_Record):
+class Night(Record):
     """A run that found new pictures. given: pictures in its data; seen: those that an earlier run had seen."""
 
     night: str
@@ -88,7 +90,7 @@ class Night(_Record):
     runtime: str  # version of ONNX Runtime
 
 
-class State(_Record):
+class State(Record):
     """Everything. `golden`: of the last run that was given a bundle."""
 
     format: Literal[1] = FORMAT
