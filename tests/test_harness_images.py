@@ -36,6 +36,17 @@ def test_sixteen_bits_use_the_full_range(tmp_path: Path) -> None:
     np.testing.assert_allclose(loading.read_picture(save(tmp_path / "a.png", pixels)), [[0, 255, 1]], rtol=1e-6)
 
 
+def test_the_names_that_programs_of_others_import(tmp_path: Path) -> None:
+    from harness import errors, images, model
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.arange(48, dtype=np.uint8).reshape(6, 8))
+    assert np.array_equal(images.read_grey(tmp_path / "a.png"), images.read_picture(tmp_path / "a.png", images.GREY))
+    assert images.load_grey(tmp_path / "a.png", (3, 4)).shape == (3, 4)
+    assert images.channels_first(np.zeros((1, 3, 4))).shape == (1, 3, 3, 4)
+    assert issubclass(errors.InputError, Exception)
+    assert model.Model
+
+
 def test_colour_becomes_grey_and_alpha_is_dropped(tmp_path: Path) -> None:
     equal = np.repeat((RAMP % 256).astype(np.uint8)[..., None], 4, axis=-1)
     np.testing.assert_array_equal(loading.read_picture(save(tmp_path / "a.png", equal)), equal[..., 0])

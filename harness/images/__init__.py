@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         is_dicom,
         load_grey,
         load_view,
+        read_grey,
         read_picture,
     )
     from harness.images.manifest import Manifest, Row, read_manifest
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DICOM_SUFFIXES", "GREY", "MAX_PIXELS", "RULE", "SUFFIXES", "Geometry", "ImageRule", "Labelling", "Manifest",
     "Notices", "Preset", "Row", "Sample", "View", "channels_first", "channels_last", "decode_picture", "find_preset",
-    "fit", "images_below", "is_dicom", "load_grey", "load_view", "parse_columns", "read_dataset", "read_manifest",
-    "read_picture", "squash", "view",
+    "fit", "images_below", "is_dicom", "load_grey", "load_view", "parse_columns", "read_dataset", "read_grey",
+    "read_manifest", "read_picture", "squash", "view",
 ]  # fmt: skip
 _HOMES = dict.fromkeys(__all__, "loading") | {
     **dict.fromkeys(("Sample", "images_below", "read_dataset"), "dataset"),

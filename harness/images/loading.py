@@ -103,6 +103,11 @@ def read_picture(
     return decode_picture(as_location(path), _read_bytes(as_location(path)), rule, max_pixels=max_pixels, notice=notice)
 
 
+def read_grey(path: str | Location, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> np.ndarray:
+    """`read_picture` by the default rule: grey levels 0..255, float32 (h, w)."""
+    return read_picture(path, GREY, max_pixels=max_pixels, notice=notice)
+
+
 def decode_picture(
     path: Location,
     content: bytes,
