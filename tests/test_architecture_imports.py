@@ -38,7 +38,7 @@ EXCEPTIONS = {
     "harness/evaluation/ray_executor.py": {"ray"},
     "harness/bundle/rounding.py": {"onnx"},
     "harness/models/metadata.py": {"onnx"},
-    "harness/models/tail.py": {"onnx"},
+    "harness/models/parts.py": {"onnx"},
     "harness/report/mlflow.py": {"mlflow"},
 }
 

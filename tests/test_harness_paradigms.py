@@ -14,9 +14,9 @@ from onnx import helper, numpy_helper
 from harness.common.errors import InputError
 from harness.images.view import channels_first
 from harness.models.metadata import LayerOutputs
+from harness.models.parts import part_of
 from harness.models.session import Model
 from harness.models.several_passes import _batches, maps_of
-from harness.models.tail import tail_of
 from tests import tiny_graphs
 
 METHODS = ("layercam", "ablation", "integrated-gradients", "eigencam", "scorecam")
@@ -124,8 +124,8 @@ def graph_with_a_way_around() -> onnx.ModelProto:
 
 
 def test_what_goes_around_the_layer_still_counts() -> None:
-    layer = LayerOutputs(name="x", activations="activations", gradients="gradients")
-    content = tail_of("x.onnx", graph_with_a_way_around().SerializeToString(), layer)
+    whole = graph_with_a_way_around().SerializeToString()
+    content = part_of(Path("x.onnx"), whole, ("logits", "gradients"), behind="activations")
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     assert {item.name for item in session.get_inputs()} == {"image", "activations"}
     image, points = np.full((1, 3, 2, 2), -1, np.float32), np.full((1, 3, 2, 2), 5, np.float32)
@@ -138,9 +138,26 @@ def test_a_layer_without_influence_is_refused() -> None:
     model = graph_with_a_way_around()
     model.graph.node[1].input[0] = "image"
     model.graph.node[4].input[0] = "image"
-    layer = LayerOutputs(name="x", activations="activations", gradients="gradients")
-    with pytest.raises(InputError, match=r"x\.onnx: its logits do not depend on the layer 'x'; export it again"):
-        tail_of("x.onnx", model.SerializeToString(), layer)
+    with pytest.raises(InputError, match=r"x\.onnx: its logits do not depend on 'activations'; export it again"):
+        part_of(Path("x.onnx"), model.SerializeToString(), ("logits", "gradients"), behind="activations")
+
+
+def test_scores_alone_need_no_backward_nodes() -> None:
+    """ONNX Runtime computes all nodes of a session, so the session for scores must not have them."""
+    whole = graph_with_a_way_around()
+    scores = onnx.ModelProto.FromString(part_of(Path("x.onnx"), whole.SerializeToString(), ("logits",), "activations"))
+    both = onnx.ModelProto.FromString(
+        part_of(Path("x.onnx"), whole.SerializeToString(), ("logits", "gradients"), "activations")
+    )
+    assert [item.name for item in scores.graph.output] == ["logits"]
+    assert len(scores.graph.node) < len(both.graph.node)
+    assert "gradients" not in {name for node in scores.graph.node for name in node.output}
+
+
+def test_the_forward_pass_alone_gives_the_logits_of_both(folder: Path) -> None:
+    model = Model.open(folder / "before.onnx")
+    both = model.explain(pictures(), np.full(3, -1), LAYERS).logits
+    np.testing.assert_allclose(model.logits(pictures()), both, rtol=1e-5, atol=1e-6)
 
 
 def test_a_method_of_several_passes_has_its_sample_and_no_other_method_has(evaluated: Path) -> None:

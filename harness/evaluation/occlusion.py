@@ -130,12 +130,8 @@ class Occlusion:
     def _margins(self, model: Model, pictures: np.ndarray, record: int) -> np.ndarray:
         """(m,) margin of the explained class in each of the pictures."""
         target = np.full(len(pictures), self.reader.collected.records.classes[record])
-        logits = np.concatenate(
-            [
-                model.explain(pictures[start : start + BATCH], target[start : start + BATCH], ()).logits
-                for start in range(0, len(pictures), BATCH)
-            ]
-        )
+        starts = range(0, len(pictures), BATCH)
+        logits = np.concatenate([model.logits(pictures[start : start + BATCH]) for start in starts])
         if not np.isfinite(logits).all():
             raise CannotEvaluateError(f"{model.graph.path}: its logits for an occluded picture are not finite")
         return margins(logits, target, model.metadata.score_kind)
@@ -159,9 +155,9 @@ class Occlusion:
         pictures = np.full((BATCH, 3, *models[0].metadata.input_size), 127, np.float32)
         seconds = 0.0
         for model in models:
-            model.explain(pictures[:1], np.zeros(1, np.int64), ())
+            model.logits(pictures[:1])
             started = time.perf_counter()
-            model.explain(pictures, np.zeros(BATCH, np.int64), ())
+            model.logits(pictures)
             seconds += passes / 2 * (time.perf_counter() - started) / BATCH
         self.announce(
             f"causal check of {pair.name}: {count(passes, 'forward pass', 'forward passes')} of occluded pictures "

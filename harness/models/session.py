@@ -20,8 +20,8 @@ from harness.images.loading import load_view
 from harness.images.notices import Noticed
 from harness.images.view import View
 from harness.models import providers
-from harness.models.metadata import Graph, GraphMetadata, LayerOutputs, metadata_of, read_graph_file
-from harness.models.tail import tail_of
+from harness.models.metadata import Graph, GraphMetadata, metadata_of, read_graph_file
+from harness.models.parts import part_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Explanation:
     maps: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
+Part = tuple[tuple[str, ...], str | None]  # outputs, and activations that become an input (`harness.models.parts`)
+
+
 class Model:
     """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it.
 
@@ -47,15 +50,15 @@ class Model:
         graph: Graph,
         session: ort.InferenceSession,
         bound: bool = False,
-        open_tail: Callable[[LayerOutputs], ort.InferenceSession] | None = None,
+        open_part: Callable[[Part], ort.InferenceSession] | None = None,
     ) -> None:
         self.graph = graph
         self.metadata = graph.metadata
         self.seconds = 0.0
         self.bound = bound
         self._session = session
-        self._open_tail = open_tail
-        self._tails: dict[str, ort.InferenceSession] = {}
+        self._open_part = open_part
+        self._parts: dict[Part, ort.InferenceSession] = {}
 
     @classmethod
     def open(cls, path: Location, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
@@ -74,10 +77,10 @@ class Model:
         metadata = metadata_of(path, _properties(path, session))
         _require_own_size(path, metadata, session)
 
-        def open_tail(layer: LayerOutputs) -> ort.InferenceSession:
-            return providers.session(path, tail_of(path, content, layer), provider, threads, level)
+        def open_part(part: Part) -> ort.InferenceSession:
+            return providers.session(path, part_of(path, content, *part), provider, threads, level)
 
-        return cls(Graph(path, metadata, bytes_digest(content)), session, providers.accelerated(provider), open_tail)
+        return cls(Graph(path, metadata, bytes_digest(content)), session, providers.accelerated(provider), open_part)
 
     def view(self, path: Location, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> View:
         """A file as the network sees it. Raises as `load_view`."""
@@ -111,26 +114,35 @@ class Model:
         pairs = {name: (found[layer.activations], found[layer.gradients]) for name, layer in wanted.items()}
         return Explanation(found["logits"], pairs)
 
+    def logits(self, batch: np.ndarray) -> np.ndarray:
+        """Logits (N, K) of pictures (N, 3, H, W), by the forward pass alone."""
+        return self._call_part((("logits",), None), {"image": np.ascontiguousarray(batch)})["logits"]
+
     def behind(
         self, layer: str, points: np.ndarray, target: np.ndarray, batch: np.ndarray, gradients: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Logits (n, K), and gradients (n, C, h, w) where asked for, if a layer's activations were `points`.
 
-        Only what lies behind the layer runs. `batch` (n, 3, H, W): the pictures, which it reads too where the layer is
-        not all that the logits depend on.
+        Only what lies behind the layer runs, and backward only for gradients. `batch` (n, 3, H, W): the pictures, which
+        it reads too where the layer is not all that the logits depend on.
         """
         outputs = self.graph.layer(layer)
-        if layer not in self._tails:
-            assert self._open_tail is not None
-            self._tails[layer] = self._open_tail(outputs)
         feeds = {"image": batch, "target": np.ascontiguousarray(target, np.int64), outputs.activations: points}
-        wanted = {item.name for item in self._tails[layer].get_inputs()}
-        names = ["logits", outputs.gradients] if gradients else ["logits"]
-        found = self._call(self._tails[layer], names, {name: feeds[name] for name in feeds if name in wanted})
+        names = ("logits", outputs.gradients) if gradients else ("logits",)
+        found = self._call_part((names, outputs.activations), feeds)
         return found["logits"], found.get(outputs.gradients)
 
+    def _call_part(self, part: Part, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of a part of the graph by name, which reads what it needs of `feeds`."""
+        if part not in self._parts:
+            assert self._open_part is not None
+            self._parts[part] = self._open_part(part)
+        session = self._parts[part]
+        wanted = {item.name for item in session.get_inputs()}
+        return self._call(session, list(part[0]), {name: feeds[name] for name in feeds if name in wanted})
+
     def _run(self, names: list[str], batch: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs by name; those that are not named are not computed, and never leave an accelerator."""
+        """The outputs by name; those that are not named are computed, too, but never leave an accelerator."""
         feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
         return self._call(self._session, names, feeds)
 
@@ -141,8 +153,9 @@ class Model:
         try:
             values = _run_bound(session, names, feeds) if self.bound else session.run(names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
+            images = len(next(iter(feeds.values())))
             raise CannotEvaluateError(
-                f"{self.graph.path}: ONNX Runtime cannot run it on {len(feeds['target'])} images ({_reason(error)}); "
+                f"{self.graph.path}: ONNX Runtime cannot run it on {images} images ({_reason(error)}); "
                 "it may ask for more memory than there is, or be damaged: try --batch 1, or export it again"
             ) from error
         self.seconds += time.perf_counter() - started

@@ -62,7 +62,7 @@ def _ask(
         images[row].fill(first, points[end - count : end])
     gradients = None
     if record.asks == "network":
-        logits = model.explain(points, targets[rows], ()).logits
+        logits = model.logits(points)
     else:
         logits, gradients = model.behind(layer, points, targets[rows], pictures[rows], images[0].wants_gradients)
     scores = model.metadata.explained_scores(logits, targets[rows])
