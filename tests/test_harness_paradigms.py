@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from harness.common.errors import InputError
 from harness.images.view import channels_first
-from harness.models.metadata import LayerOutputs
+from harness.models.metadata import PICTURE, LayerOutputs
 from harness.models.parts import part_of
 from harness.models.session import Model
 from harness.models.several_passes import _batches, maps_of
@@ -158,6 +159,22 @@ def test_the_forward_pass_alone_gives_the_logits_of_both(folder: Path) -> None:
     model = Model.open(folder / "before.onnx")
     both = model.explain(pictures(), np.full(3, -1), LAYERS).logits
     np.testing.assert_allclose(model.logits(pictures()), both, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_at_the_picture_are_not_made_for_who_asks_for_another_layer(folder: Path) -> None:
+    """They cost a backward pass through the whole network. The tiny graph's `early` stands for the picture."""
+    asked = pictures(), np.zeros(3, np.int64), ["late"]
+    whole, cut = (Model.open(folder / "before.onnx") for _ in range(2))
+    early, late = whole.graph.layers["early"], whole.graph.layers["late"]
+    as_picture = early.model_copy(update={"name": PICTURE, "role": None})
+    metadata = cut.metadata.model_copy(update={"layers": [as_picture, late]})
+    cut.graph = replace(cut.graph, metadata=metadata)
+    for one, other in zip(whole.explain(*asked).layers["late"], cut.explain(*asked).layers["late"], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    (session,) = cut._parts.values()
+    assert {item.name for item in session.get_outputs()} == {"logits", late.activations, late.gradients}
+    assert PICTURE in cut.explain(*asked[:2], [PICTURE]).layers
+    assert len(cut._parts) == 1
 
 
 def test_a_method_of_several_passes_has_its_sample_and_no_other_method_has(evaluated: Path) -> None:

@@ -20,7 +20,7 @@ from harness.images.loading import load_view
 from harness.images.notices import Noticed
 from harness.images.view import View
 from harness.models import providers
-from harness.models.metadata import Graph, GraphMetadata, metadata_of, read_graph_file
+from harness.models.metadata import PICTURE, Graph, GraphMetadata, metadata_of, read_graph_file
 from harness.models.parts import part_of
 
 
@@ -142,8 +142,15 @@ class Model:
         return self._call(session, list(part[0]), {name: feeds[name] for name in feeds if name in wanted})
 
     def _run(self, names: list[str], batch: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs by name; those that are not named are computed, too, but never leave an accelerator."""
+        """The outputs by name; those that are not named are computed, too, but never leave an accelerator.
+
+        Not so the gradients at the picture: a graph that has them is cut where nothing of them is asked for, since the
+        way down to the picture costs as much as a backward pass through the whole network.
+        """
         feeds = {"image": np.ascontiguousarray(batch), "target": np.ascontiguousarray(target, np.int64)}
+        picture = self.graph.layers.get(PICTURE)
+        if picture is not None and not {picture.gradients, *picture.maps.values()}.intersection(names):
+            return self._call_part((tuple(names), None), feeds)
         return self._call(self._session, names, feeds)
 
     def _call(
