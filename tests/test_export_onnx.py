@@ -303,10 +303,14 @@ def test_wrong_number_of_class_names(tmp_path: Path) -> None:
         exported(foreign(tmp_path / "m.onnx"), classes=["a", "b"])
 
 
+HIDDEN = {"vgg19": 64, "zfnet512": 64}  # units: the nodes of 0.6 and 0.4 GB in small files; AlexNet keeps its 0.24 GB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", light_models.NAMES)
 def test_light_model(name: str, tmp_path: Path) -> None:
     """Old files (opset 9, IR version 3, initializers as inputs): converted, differentiated, proved."""
-    path = light_models.with_random_weights(name, tmp_path / f"{name}.onnx")
+    path = tmp_path / f"{name}.onnx"
+    light_models.with_random_weights(name, path, HIDDEN.get(name, light_models.HIDDEN))
     model = exported(path, Preprocessing(1 / 64, (2.0,)))
     assert len(model.metadata.classes) == 1000
