@@ -30,11 +30,15 @@ from tests import keras_models
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["pool", "added", "joined", "map"]
-BACKBONES = {
-    "DenseNet201": ("conv5_block31_concat", "relu"),
-    "ResNet50V2": ("conv5_block2_out", "post_relu"),
-    "InceptionV3": ("mixed9", "mixed10"),
-    "MobileNetV2": ("block_16_project_BN", "out_relu"),
+BACKBONES = {  # of `training`: an early layer, a middle one, and the two that its runs record
+    "DenseNet201": ("pool3_pool", "conv4_block48_concat", "conv5_block31_concat", "relu"),
+    "ResNet50V2": ("pool1_pool", "conv4_block6_out", "conv5_block2_out", "post_relu"),
+    "InceptionV3": ("mixed2", "mixed7", "mixed9", "mixed10"),
+    "MobileNetV2": ("block_3_expand_BN", "block_9_add", "block_16_project_BN", "out_relu"),
+}
+APPLICATIONS = {  # an early, a middle and the last layer; more of them: tests/test_export_keras_tutorials.py
+    "VGG16": ("block2_pool", "block4_conv2", "block5_pool"),
+    "EfficientNetV2B0": ("block2b_add", "block5b_add", "top_activation"),
 }
 
 
@@ -366,14 +370,17 @@ def test_images_of_the_proof_are_the_test_images_of_the_run(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", BACKBONES)
-def test_backbone_equals_keras(architecture: str, tmp_path: Path) -> None:
-    """Logits and activations to 1e-5, gradients to 1e-4 or cosine 0.9999, at all four optimisation levels."""
-    path = tmp_path / "m.keras"
-    keras_models.backbone(architecture).save(path)
-    differences = export_checkpoint(CheckpointRecord(path, "m"), Request(BACKBONES[architecture], tmp_path / "m.onnx"))
-    assert len(differences) == 4 * 5
+@pytest.mark.parametrize(("architecture", "size"), [*((b, 224) for b in BACKBONES), *((a, 128) for a in APPLICATIONS)])
+def test_backbone_equals_keras(architecture: str, size: int, tmp_path: Path) -> None:
+    """Logits and activations to 1e-5, gradients to a cosine of 0.9999, the last to 1e-4, at all optimisation levels."""
+    path, layers = tmp_path / "m.keras", (BACKBONES | APPLICATIONS)[architecture]
+    keras_models.backbone(architecture, size=size).save(path)
+    differences = export_checkpoint(CheckpointRecord(path, "m"), Request(layers, tmp_path / "m.onnx"))
+    assert len(differences) == 4 * (1 + 2 * len(layers))
     assert all(item.passes for item in differences)
+    gradients = [item for item in differences if item.output.startswith("gradients")]
+    assert min(item.cosine for item in gradients) >= 0.9999
+    assert max(item.relative_l2 for item in gradients if item.output == f"gradients:{layers[-1]}") <= 1e-4
 
 
 @pytest.mark.slow
@@ -383,35 +390,3 @@ def test_resnet_fails_without_the_padding_rewrite(tmp_path: Path, monkeypatch: p
     keras_models.backbone("ResNet50V2").save(path)
     with pytest.raises(CannotEvaluateError, match="differs from its source"):
         export_checkpoint(CheckpointRecord(path, "m"), Request(["post_relu"], tmp_path / "m.onnx"))
-
-
-APPLICATIONS = {  # an early, a middle and the last layer
-    "VGG16": ("block2_pool", "block4_conv2", "block5_pool"),
-    "Xception": ("block3_sepconv1_bn", "block8_sepconv2_bn", "block14_sepconv2_act"),
-    "EfficientNetB0": ("block2b_add", "block4c_add", "top_activation"),
-    "EfficientNetV2B0": ("block2b_add", "block5b_add", "top_activation"),
-    "ConvNeXtTiny": tuple(f"convnext_tiny_stage_{place}_identity" for place in ("1_block_1", "2_block_6", "3_block_2")),
-    "MobileNetV3Small": ("expanded_conv_2_add", "expanded_conv_9_add", "activation_17"),
-    "NASNetMobile": ("normal_concat_0", "normal_concat_6", "normal_concat_12"),
-}
-DEEP = {
-    "DenseNet201": ("pool3_pool", "conv4_block48_concat", "relu"),
-    "ResNet50V2": ("pool1_pool", "conv4_block6_out", "post_relu"),
-    "InceptionV3": ("mixed2", "mixed7", "mixed10"),
-    "MobileNetV2": ("block_3_expand_BN", "block_9_add", "out_relu"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", [*APPLICATIONS, *DEEP])
-def test_application_at_three_depths(architecture: str, tmp_path: Path) -> None:
-    """relative L2 <= 1e-4 at the last layer, cosine >= 0.9999 before it, at all four optimisation levels."""
-    path = tmp_path / "m.keras"
-    keras_models.backbone(architecture, size=128).save(path)
-    layers = (APPLICATIONS | DEEP)[architecture]
-    differences = export_checkpoint(CheckpointRecord(path, "m"), Request(layers, tmp_path / "m.onnx"))
-    for item in differences:
-        if item.output.startswith("gradients"):
-            assert item.cosine >= 0.9999
-        if item.output == f"gradients:{layers[-1]}":
-            assert item.relative_l2 <= 1e-4
