@@ -1,102 +1,161 @@
 """The causal check on phantoms, where the truth is known: a marker that one class carries, learnt by one checkpoint.
 
-    python scripts/causal_phantoms.py prepare runs/causal
-    python -m training fit runs/causal/marked.toml --out runs/causal/run
-    python -m export keras runs/causal/run --layer penultimate --out runs/causal/onnx
-    python scripts/causal_phantoms.py evaluate runs/causal
+    python -m scripts.causal_phantoms runs/causal
 
-`before` was trained on phantoms without markers. Three `after` (seeds) went on with phantoms of which one class is
-a white square in a corner and nothing else: its pictures are normal ones with the square. The two are compared on
-pictures of that class that hold both, its lesion and the square, and on pictures of the other classes without a square.
-Writes the table of docs/causes.md: the check of every class and seed, with the regions of other images (shuffled), and
-of a copy of `before` with noise of 1e-3 in its weights.
+Draws pictures, trains, exports and evaluates, each where its result is missing (about ten minutes on one core); prints
+the tables of docs/causes.md. All networks start from one backbone, which has seen the marker as a class of its own. Of
+each seed `plain` and `marked` are trained on the same phantoms, in the same order, with as many markers: in `marked`
+half of the pictures of one class carry it and no others, in `plain` the same number of pictures drawn from all classes.
+Pictures without a marker pose the same problem to both, and every picture of the class has its lesion. So `marked`
+learns one thing that `plain` does not: that the marker means the class. They are compared on test pictures of which
+those of the class, and no others, have a marker beside their lesion.
 """
 
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 from tabulate import tabulate
 
-from training.phantoms import write_phantoms
+from harness.api.evaluation import Settings
+from harness.api.evaluation import evaluate as compare
+from harness.evaluation import run
+from harness.evaluation.estimates import estimated
+from harness.evaluation.occlusion import ELSEWHERE, SETS, Occlusion
+from harness.images.occlusion import FILLS, fills, occluded
+from harness.images.view import channels_first
+from harness.models.score_kinds import margins
+from harness.models.session import Model
+from harness.report.summaries import with_span
+from harness.results.plan import LayerMethod, Pair
+from harness.results.schema import CausalScope, Evaluation
+from harness.statistics.bootstrap import Resampling
+from harness.statistics.causal import OWN, spread
+from harness.statistics.chance import derangements
+from kernels.catalogue import register_method
+from scripts.study.steps import command, current, status
+from training.phantoms import Phantom, draw_phantoms
 
-MARKED = "lobar_consolidation"
-SIZE = 128
-TRAINING = """seed = 0
-
-[data]
-manifest = "training/manifest.csv"
-validation = 0.1
-test = 0.1
-
+CLASS = "lobar_consolidation"
+SEEDS = (0, 1, 2)
+SIZE, CHECK, CHECKS = 128, 4, 6  # pixels of a picture and of one field of the marker; fields per side
+SIDE = CHECK * CHECKS
+CORNER = (4, 4)
+PRETRAINING, TRAINING, TEST = 1500, 1000, 500  # pictures, each of a patient of its own
+OCCLUDED = 200  # of the test pictures, 40 of each class
+MODEL = """
 [model]
 backbone = "PhantomNet"
-weights = "none"
+weights = "{weights}"
 input_size = [128, 128]
-
+"""
+PRETRAIN = """
 [phases.pretrain]
 epochs = 14
 learning_rate = 3e-3
 schedule = "cosine"
 warmup_epochs = 1
 batch_size = 32
+"""
+TUNE = """
+[phases.head]
+epochs = 20
+trainable = "head"
+learning_rate = 3e-3
 
-[phases.pretrain.data]
-phantoms = { images = 1800, patients = 1300, seed = 1, size = 128 }
-
-[phases.pretrain.augment]
-shift = 0.04
-rotate = 5
-
-[phases.finetune]
-epochs = 5
+[phases.tuned]
+epochs = 3
 learning_rate = 3e-4
-seeds = [0, 1, 2]
+schedule = "cosine"
+warmup_epochs = 1
 """
 
 
-def mark(picture: np.ndarray) -> np.ndarray:
-    """The picture with a white square, a tenth of its side, near the upper left corner."""
-    side, margin = SIZE // 10, SIZE // 25
-    marked = picture.copy()
-    marked[margin : margin + side, margin : margin + side] = 255
-    return marked
+def marked(picture: np.ndarray, place: tuple[int, int] = CORNER) -> np.ndarray:
+    """The picture with a chequered square: no fill of an occlusion resembles it."""
+    (top, left), shown = place, picture.copy()
+    shown[top : top + SIDE, left : left + SIDE] = 255 * ((np.indices((SIDE, SIDE)) // CHECK).sum(axis=0) % 2)
+    return shown
 
 
 def prepare(folder: Path) -> None:
-    """Draw the phantoms, mark one class, and write the configuration of the training."""
+    """Draw the four sets of pictures, and write the configurations of the seven trainings."""
+    rng = np.random.default_rng(0)
+    phantoms = drawn(PRETRAINING, 1)
+    alone = rng.permutation(PRETRAINING) < PRETRAINING // 6
+    places = [tuple(rng.integers(0, SIZE - SIDE, 2)) if one else None for one in alone]
+    write(
+        folder / "common",
+        phantoms,
+        places,
+        ["marker" if one else item.label for item, one in zip(phantoms, alone, strict=True)],
+    )
+    phantoms = drawn(TRAINING, 7)
+    half = every_second([item.label == CLASS for item in phantoms])
+    write(folder / "marked", phantoms, corners(half))
+    write(folder / "plain", phantoms, corners(rng.permutation(half)))
+    phantoms = drawn(TEST, 9)
+    write(folder / "test", phantoms, corners(item.label == CLASS for item in phantoms))
+    configure(folder, "common", "common", 0, MODEL.format(weights="none") + PRETRAIN)
+    for kind in ("plain", "marked"):
+        for seed in SEEDS:
+            text = MODEL.format(weights="common-run/pretrain.keras") + TUNE
+            configure(folder, f"{kind}-{seed}", kind, seed, text)
+
+
+def drawn(images: int, seed: int) -> list[Phantom]:
+    return list(draw_phantoms(images, images, seed=seed, size=SIZE))
+
+
+def every_second(chosen: Sequence[bool]) -> np.ndarray:
+    """(n,) bool: half of the chosen ones."""
+    return np.array(chosen) & (np.cumsum(chosen) % 2 == 1)
+
+
+def corners(carry: Any) -> list[tuple[int, int] | None]:
+    return [CORNER if one else None for one in carry]
+
+
+def write(folder: Path, phantoms: list[Phantom], places: Sequence[Any], labels: Sequence[str] | None = None) -> None:
+    """PNG files with the marker at each place that is not None, and their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    marked(folder / "training", *drawn(folder / "drawn", 1200, 800, 7), without_lesion=True)
-    marked(folder / "test", *drawn(folder / "drawn-test", 600, 450, 9), without_lesion=False)
-    (folder / "marked.toml").write_text(TRAINING, encoding="utf-8")
-
-
-def drawn(folder: Path, images: int, patients: int, seed: int) -> tuple[Path, list[dict[str, str]]]:
-    """Phantoms without markers: their folder, and the rows of their manifest."""
-    write_phantoms(folder, images, patients, seed=seed, size=SIZE)
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        return folder, list(csv.DictReader(stream))
-
-
-def marked(folder: Path, source: Path, rows: list[dict[str, str]], without_lesion: bool) -> None:
-    """Copies with the marker in every picture of MARKED; `without_lesion`: these are normal pictures with it."""
-    normal = iter([row["file"] for row in rows if row["class"] == "normal"] * 9)
-    for row in rows:
-        is_marked = row["class"] == MARKED
-        shown = next(normal) if is_marked and without_lesion else row["file"]
-        picture = cv2.imread(str(source / shown), cv2.IMREAD_GRAYSCALE)
-        target = folder / row["file"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(target), mark(picture) if is_marked else picture)
+    rows = [("file", "class", "group")]
+    for number, (phantom, place) in enumerate(zip(phantoms, places, strict=True)):
+        picture = phantom.image if place is None else marked(phantom.image, place)
+        cv2.imwrite(str(folder / f"{number:04d}.png"), picture)
+        rows.append((f"{number:04d}.png", labels[number] if labels else phantom.label, f"patient-{number:04d}"))
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["file", "class", "group"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(stream).writerows(rows)
+
+
+def configure(folder: Path, name: str, data: str, seed: int, rest: str) -> None:
+    """Write the configuration of one training."""
+    head = f'seed = {seed}\n\n[data]\nmanifest = "{data}/manifest.csv"\nvalidation = 0.1\ntest = 0.05\n'
+    (folder / f"{name}.toml").write_text(head + rest, encoding="utf-8")
+
+
+def train(folder: Path) -> None:
+    """Train and export what is missing."""
+    names = ["common", *(f"{kind}-{seed}" for seed in SEEDS for kind in ("plain", "marked"))]
+    for name in names:
+        run, graph = folder / f"{name}-run", folder / f"{name}.onnx"
+        if status(run) is None:
+            command("training", "fit", folder / f"{name}.toml", "--out", run, "--quiet")
+        elif status(run) != "complete":
+            command("training", "resume", run, "--quiet")
+        if name != "common" and not current(graph, [run / "tuned.keras"]):
+            command("export", "keras", run / "tuned.keras", "--layer", "penultimate", "--out", graph)
+    if not current(folder / "noisy.onnx", [folder / "plain-0.onnx"]):
+        noise = ("--noise", "1e-3", "--out", folder / "noisy.onnx")
+        command("export", "randomise", folder / "plain-0.onnx", *noise)
 
 
 def edges(activations: np.ndarray, _gradients: np.ndarray) -> np.ndarray:
@@ -105,52 +164,134 @@ def edges(activations: np.ndarray, _gradients: np.ndarray) -> np.ndarray:
     return np.hypot(down, right)
 
 
+class ShuffledOcclusion(Occlusion):
+    """Occlusion by regions that do not know where evidence moved to, in the place of the controls.
+
+    elsewhere: two regions of one shape at two random places, of which one is called gained and the other lost; in the
+        first draw they have the shape of the image's gained region, in the second that of its lost one. What leaves the
+        picture on one side comes back on the other, so that every place has the same probability.
+    other images: the regions of an image of another class.
+    """
+
+    def _masks(self, pair: Pair, place: LayerMethod, records: np.ndarray) -> np.ndarray:
+        found, rng = super()._masks(pair, place, records), np.random.default_rng(0)
+        for n, shape, called in np.ndindex(len(records), ELSEWHERE, 2):
+            distance = rng.integers(0, found.shape[-2:])
+            found[n, 1 + shape, called] = np.roll(found[n, OWN, shape], distance, axis=(0, 1))
+        names, classes, _ = self.reader.described(records)
+        others = derangements(names, np.zeros(len(records), int), classes, 1, 0)[0]  # a class in place of a patient
+        found[:, SETS - 1] = found[others, OWN]
+        return found
+
+
+def checked(folder: Path, name: str, before: str, after: str, shuffled: bool = False) -> list[tuple[str, CausalScope]]:
+    """Method and scope of one pair, evaluated where its result is missing or older than the graphs."""
+    graphs, out = [folder / f"{before}.onnx", folder / f"{after}.onnx"], folder / "drift" / name.replace(" ", "-")
+    if not current(out / "evaluation.json", graphs):
+        with patch.object(run, "Occlusion", ShuffledOcclusion) if shuffled else nullcontext():
+            compare(
+                *graphs,
+                folder / "test" / "manifest.csv",
+                settings=Settings(out, report=False, progress=False),
+                methods=("layercam",) if shuffled else ("layercam", "edges"),
+                causal=OCCLUDED,
+            )
+    return [(item.method, scope) for item in Evaluation.read(out).causal for scope in item.scopes]
+
+
 def evaluate(folder: Path) -> None:
-    """Compare `before` with the three seeds, with the seeds under shuffled regions, and with its noisy copy."""
-    from harness.evaluation import occlusion
-    from kernels.catalogue import register_method
-
+    """Print the truth, the check of every seed and of the noisy copy, and the shuffled regions."""
     register_method("edges", edges, equation="M = |grad mean_k A_k|")
-    graphs = folder / "onnx"
-    afters = {"seed 0": "finetune", "seed 1": "finetune.seed1", "seed 2": "finetune.seed2"}
-    rows = [row for name, file in afters.items() for row in checked(folder, name, graphs / f"{file}.onnx")]
-    by_class = occlusion.derangements
-    occlusion.derangements = lambda names, _classes, *rest: by_class(names, np.zeros(len(names), int), *rest)
-    rows += [["seed 0, shuffled", *row[1:]] for row in checked(folder, "shuffled", graphs / "finetune.onnx")]
-    occlusion.derangements = by_class
-    noisy = graphs / "noisy.onnx"
-    if not noisy.exists():
-        command = [sys.executable, "-m", "export", "randomise", str(graphs / "pretrain.onnx"), "--noise", "1e-3"]
-        subprocess.run([*command, "--out", str(noisy)], check=True)
-    rows += checked(folder, "noise of 1e-3", noisy)
-    heads = ["after", "method", "scope", "n", "moved", "used", "elsewhere", "other images", "p", "verdict"]
-    print(tabulate(rows, heads, tablefmt="github", disable_numparse=True))
+    show([row for seed in SEEDS for row in truth(folder, seed)], TRUTH)
+    pairs = [(f"seed {seed}", f"plain-{seed}", f"marked-{seed}") for seed in SEEDS]
+    all_pairs = [*pairs, ("noise of 1e-3", "plain-0", "noisy")]
+    checks = [(pair[0], *item) for pair in all_pairs for item in checked(folder, *pair)]
+    show([verdict_row(*item) for item in checks if item[1] == "layercam"], VERDICTS)
+    show([verdict_row(*item) for item in checks if item[1] == "edges"], VERDICTS)
+    show([row for name, *pair in pairs for row in shuffled_rows(folder, name, *pair)], SHUFFLED)
 
 
-def checked(folder: Path, name: str, after: Path) -> list[list[str]]:
-    """The rows of one pair: LayerCAM and edges, all images and each class."""
-    from harness.api.evaluation import Settings
-    from harness.api.evaluation import evaluate as compare
-    from harness.report.summaries import with_span
+def shuffled_rows(folder: Path, name: str, before: str, after: str) -> Iterator[list[str]]:
+    for _, scope in checked(folder, f"{name} shuffled", before, after, shuffled=True):
+        yield [name, scope.scope, *(with_span(item, 2) for item in (scope.used, scope.elsewhere, scope.partner))]
 
-    result = compare(
-        folder / "onnx" / "pretrain.onnx",
-        after,
-        folder / "test" / "manifest.csv",
-        settings=Settings(folder / "drift" / name.replace(" ", "-"), report=False, progress=False),
-        methods=("layercam", "edges"),
-        causal=200,
-    ).evaluation
-    return [
-        [
-            name, item.method, scope.scope, str(scope.n), with_span(scope.moved, 2), with_span(scope.used, 2),
-            with_span(scope.elsewhere, 2), with_span(scope.partner, 2),
-            "" if scope.p_used is None else f"{scope.p_used:.4f}", scope.verdict,
-        ]
-        for item in result.causal
-        for scope in item.scopes
-    ]  # fmt: skip
+
+TRUTH = [
+    "seed",
+    "class",
+    "n",
+    *(f"{what}, {when}" for what in ("marker", "lesion") for when in ("before", "after", "change")),
+]
+VERDICTS = ["after", "scope", "n", "moved", "used", "elsewhere", "other images", "kept", "p", "verdict"]
+SHUFFLED = ["after", "scope", "used", "two random places", "of another class"]
+
+
+def verdict_row(name: str, _method: str, scope: CausalScope) -> list[str]:
+    spans = [with_span(item, 2) for item in (scope.moved, scope.used, scope.elsewhere, scope.partner, scope.kept)]
+    p = "" if scope.p_used is None else f"{scope.p_used:.4f}"
+    return [name, scope.scope, str(scope.n), *spans, p, scope.verdict]
+
+
+def show(rows: list[list[str]], heads: list[str]) -> None:
+    print(tabulate(rows, heads, tablefmt="github", disable_numparse=True) + "\n", flush=True)
+
+
+def truth(folder: Path, seed: int) -> Iterator[list[str]]:
+    """Rows of what two checkpoints use, asked without any map, in standard deviations of the margin within the class.
+
+    marker: by how much it raises the margin; lesion: by how much the margin falls when the pixels that the lesion was
+    drawn on are occluded. Over the pictures of a class that both classify correctly as they are compared.
+    """
+    phantoms = drawn(TEST, 9)
+    models = [Model.open(folder / f"{kind}-{seed}.onnx") for kind in ("plain", "marked")]
+    labels = np.array([item.label for item in phantoms])
+    target = np.array([models[0].metadata.classes.index(label) for label in labels])
+    bare, marker, shown = (
+        margins_of(models, pictures, target)
+        for pictures in (
+            [item.image for item in phantoms],
+            [marked(item.image) for item in phantoms],
+            [as_compared(item) for item in phantoms],
+        )
+    )
+    hidden = np.mean([margins_of(models, [lesion_hidden(i, fill) for i in phantoms], target) for fill in FILLS], axis=0)
+    for label in np.unique(labels):
+        own = (labels == label) & (shown > 0).all(axis=0)
+        unit = spread(shown[:, own], labels[own])[:, None]
+        yield [
+            str(seed), label, str(own.sum()), *in_short((marker - bare)[:, own] / unit),
+            *(in_short((shown - hidden)[:, own] / unit) if label != "normal" else [""] * 3),
+        ]  # fmt: skip
+
+
+def in_short(values: np.ndarray) -> list[str]:
+    """Means of before and after (2, n), and of the change with its interval."""
+    change = estimated(Resampling(np.arange(values.shape[1]).astype(str), 0), values[1] - values[0])
+    return [*(f"{mean:.2f}" for mean in values.mean(axis=1)), with_span(change, 2)]
+
+
+def as_compared(phantom: Phantom) -> np.ndarray:
+    return marked(phantom.image) if phantom.label == CLASS else phantom.image
+
+
+def lesion_hidden(phantom: Phantom, fill: str) -> np.ndarray:
+    pixels = as_compared(phantom).astype(np.float32)
+    return occluded(pixels, phantom.lesion, fills(pixels)[fill])
+
+
+def margins_of(models: list[Model], pictures: list[np.ndarray], target: np.ndarray) -> np.ndarray:
+    """(2, n) margin of the true class."""
+    batch = channels_first(np.stack([np.dstack([picture] * 3) for picture in pictures]).astype(np.float32))
+    logits = [model.explain(batch, target, ()).logits for model in models]
+    return np.stack([margins(found, target, "softmax") for found in logits])
+
+
+def main(folder: Path) -> None:
+    if not (folder / "common.toml").exists():
+        prepare(folder)
+    train(folder)
+    evaluate(folder)
 
 
 if __name__ == "__main__":
-    {"prepare": prepare, "evaluate": evaluate}[sys.argv[1]](Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

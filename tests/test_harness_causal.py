@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from harness.common.errors import InputError
-from harness.evaluation.occlusion import SETS, drawn_symmetries
+from harness.evaluation.causal import judge
+from harness.evaluation.occlusion import SETS, Effects, drawn_symmetries
 from harness.images.occlusion import FILLS, fills, occluded, symmetries
 from harness.models.score_kinds import margins
 from harness.report.text_tables import drift_table, markdown
-from harness.results.schema import Evaluation
-from harness.statistics.causal import change_of_kept, double_difference, joint_p, verdict
+from harness.results.schema import ALL, CausalResult, CausalScope, Evaluation
+from harness.statistics.causal import change_of_kept, double_difference, joint_p, spread, verdict
 from kernels.regions import GAINED, KEPT, LOST, regions
 from tests import tiny_graphs
+from tests.made_results import CLASSES, LAYER, METHOD, estimate
 
 # Regions
 
@@ -103,6 +105,80 @@ def test_double_difference_and_change_of_kept() -> None:
     effects[1, 0, 0] = [4, 2, 7]
     assert double_difference(effects)[0, 0] == (4 - 2) - (1 - 5)
     assert change_of_kept(effects)[0, 0] == 5
+
+
+def test_spread_is_the_standard_deviation_within_classes() -> None:
+    classes = np.array([0, 1, 0, 1, 1])
+    margins = np.array([[1.0, 10, 3, 13, 16], [1, 110, 3, 113, 116]])  # squares of 1 + 1 and 9 + 0 + 9, 5 - 2 degrees
+    assert spread(margins, classes) == pytest.approx(np.sqrt([20 / 3, 20 / 3]))
+    one = classes == 1
+    assert spread(margins[:, one], classes[one]) == pytest.approx(margins[:, one].std(axis=1, ddof=1))
+
+
+def test_spread_is_undefined_where_nothing_varies_within_a_class() -> None:
+    assert np.isnan(spread(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0, 1]))).all()  # one image of each
+    assert np.isnan(spread(np.full((2, 3), 0.1), np.zeros(3, int))).all()
+    assert spread(np.zeros((2, 0)), np.zeros(0, int)).shape == (2,)
+
+
+def made_effects(raised: float = 0.0) -> Effects:
+    """20 images each of two classes. After, the margins of the second are higher by `raised`; all else is as before.
+
+    In both checkpoints lost regions have an effect, and gained ones have none.
+    """
+    rng = np.random.default_rng(0)
+    classes = np.repeat([0, 1], 20)
+    own = rng.normal(5, 1, 40)
+    falls = rng.normal(0, 0.1, (1, 40, len(FILLS), SETS, 3)) + np.array([0.0, 1.0, 2.0])
+    after = own + raised * classes
+    return Effects(
+        np.arange(0, 40, 2), {(LAYER, METHOD): np.repeat(falls[:, ::2], 2, 0)}, np.arange(40), np.stack([own, after]),
+        classes, 0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("scope", ["first", "all"])
+def test_a_class_whose_margin_rose_makes_no_use_in_others(scope: str) -> None:
+    """The margins of one class went up by 30, its marker; the effects of occlusion are the same in both checkpoints."""
+    chosen = np.arange(40) < (20 if scope == "first" else 40)
+    records, effects = made_effects(raised=30).within((LAYER, METHOD), chosen)
+    assert records.tolist() == list(range(0, 20 if scope == "first" else 40, 2))
+    assert np.abs(double_difference(effects.mean(axis=2))).max() < 1e-9
+    assert np.array_equal(records, made_effects().within((LAYER, METHOD), chosen)[0])
+    np.testing.assert_allclose(effects, made_effects().within((LAYER, METHOD), chosen)[1])
+
+
+def test_effects_are_in_standard_deviations_of_the_scope() -> None:
+    made, chosen = made_effects(), np.arange(40) < 20
+    _, effects = made.within((LAYER, METHOD), chosen)
+    expected = made.falls[LAYER, METHOD][:, :10] / made.margins[0, :20].std(ddof=1)
+    np.testing.assert_allclose(effects, expected)
+
+
+def made_check(method: str, p: dict[str, float | None]) -> CausalResult:
+    """Everything estimated as 0.3 (0.28 to 0.32); p: the p values of each scope."""
+    values = dict.fromkeys(CausalScope.model_fields, estimate(0.3))
+    scopes = [
+        CausalScope.model_construct(**values | {"scope": name, "n": 60, "n_patients": 50, "p_used": own, "p_kept": own})
+        for name, own in p.items()
+    ]
+    return CausalResult.model_construct(pair="a -> b", layer=LAYER, method=method, passes=0, scopes=scopes)
+
+
+def test_classes_are_one_family_of_tests_and_all_images_another() -> None:
+    calm, storm = CLASSES
+    checks = [made_check("layercam", {ALL: 0.02, calm: 0.01, storm: 0.02}),
+              made_check("hirescam", {ALL: 0.03, calm: 0.04, storm: None})]  # fmt: skip
+    judge(checks)
+    found = {(check.method, scope.scope): scope for check in checks for scope in check.scopes}
+    assert found["layercam", ALL].p_used == pytest.approx(2 * 0.02)
+    assert found["hirescam", ALL].p_used == pytest.approx(2 * 0.02)  # Holm is monotone
+    assert found["layercam", calm].p_used == pytest.approx(3 * 0.01)
+    assert found["layercam", storm].p_kept == pytest.approx(2 * 0.02)
+    assert found["hirescam", calm].p_kept == pytest.approx(0.04)
+    assert found["hirescam", storm].p_used is None
+    assert found["layercam", calm].verdict == "moved and used"
+    assert found["hirescam", storm].verdict == "not judged"
 
 
 def test_both_the_mean_and_the_contrast_must_hold() -> None:

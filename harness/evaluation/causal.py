@@ -12,7 +12,7 @@ from harness.evaluation.occlusion import ELSEWHERE, SETS, Effects, Occlusion
 from harness.results.moved_records import moved_records
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
-from harness.results.schema import CausalResult, CausalScope, Estimate
+from harness.results.schema import ALL, CausalResult, CausalScope, Estimate
 from harness.statistics.bootstrap import Resampling
 from harness.statistics.causal import OWN, change_of_kept, double_difference, joint_p, verdict
 from harness.statistics.hypothesis_tests import holm
@@ -44,8 +44,8 @@ class CausalCheck:
         if not self.plan.options.causal:
             return []
         found = [(pair, self.occlusion.effects(pair, progress)) for pair in self.plan.drifts]
-        results = [self._result(pair, place, effects) for pair, effects in found for place in effects.of]
-        _judge(results)
+        results = [self._result(pair, place, effects) for pair, effects in found for place in effects.falls]
+        judge(results)
         return results
 
     def _result(self, pair: Pair, place: LayerMethod, effects: Effects) -> CausalResult:
@@ -54,9 +54,8 @@ class CausalCheck:
         return CausalResult(pair=pair.name, layer=layer, method=method, passes=effects.passes, scopes=scopes)
 
     def _scope(self, pair: Pair, place: LayerMethod, scope: str, mask: np.ndarray, effects: Effects) -> CausalScope:
-        """Estimates and p values of one scope; the p values are adjusted, and words found, by `_judge`."""
-        inside = mask[effects.records]
-        rows, own_effects = effects.records[inside], effects.of[place][:, inside]
+        """Estimates and p values of one scope; the p values are adjusted, and words found, by `judge`."""
+        rows, own_effects = effects.within(place, mask)
         uses, changes = double_difference(own_effects), change_of_kept(own_effects)  # (n, F, S)
         used, elsewhere, partner = _by_set(uses.mean(axis=1))
         kept, kept_elsewhere, _ = _by_set(changes.mean(axis=1))
@@ -88,19 +87,25 @@ def _by_set(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return values[:, OWN], values[:, 1 : 1 + ELSEWHERE].mean(axis=1), values[:, SETS - 1]
 
 
-def _judge(results: list[CausalResult]) -> None:
-    """Adjust the p values of pairs, layers and methods within each scope, and find the words."""
-    for scope in dict.fromkeys(item.scope for result in results for item in result.scopes):
-        family = [item for result in results for item in result.scopes if item.scope == scope]
-        used, kept = (
-            holm(np.array([*map(_nan, ps)])) for ps in zip(*((i.p_used, i.p_kept) for i in family), strict=True)
-        )
-        for item, p_used, p_kept in zip(family, used.tolist(), kept.tolist(), strict=True):
-            item.p_used, item.p_kept = (None if np.isnan(p) else p for p in (p_used, p_kept))
-            unknown = item.moved.low is None or (item.used.low is None and item.n > 0)  # too few patients
-            moved = None if unknown or item.moved.low is None else item.moved.low > JITTER_SHARE
-            means = [_nan(estimate.mean) for estimate in (item.used, item.kept, item.kept_contrast)]
-            item.verdict = verdict(moved, means[0], p_used, means[1:], p_kept)
+def judge(results: list[CausalResult]) -> None:
+    """Adjust the p values, and find the words.
+
+    Two families, each of all pairs, layers and methods: the tests over all images, and those of all single classes.
+    """
+    scopes = [item for result in results for item in result.scopes]
+    for family in ([item for item in scopes if item.scope == ALL], [item for item in scopes if item.scope != ALL]):
+        if family:
+            _judge_family(family)
+
+
+def _judge_family(family: list[CausalScope]) -> None:
+    used, kept = (holm(np.array([_nan(getattr(item, name)) for item in family])) for name in ("p_used", "p_kept"))
+    for item, p_used, p_kept in zip(family, used.tolist(), kept.tolist(), strict=True):
+        item.p_used, item.p_kept = (None if np.isnan(p) else p for p in (p_used, p_kept))
+        unknown = item.moved.low is None or (item.used.low is None and item.n > 0)  # too few patients
+        moved = None if unknown or item.moved.low is None else item.moved.low > JITTER_SHARE
+        means = [_nan(estimate.mean) for estimate in (item.used, item.kept, item.kept_contrast)]
+        item.verdict = verdict(moved, means[0], p_used, means[1:], p_kept)
 
 
 def _nan(value: float | None) -> float:

@@ -25,7 +25,7 @@ from harness.models.score_kinds import margins
 from harness.models.session import Model
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
-from harness.statistics.causal import OWN
+from harness.statistics.causal import OWN, spread
 from harness.statistics.chance import derangements
 from kernels.partners import NOBODY
 from kernels.reasons import Reason
@@ -40,14 +40,30 @@ BATCH = 32  # pictures per call
 
 @dataclass(frozen=True)
 class Effects:
-    """What occlusion did: (2, n, F, S, 3) by checkpoint, image, fill, set and region, NaN where there is no region.
+    """What occlusion did to the margins of a pair.
 
-    records: (n,) the images; passes: calls of a picture through a checkpoint, of all places together
+    records: (n,) the occluded ones
+    falls: (2, n, F, S, 3) by how much the margin falls, by checkpoint, record, fill, set and region; NaN where there is
+        no region
+    compared: (m,) all records that the pair compares; margins: (2, m) theirs, unoccluded; classes: (m,) explained
+    passes: calls of a picture through a checkpoint, of all places together
     """
 
     records: np.ndarray
-    of: dict[LayerMethod, np.ndarray]
+    falls: dict[LayerMethod, np.ndarray]
+    compared: np.ndarray
+    margins: np.ndarray
+    classes: np.ndarray
     passes: int
+
+    def within(self, place: LayerMethod, scope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Occluded records (k,) of a scope (R,) bool, and their effects (2, k, F, S, 3) in standard deviations.
+
+        The unit is the spread of the margins of all compared records of the scope: no other record has a part in it.
+        """
+        inside, there = scope[self.records], scope[self.compared]
+        unit = spread(self.margins[:, there], self.classes[there])
+        return self.records[inside], self.falls[place][:, inside] / unit[:, None, None, None, None]
 
 
 class Occlusion:
@@ -74,8 +90,7 @@ class Occlusion:
         if len(records):
             self._announce(pair, models, records, passes)
         falls = self._falls(models, records, masks, Counter(progress, "occlude images", len(records)))
-        scale = self._spread(pair)[:, None, None, None, None]
-        return Effects(records, {place: fall / scale for place, fall in falls.items()}, passes)
+        return Effects(records, falls, *self._unoccluded(pair), passes)
 
     def _falls(
         self, models: Sequence[Model], records: np.ndarray, masks: dict[LayerMethod, np.ndarray], done: Counter
@@ -136,19 +151,13 @@ class Occlusion:
             raise CannotEvaluateError(f"{model.graph.path}: its logits for an occluded picture are not finite")
         return margins(logits, target, model.metadata.score_kind)
 
-    def _spread(self, pair: Pair) -> np.ndarray:
-        """(2,) standard deviation of each checkpoint's margin over all compared records."""
+    def _unoccluded(self, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The compared records (m,), each checkpoint's margin (2, m) of them, and their explained classes (m,)."""
         collected, rows = self.reader.collected, np.flatnonzero(self.reader.selections[pair.name])
-        classes = collected.records.classes[rows]
-        found = [
-            margins(
-                collected.logits[side][collected.records.images[rows]],
-                classes,
-                self.plan.score_kind,
-            )
-            for side in self.plan.sides(pair)
-        ]
-        return np.array([values.std(ddof=1) if len(values) > 1 else np.nan for values in found])
+        classes, images = collected.records.classes[rows], collected.records.images[rows]
+        sides = self.plan.sides(pair)
+        found = [margins(collected.logits[side][images], classes, self.plan.score_kind) for side in sides]
+        return rows, np.stack(found), classes
 
     def _announce(self, pair: Pair, models: Sequence[Model], records: np.ndarray, passes: int) -> None:
         """Say what the check of a pair takes, timed on one batch of grey pictures."""

@@ -10,8 +10,8 @@ HEADERS = ["pair", "layer", "method", "scope", "verdict", "moved", "used", "else
 NOTE = (
     "causal check: the tenth of the picture where evidence was gained, and the tenth where it was lost, are occluded "
     "in both checkpoints. used: what gained weighs more than lost, after minus before, in standard deviations of the "
-    "margin; elsewhere: the same regions mirrored or turned; other images: regions of another image of the class. Used "
-    "where it is above 0 and above elsewhere, both at 5 %"
+    "margin within a class; elsewhere: the same regions mirrored or turned; other images: regions of another image of "
+    "the class. Used where it is above 0 and above elsewhere, both at 5 %"
 )
 
 

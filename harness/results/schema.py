@@ -284,11 +284,13 @@ class CausalScope(_Record):
 
     n: images that were occluded, of so many patients
     moved: share of the compared images whose drift exceeds that of noise
-    used: double difference, in standard deviations of the margin, as all that follows; blur, mean: by each of the fills
+    used: double difference, in standard deviations of the margin within a class, as all that follows
+    blur, mean: by each of the fills
     elsewhere, partner: the same with the regions elsewhere in the picture, and with those of another image of the class
     contrast: used - elsewhere
     kept, kept_contrast: change of what evidence that stayed weighs, and minus that elsewhere
-    p_used, p_kept: of both the mean and its contrast, adjusted by Holm for pairs, layers and methods
+    p_used, p_kept: of both the mean and its contrast, adjusted by Holm for pairs, layers, methods and classes; the
+        tests over all images are a family of their own
     """
 
     scope: str

@@ -1,8 +1,8 @@
 """Whether evidence that moved is used: what occluding it does to the margin, against the same regions elsewhere.
 
 The effect of a region is how far the margin of the explained class falls when it is occluded, in standard deviations of
-that checkpoint's margin. Effects are (2, n, S, 3): before and after; images; sets of regions (OWN, and controls); the
-regions gained, lost and kept. A value that is NaN is not in.
+that checkpoint's margin within a class (`spread`). Effects are (2, n, S, 3): before and after; images; sets of regions
+(OWN, and controls); the regions gained, lost and kept. A value that is NaN is not in.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from harness.statistics.bootstrap import ROUNDING
 from harness.statistics.hypothesis_tests import sign_flip
 
 ALPHA = 0.05
@@ -21,6 +22,22 @@ OWN = 0  # the first set of regions are the image's own
 Verdict = Literal[
     "moved and used", "moved, not shown to be used", "not moved but use changed", "not moved", "not judged"
 ]
+
+
+def spread(margins: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """(2,) standard deviation of margins (2, n) within classes (n,): sqrt(sum (m - mean of its class)^2 / (n - K)).
+
+    K is the number of classes. How far the classes lie apart is not in it: else what one class gains would shrink the
+    effects of all others, after alone, and as lost regions had an effect before, their double difference would rise.
+    NaN where no class has two images, or where margins do not vary within the classes.
+    """
+    numbers = np.unique(classes, return_inverse=True)[1]
+    counts = np.bincount(numbers)
+    means = np.stack([np.bincount(numbers, side, len(counts)) / counts for side in margins])  # (2, K)
+    squares = ((margins - means[:, numbers]) ** 2).sum(axis=1)
+    varies = squares > (ROUNDING * np.abs(margins).sum(axis=1)) ** 2
+    degrees = len(classes) - len(counts)
+    return np.sqrt(np.where(varies, squares, np.nan) / degrees) if degrees else np.full(len(margins), np.nan)
 
 
 def double_difference(effects: np.ndarray) -> np.ndarray:
