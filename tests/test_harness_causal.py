@@ -16,7 +16,7 @@ from harness.report.text_tables import drift_table, markdown
 from harness.results.schema import ALL, CausalResult, CausalScope, Evaluation
 from harness.statistics.causal import change_of_kept, double_difference, joint_p, spread, verdict
 from kernels.regions import GAINED, KEPT, LOST, regions
-from tests import tiny_graphs
+from tests import marker_graphs, tiny_graphs
 from tests.made_results import CLASSES, LAYER, METHOD, estimate
 
 # Regions
@@ -265,6 +265,34 @@ def test_a_checkpoint_against_itself_has_not_moved(asked: list[object], tmp_path
     assert scope.verdict == "not moved"
     assert scope.kept.mean == 0
     assert scope.n == 0  # nothing was gained, nothing was lost
+
+
+@pytest.fixture(scope="module")
+def with_marker(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CausalScope]:
+    """By scope: two networks, one of which uses a marker that all pictures of one class have."""
+    folder = tmp_path_factory.mktemp("marker")
+    before, after = marker_graphs.write_pair(folder)
+    data = marker_graphs.write_pictures(folder / "images")
+    with tiny_graphs.in_brief():
+        result = tiny_graphs.evaluate(
+            folder / "out", "--before", before, "--after", after, "--data", data, "--map-size", 32, "--causal", 60
+        )
+    return {scope.scope: scope for scope in result.causal[0].scopes}
+
+
+def test_a_planted_marker_is_used(with_marker: dict[str, CausalScope]) -> None:
+    marked = with_marker[marker_graphs.MARKED]
+    assert marked.verdict == "moved and used"
+    assert marked.p_used < 0.01
+    assert marked.partner.low > 0  # it is at the same place in all pictures of the class
+    assert marked.elsewhere.mean < marked.used.mean / 2
+
+
+def test_a_class_without_the_marker_is_not_moved(with_marker: dict[str, CausalScope]) -> None:
+    other = with_marker["bright"]
+    assert other.n == 30  # its maps did change a little
+    assert other.verdict == "not moved"
+    assert abs(other.used.mean) < 0.1
 
 
 def test_tables_say_what_was_found(checked: Path) -> None:

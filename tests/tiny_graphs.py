@@ -75,7 +75,7 @@ def forward(
     slopes, shifts = _head(weights, logits, middle, head, bias)
     found = op.Gemm(op.Flatten(pooled), op.constant(slopes), op.constant(shifts))
     layers = {name: value for name, value in (("early", early), ("late", late), ("pooled", pooled)) if name in tensors}
-    return _finished(graph, {**layers, "logits": found})
+    return finished(graph, {**layers, "logits": found})
 
 
 def _head(
@@ -89,7 +89,8 @@ def _head(
     return slopes, shifts if bias is None else np.full_like(shifts, bias)
 
 
-def _finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> Forward:
+def finished(graph: ir.Graph, outputs: Mapping[str, Any]) -> Forward:
+    """The graph with its outputs: `logits`, and CAM layers."""
     for name, value in outputs.items():
         value.name = name
         graph.outputs.append(value)
@@ -146,27 +147,37 @@ def write_graph(
     With `score_kind="binary"` there are two classes and one logit.
     """
     kind = changed.get("score_kind", "softmax")
+    fields = {"classes": CLASSES[: 2 if kind == "binary" else None], "weights_digest": f"weights {seed} {nudge}"}
+    fields = {**fields, "seed": seed, **changed}
+    logits = 1 if kind == "binary" else len(fields["classes"])
+    made = forward(seed, logits, tensors, nudge, scale, balanced, head, bias, work)
+    return write_forward(path, made, roles, methods, **fields)
+
+
+def write_forward(
+    path: Path, made: Forward, roles: Mapping[str, str] | None = None, methods: Sequence[str] = (), **changed: Any
+) -> Path:
+    """A forward graph differentiated, with metadata; see `write_graph`."""
     fields: dict[str, Any] = {
         "architecture": "Tiny",
         "phase": "transfer",
-        "classes": CLASSES[: 2 if kind == "binary" else None],
+        "classes": CLASSES,
         "preprocessing": "divided by 255",
         "image_rule": RULE,
         "input_size": [SIZE, SIZE],
         "input_range": [0.0, 255.0],
-        "score_kind": kind,
+        "score_kind": "softmax",
         "explained": "logit",
-        "weights_digest": f"weights {seed} {nudge}",
+        "weights_digest": "",
         "data_digest": "",
-        "seed": seed,
+        "seed": 0,
         "git_commit": None,
+        **changed,
     }
-    classes = len(changed.get("classes", fields["classes"]))
-    made = forward(seed, 1 if kind == "binary" else classes, tensors, nudge, scale, balanced, head, bias, work)
     outputs = output_names(made.layer_names, methods)
     layers = [{"name": name, "role": (roles or {}).get(name), **asdict(names)} for name, names in outputs.items()]
-    model = add_backward(made, kind, methods)
-    stamp(model, Metadata(**{**fields, "layers": layers, **changed}))
+    model = add_backward(made, fields["score_kind"], methods)
+    stamp(model, Metadata(**{"layers": layers, **fields}))
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)
     return path
