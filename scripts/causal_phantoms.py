@@ -208,22 +208,22 @@ def evaluate(folder: Path) -> None:
     checks = [(pair[0], *item) for pair in all_pairs for item in checked(folder, *pair)]
     show([verdict_row(*item) for item in checks if item[1] == "layercam"], VERDICTS)
     show([verdict_row(*item) for item in checks if item[1] == "edges"], VERDICTS)
-    show([row for name, *pair in pairs for row in shuffled_rows(folder, name, *pair)], SHUFFLED)
+    show(shuffled_rows(folder, pairs), SHUFFLED)
 
 
-def shuffled_rows(folder: Path, name: str, before: str, after: str) -> Iterator[list[str]]:
-    for _, scope in checked(folder, f"{name} shuffled", before, after, shuffled=True):
-        yield [name, scope.scope, *(with_span(item, 2) for item in (scope.used, scope.elsewhere, scope.partner))]
+def shuffled_rows(folder: Path, pairs: list[tuple[str, str, str]]) -> list[list[str]]:
+    """Scope, and the double difference of every seed by two random places, and by regions of another class."""
+    checks = [checked(folder, f"{name} shuffled", *pair, shuffled=True) for name, *pair in pairs]
+    seeds = [[scope for _, scope in found] for found in checks]
+    return [
+        [scopes[0].scope, *(with_span(getattr(one, name), 2) for name in ("elsewhere", "partner") for one in scopes)]
+        for scopes in zip(*seeds, strict=True)
+    ]
 
 
-TRUTH = [
-    "seed",
-    "class",
-    "n",
-    *(f"{what}, {when}" for what in ("marker", "lesion") for when in ("before", "after", "change")),
-]
+TRUTH = ["seed", "class", "n", "marker, before", "after", "lesion, before", "after", "change of the lesion"]
 VERDICTS = ["after", "scope", "n", "moved", "used", "elsewhere", "other images", "kept", "p", "verdict"]
-SHUFFLED = ["after", "scope", "used", "two random places", "of another class"]
+SHUFFLED = ["scope", *(f"{how}, seed {seed}" for how in ("random places", "another class") for seed in SEEDS)]
 
 
 def verdict_row(name: str, _method: str, scope: CausalScope) -> list[str]:
@@ -259,7 +259,7 @@ def truth(folder: Path, seed: int) -> Iterator[list[str]]:
         own = (labels == label) & (shown > 0).all(axis=0)
         unit = spread(shown[:, own], labels[own])[:, None]
         yield [
-            str(seed), label, str(own.sum()), *in_short((marker - bare)[:, own] / unit),
+            str(seed), label, str(own.sum()), *in_short((marker - bare)[:, own] / unit)[:2],
             *(in_short((shown - hidden)[:, own] / unit) if label != "normal" else [""] * 3),
         ]  # fmt: skip
 

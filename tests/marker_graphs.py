@@ -1,8 +1,8 @@
 """Two networks whose reasons are known exactly, and pictures for them: a marker that one of the networks uses.
 
 Pictures are grey and hold a bright or a dark square, the lesion, at a random place. Those of the class `dark` also have
-stripes in a corner, the marker. `before` measures how bright and how dark a picture is, and does not respond to stripes;
-`after` adds them to the logit of `dark`. The logit of `bright` weighs brightness a little differently in the two.
+stripes in a corner, the marker. `before` measures how bright and how dark a picture is, and does not respond to
+stripes; `after` adds them to the logit of `dark`. The logit of `bright` weighs brightness a little differently.
 """
 
 from __future__ import annotations
