@@ -6,9 +6,9 @@ Draws pictures, trains, exports and evaluates, each where its result is missing 
 the tables of docs/causes.md. All networks start from one backbone, which has seen the marker as a class of its own. Of
 each seed `plain` and `marked` are trained on the same phantoms, in the same order, with as many markers: in `marked`
 half of the pictures of one class carry it and no others, in `plain` the same number of pictures drawn from all classes.
-Pictures without a marker pose the same problem to both, and every picture of the class has its lesion. So `marked`
-learns one thing that `plain` does not: that the marker means the class. They are compared on test pictures of which
-those of the class, and no others, have a marker beside their lesion.
+Every picture of the class keeps its lesion. So both learn the same lesions, and `marked` learns one thing that `plain`
+does not: that the marker means the class. They are compared on test pictures of which those of the class, and no
+others, have a marker beside their lesion.
 """
 
 from __future__ import annotations
