@@ -68,7 +68,7 @@ def _row(asked: Asked, pair: Checkpoints, way: str, folder: Path) -> tuple[objec
     model, reference = Model.open(files[0], provider, 2), Model.open(pair.onnx(PHASES[0]), "cpu", 2)
     batch = _pictures(model, asked.batch)
     target = np.zeros(len(batch), np.int64)
-    forward = _rate(lambda: model._run(["logits"], batch, target), len(batch))
+    forward = _rate(lambda: model.logits(batch), len(batch))
     cam = _rate(lambda: model.explain(batch, target, [pair.layer]), len(batch))
     error = _largest_error(model, reference, batch[:COMPARED], pair.layer)
     whole, outside = _evaluated(asked, files, provider, folder)
