@@ -21,11 +21,13 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # gw0, gw1, ...; nothing out
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 FINISHED = "finished"  # stands beside what all workers share, once it is whole
 MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
-# Files that take long, the longest first: they begin first, so that none is left to one worker in the end.
+# Files that take long, the longest first: they begin first, so that none is left to one worker in the end. Beside Ray's
+# tests, some of which run alone, are many short ones: whoever is alone waits for a test of each other worker.
 LONG = (
-    "test_harness_ray", "test_export_keras", "test_harness_gate_recipes", "test_training_run", "test_training_cli",
-    "test_harness_resume", "test_browser_report", "test_training_model", "test_training_resume", "test_export_rules",
-    "test_export_registry_graphs", "test_harness_faults", "test_documentation", "test_harness_report",
+    "test_harness_ray", "test_export_registry_graphs", "test_export_keras_tutorials", "test_export_keras",
+    "test_harness_gate_recipes", "test_training_run", "test_training_cli", "test_harness_resume", "test_browser_report",
+    "test_training_model", "test_training_resume", "test_export_rules", "test_harness_faults", "test_documentation",
+    "test_harness_report", "test_training_preserve", "test_export_onnx", "test_trust_names", "test_harness_outofcore",
 )  # fmt: skip
 ONE_THREAD = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM",
