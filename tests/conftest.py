@@ -22,7 +22,7 @@ CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 FINISHED = "finished"  # stands beside what all workers share, once it is whole
 MOST_WORKERS = 4  # each imports TensorFlow, which takes 1 GB
 # Files that take long, the longest first: they begin first, so that none is left to one worker in the end. Beside Ray's
-# tests, some of which run alone, are many short ones: whoever is alone waits for a test of each other worker.
+# tests, which begin with two that run alone, are many short ones: who is alone waits for a test of each other worker.
 LONG = (
     "test_harness_ray", "test_export_registry_graphs", "test_export_keras_tutorials", "test_export_keras",
     "test_harness_gate_recipes", "test_training_run", "test_training_cli", "test_harness_resume", "test_browser_report",
@@ -61,10 +61,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, where there are workers to share them."""
+    """Begin with the files that take long, in each with what runs alone, where there are workers to share them."""
     if WORKER:
         order = {name: place for place, name in enumerate(LONG)}
-        items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+        items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.get_closest_marker("alone") is None))
 
 
 def pytest_collection_finish() -> None:

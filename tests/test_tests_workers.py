@@ -51,6 +51,7 @@ def test_a_file_stays_in_one_worker_and_who_is_alone_has_no_neighbour(tmp_path: 
     workers = {name: {worker for _, worker, file in found if file == name} for name in ("test_a", "test_b")}
     assert sorted(map(len, workers.values())) == [1, 1]
     assert workers["test_a"] != workers["test_b"]
+    assert {next(kind for kind, _, file in found if file == name) for name in workers} == {"begin-alone"}
     for number, (kind, *_) in enumerate(found):
         if kind == "begin-alone":
             assert found[number + 1][0] == "end-alone"
