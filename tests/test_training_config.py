@@ -170,7 +170,7 @@ def test_configuration_survives_the_record() -> None:
 
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
-NO_TRAINING = ("cxr5-study.toml", "lesions.toml", "mutants.toml", "study-miniatures.toml", "study-training.toml")
+NO_TRAINING = ("lesions.toml", "mutants.toml", "study-drift.toml", "study-training.toml")
 
 
 @pytest.mark.parametrize(

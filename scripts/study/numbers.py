@@ -6,7 +6,6 @@ Means over replicates come with the envelope of their 95 % intervals: the lowest
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ import pyarrow.parquet as pq
 
 from harness.results.schema import ALL, CheckpointResult, Evaluation, MetricSummary, PairResult
 from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
-from scripts.study import anatomy, steps
+from scripts.study import anatomy, comparisons, other_patients, steps
+from scripts.study.starts import MOBILENET, STARTS, Start
 
-DATA = Path("../shared/cxr5")
 SHOWN = ("centroid_shift", "zone_overlap", "iou_top20", "pearson", "gini_change")  # the paper's columns, and zones
 REFERENCED = ("centroid_shift", "zone_overlap", "iou_top20", "pearson")
 HEADLINE = "iou_top20"
@@ -33,24 +32,27 @@ Row = dict[str, Any]
 
 def study_numbers() -> Row:
     """Everything that the page says, rounded to six decimals."""
-    drift, small, along = (Evaluation.read(path) for path in (steps.DRIFT, steps.MINIATURE, steps.TRAINING))
+    drift, along, every = (Evaluation.read(path) for path in (steps.DRIFT, steps.TRAINING, steps.EVERY_IMAGE))
+    selections = {"both_right": drift, "every": every}
     return rounded(
         {
-            "run": run_facts(drift),
+            "data": data_facts(drift),
+            "starts": [start_facts(start) for start in STARTS],
             "checkpoints": [checkpoint_row(item) for item in drift.checkpoints],
             "pairs": [pair_row(pair) for pair in drift.pairs],
-            "shortcuts": json.loads((steps.REAL / "run.json").read_text(encoding="utf-8"))["shortcuts"],
+            "shortcuts": steps.facts_of(MOBILENET.run)["shortcuts"],
             "within_source": within_sources(steps.DRIFT, drift),
             "drift": drift_rows(drift),
             "references": reference_rows(drift),
-            "methods": method_differences(drift),
+            "conditioning": conditioning_rows(drift),
+            "other_patients": other_patient_rows(steps.DRIFT, drift),
+            "methods": comparisons.methods(drift),
+            "ranking": {name: comparisons.of_architectures(found) for name, found in selections.items()},
             "training": training_rows(along),
-            "training_references": level_rows(along),
             "anatomy": {
-                "lungs": anatomical(steps.DRIFT, drift, anatomy.lung_regions(DATA, drift.map_size)),
-                "boxes": anatomical(steps.DRIFT, drift, anatomy.box_regions(DATA, drift.map_size)),
+                "lungs": anatomical(steps.DRIFT, drift, anatomy.lung_regions(steps.DATA, drift.map_size)),
+                "boxes": anatomical(steps.DRIFT, drift, anatomy.box_regions(steps.DATA, drift.map_size)),
             },
-            "miniatures": miniature_numbers(small),
         }
     )
 
@@ -66,30 +68,68 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def run_facts(result: Evaluation) -> Row:
+def data_facts(result: Evaluation) -> Row:
     """What was evaluated."""
-    facts = json.loads((steps.REAL / "run.json").read_text(encoding="utf-8"))
     return {
         "images": result.images,
         "patients": result.patients,
-        "split": facts["data"]["split"],
+        "split": steps.facts_of(MOBILENET.run)["data"]["split"],
+        "digest": result.data_digest[:12],
+        "sample": result.sample,
+    }
+
+
+def start_facts(start: Start) -> Row:
+    """How a network was trained: what it started from, and its phases with their seconds and digests of weights."""
+    facts = steps.facts_of(start.run)
+    before = steps.facts_of(start.pretrained)["phases"] if start.pretrained else {}
+    return {
+        "name": start.name,
+        "weights": start.weights,
+        "config": start.config.as_posix(),
+        "pretraining": start.pretraining.as_posix() if start.pretraining else None,
+        "layers": facts["cam_layers"],
         "learning_rate": facts["config"]["phases"]["finetune"]["learning_rate"],
-        "epochs": {name: phase["epochs"] for name, phase in facts["phases"].items()},
-        "weights": {name: phase["weights_digest"][:12] for name, phase in facts["phases"].items()},
-        "data_digest": result.data_digest[:12],
+        "phases": [
+            *(phase_facts(f"{name}, half size", phase) for name, phase in before.items()),
+            *(phase_facts(name, phase) for name, phase in facts["phases"].items()),
+        ],
+    }
+
+
+def phase_facts(name: str, phase: Row) -> Row:
+    """Epochs, seconds, accuracy on its own test images and digest of a phase."""
+    return {
+        "name": name,
+        "epochs": phase["epochs"],
+        "best_epoch": phase["best_epoch"],
+        "seconds": phase["seconds"],
+        "accuracy": phase["metrics"]["test"]["accuracy"],
+        "digest": phase["weights_digest"][:12],
     }
 
 
 def checkpoint_row(item: CheckpointResult) -> Row:
     """How well a checkpoint classifies."""
     quality = {name: span(found) for name, found in item.quality.items()}
-    return {"key": item.key, "architecture": item.architecture, **quality}
+    return {"key": item.key, "architecture": architecture_of(item.key), "phase": phase_of(item.key), **quality}
+
+
+def architecture_of(key: str) -> str:
+    """The name before the stroke of `MobileNetV2/transfer`."""
+    return key.split("/")[0]
+
+
+def phase_of(key: str) -> str:
+    """The name behind the stroke."""
+    return key.split("/")[-1]
 
 
 def pair_row(pair: PairResult) -> Row:
     """What two checkpoints have in common, and how the accuracy changed."""
     return {
-        "name": pair.name,
+        "architecture": pair.architecture,
+        "replicate": pair.replicate,
         "selected": pair.selected,
         "patients": pair.selected_patients,
         "agreement": span(pair.agreement),
@@ -120,10 +160,7 @@ def cells_of(pair: PairResult) -> dict[tuple[str, str, str], MetricSummary]:
 
 def by_architecture(result: Evaluation) -> dict[str, list[dict[tuple[str, str, str], MetricSummary]]]:
     """Architecture -> the cells of each of its replicates."""
-    found: dict[str, list[dict[tuple[str, str, str], MetricSummary]]] = {}
-    for pair in result.pairs:
-        found.setdefault(pair.architecture, []).append(cells_of(pair))
-    return found
+    return {name: [cells_of(pair) for pair in pairs] for name, pairs in pairs_of(result).items()}
 
 
 def drift_rows(result: Evaluation) -> list[Row]:
@@ -149,13 +186,15 @@ def reference_rows(result: Evaluation) -> list[Row]:
     """Chance, floor and index of each metric, and what was undefined or vanished, over the replicates."""
     return [
         {
+            "architecture": name,
             "layer": layer,
             "method": method,
+            "floor": result.pairs[0].floor,
             **{metric: references([cells[layer, method, metric] for cells in replicates]) for metric in REFERENCED},
             "undefined": share([cells[layer, method, HEADLINE] for cells in replicates], "undefined"),
             "vanished": share([cells[layer, method, HEADLINE] for cells in replicates], "vanished"),
         }
-        for replicates in by_architecture(result).values()
+        for name, replicates in by_architecture(result).items()
         for layer in result.layers
         for method in result.methods
     ]
@@ -181,91 +220,53 @@ def share(items: Sequence[MetricSummary], what: str) -> float:
     return count / (undefined + sum(item.n for item in items))
 
 
-def method_differences(result: Evaluation) -> list[Row]:
-    """Which CAM method says that more was kept, by the headline metric."""
-    assert result.study is not None
-    return [
-        {
-            "layer": comparison.layer,
-            "first": one.first[1],
-            "second": one.second[1],
-            "mean": one.value,
-            "low": one.low,
-            "high": one.high,
-            "p_holm": one.p_holm,
-            "n": one.n,
-        }
-        for comparison in result.study.comparisons
-        if (comparison.scope, comparison.metric) == (ALL, HEADLINE)
-        for one in comparison.differences
-        if one.first[0] == one.second[0]
-    ]
+def conditioning_rows(result: Evaluation) -> list[Row]:
+    """Share of the weight of a method that rests on small denominators, by phase: means over the replicates."""
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for item in result.checkpoints:
+        phase = phase_of(item.key).split(".")[0]
+        for one in item.conditioning:
+            found.setdefault((architecture_of(item.key), phase, one.layer, one.method), []).append(one.mean)
+    names = ("architecture", "phase", "layer", "method")
+    return [{**dict(zip(names, key, strict=True)), "mean": float(np.mean(values))} for key, values in found.items()]
 
 
-def training_rows(result: Evaluation) -> list[Row]:
-    """One row per epoch: quality, and drift since phase 1 and since the previous epoch."""
+def other_patient_rows(folder: Path, result: Evaluation) -> list[Row]:
+    """Overlap of two different patients within the fine-tuned checkpoints, over the replicates."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in other_patients.rows(folder, result):
+        found.setdefault((row["architecture"], row["layer"], row["method"]), []).append(row)
+    names = ("architecture", "layer", "method")
+    return [{**dict(zip(names, key, strict=True)), **envelope(replicates)} for key, replicates in found.items()]
+
+
+def training_rows(result: Evaluation) -> dict[str, list[Row]]:
+    """Architecture -> one row per epoch: quality, and drift since phase 1 and since the previous epoch."""
+    found: dict[str, list[Row]] = {}
     pairs = {(pair.kind, pair.after): cells_of(pair) for pair in result.pairs}
-    rows = []
-    for epoch, item in enumerate(result.checkpoints):
+    for item in result.checkpoints:
+        rows = found.setdefault(architecture_of(item.key), [])
         first = pairs.get(("since-first", item.key))
         previous = pairs.get(("since-previous", item.key), first)  # the first epoch's previous one is phase 1
-        row = {"epoch": epoch, "accuracy": span(item.quality["accuracy"]), "auc": span(item.quality["auc"])}
+        row = {"epoch": len(rows), "accuracy": span(item.quality["accuracy"]), "auc": span(item.quality["auc"])}
         for method in result.methods if first and previous else ():
             row[method] = {
                 "first": drift_of(first, result.layers[0], method),  # type: ignore[arg-type]
                 "previous": drift_of(previous, result.layers[0], method),  # type: ignore[arg-type]
             }
         rows.append(row)
-    return rows
-
-
-def drift_of(cells: dict[tuple[str, str, str], MetricSummary], layer: str, method: str) -> Row:
-    """The headline metric with chance, floor and index, and how far the centre moved."""
-    item = cells[layer, method, HEADLINE]
-    centre = cells[layer, method, "centroid_shift"].estimate.mean
-    return {
-        **span(item.estimate),
-        **references([item]),
-        "mean": item.estimate.mean,
-        "centroid_shift": centre,
-        "n": item.n,
-    }
-
-
-def level_rows(result: Evaluation) -> Row:
-    """Method -> chance and floor of the headline metric since phase 1, averaged over the epochs."""
-    found = {}
-    for method in result.methods:
-        items = [cells_of(p)[result.layers[0], method, HEADLINE] for p in result.pairs if p.kind == "since-first"]
-        found[method] = {name: references(items)[name] for name in ("chance", "floor")}
     return found
 
 
-def miniature_numbers(result: Evaluation) -> Row:
-    """What the four architectures gave; see `scripts/study-miniatures.toml` for why nothing follows from it."""
-    assert result.study is not None
-    (headline,) = [c for c in result.study.comparisons if (c.scope, c.metric) == (ALL, HEADLINE)]
-    return {
-        "images": result.images,
-        "patients": result.patients,
-        "selected": result.study.selected,
-        "checkpoints": [checkpoint_row(item) for item in result.checkpoints],
-        "drift": drift_rows(result),
-        "rankings": [
-            item.model_dump(include={"method", "architectures", "means", "orders", "n"}) for item in headline.rankings
-        ],
-        "reversals": [item.model_dump() for item in headline.reversals],
-        "called": sum(item.called for item in headline.reversals),
-        "called_among_miniatures": sum(
-            item.called and "MobileNetV2" not in item.architectures for item in headline.reversals
-        ),
-        "interaction": headline.interaction.model_dump() if headline.interaction else None,
-    }
+def drift_of(cells: dict[tuple[str, str, str], MetricSummary], layer: str, method: str) -> Row:
+    """The headline metric with its chance level."""
+    item = cells[layer, method, HEADLINE]
+    return {**span(item.estimate), "chance": item.chance.mean if item.chance else None, "n": item.n}
 
 
 def manifest() -> dict[str, Row]:
     """Image -> its row in the data set's manifest."""
-    with (DATA / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+    with (steps.DATA / "manifest.csv").open(newline="", encoding="utf-8") as stream:
         return {row["file"]: row for row in csv.DictReader(stream)}
 
 
@@ -275,11 +276,20 @@ def anatomical(folder: Path, result: Evaluation, regions: dict[str, np.ndarray])
     known = manifest()
     groups = [known[image]["group"] for image in images]
     areas = np.array([regions[image].mean() for image in images])
-    before, after = result.pairs[0].before, [pair.after for pair in result.pairs]
-    order = [(before, layer, method) for layer in result.layers for method in result.methods]
-    ordered = {key: values[key] for key in order} | values
-    rows = anatomy.reading(ordered, before, after, areas, groups)
+    rows = [
+        {"architecture": name, **row}
+        for name, pairs in pairs_of(result).items()
+        for row in anatomy.reading(values, pairs[0].before, [pair.after for pair in pairs], areas, groups)
+    ]
     return {"images": len(images), "patients": len(set(groups)), "area": float(areas.mean()), "rows": rows}
+
+
+def pairs_of(result: Evaluation) -> dict[str, list[PairResult]]:
+    """Architecture -> its replicates."""
+    found: dict[str, list[PairResult]] = {}
+    for pair in result.pairs:
+        found.setdefault(pair.architecture, []).append(pair)
+    return found
 
 
 def within_sources(folder: Path, result: Evaluation) -> list[Row]:
@@ -289,17 +299,29 @@ def within_sources(folder: Path, result: Evaluation) -> list[Row]:
     ]
     known = manifest()
     return [
-        {"source": source, "classes": list(classes), **_within(rows, known, source, classes, result)}
+        {
+            "architecture": name,
+            "source": source,
+            "classes": list(classes),
+            **_within(rows, known, source, [result.classes.index(one) for one in classes], result.classes, pairs),
+        }
+        for name, pairs in pairs_of(result).items()
         for source, classes in SOURCES.items()
     ]
 
 
-def _within(rows: list[Row], known: dict[str, Row], source: str, classes: Sequence[str], result: Evaluation) -> Row:
+def _within(
+    rows: list[Row],
+    known: dict[str, Row],
+    source: str,
+    places: Sequence[int],
+    classes: Sequence[str],
+    pairs: Sequence[PairResult],
+) -> Row:
     own = [row for row in rows if known[anatomy.inside_data(row["image"])]["source"] == source]
     images = sorted({row["image"]: row["group"] for row in own}.items())
-    places = [result.classes.index(name) for name in classes]
     hits = {(row["checkpoint"], row["image"]): hit(row, classes, places) for row in own}
-    before, after = result.pairs[0].before, [pair.after for pair in result.pairs]
+    before, after = pairs[0].before, [pair.after for pair in pairs]
     table = np.array([[hits[key, image] for key in (before, *after)] for image, _ in images], float)
     old, new = table[:, 0], table[:, 1:].mean(axis=1)
     columns = np.stack([old, new, new - old], axis=1)
@@ -308,7 +330,7 @@ def _within(rows: list[Row], known: dict[str, Row], source: str, classes: Sequen
     labels = [row["labels"][0] for row in own if row["checkpoint"] == before]
     return {
         "images": len(images),
-        "majority": max(labels.count(name) for name in classes) / len(labels),
+        "majority": max(labels.count(classes[place]) for place in places) / len(labels),
         **{
             name: {"mean": float(mean), "low": ends.low, "high": ends.high}
             for name, mean, ends in zip(("before", "after", "change"), mean_of_defined(columns), spread, strict=True)
@@ -318,4 +340,4 @@ def _within(rows: list[Row], known: dict[str, Row], source: str, classes: Sequen
 
 def hit(row: Row, classes: Sequence[str], places: Sequence[int]) -> bool:
     """True where the highest logit among some classes is that of the true one."""
-    return classes[int(np.argmax([row["logits"][place] for place in places]))] == row["labels"][0]
+    return classes[max(places, key=lambda place: row["logits"][place])] == row["labels"][0]

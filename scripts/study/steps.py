@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-REAL = Path("runs/study-mobilenetv2")
-EPOCHS = REAL / "epochs"  # the checkpoints along the second phase, described like a run
-SAMPLE = REAL / "sample.csv"
-MINIATURES = tuple(Path("runs") / name for name in ("densenet201", "resnet50v2", "inceptionv3"))
-CONFIGS = {REAL: Path("scripts/cxr5-mobilenetv2.toml")} | {
-    run: Path(f"scripts/smoke-{run.name}.toml") for run in MINIATURES
-}
-DRIFT, MINIATURE, TRAINING = (Path("runs") / name for name in ("study-drift", "study-miniatures", "study-training"))
-STUDIES = {
-    DRIFT: Path("scripts/cxr5-study.toml"),
-    MINIATURE: Path("scripts/study-miniatures.toml"),
-    TRAINING: Path("scripts/study-training.toml"),
-}
+from scripts.study.starts import PHOTOGRAPHS, RUNS, STARTS, Start
+
+DATA = Path("../shared/cxr5")
+WEIGHTS = Path("../shared/weights/inceptionv3_photographs.npz")
+PHOTOGRAPHS_MODEL = RUNS / "inceptionv3-photographs.keras"
+DRIFT, TRAINING, EVERY_IMAGE = (RUNS / name for name in ("study-drift", "study-training", "study-every-image"))
+STUDIES = {DRIFT: Path("scripts/study-drift.toml"), TRAINING: Path("scripts/study-training.toml")}
 LAYERS = ("--layer", "penultimate", "--layer", "last")
-SAMPLED = 20  # images of each class that the miniatures see
 
 
 def command(*arguments: object) -> None:
@@ -43,71 +33,83 @@ def current(target: Path, sources: Iterable[Path]) -> bool:
 
 
 def train_all() -> None:
-    """Train what has no complete run; an unfinished run is resumed."""
-    for run, config in CONFIGS.items():
-        if status(run) is None:
-            command("training", "fit", config, "--out", run)
-        elif status(run) != "complete":
-            command("training", "resume", run)
+    """Train what has no complete run, after what its weights come from; an unfinished run is resumed."""
+    for start in STARTS:
+        if start == PHOTOGRAPHS and not PHOTOGRAPHS_MODEL.is_file():
+            command("scripts.study.photographs", WEIGHTS, PHOTOGRAPHS_MODEL)
+        if start.pretraining and start.pretrained:
+            train(start.pretraining, start.pretrained)
+        train(start.config, start.run)
 
 
-def status(run: Path) -> str | None:
-    """What `run.json` says of a training; None where there is none."""
-    path = run / "run.json"
-    return json.loads(path.read_text(encoding="utf-8"))["status"] if path.is_file() else None
+def train(config: Path, run: Path) -> None:
+    """Begin a run, or go on with it; a complete one is left as it is."""
+    if not (run / "run.json").is_file():
+        command("training", "fit", config, "--out", run)
+    elif facts_of(run)["status"] != "complete":
+        command("training", "resume", run)
+
+
+def facts_of(run: Path) -> dict:
+    """What `run.json` says of a run."""
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))
 
 
 def export_all() -> None:
-    """Export every phase of every run, and every epoch of the real one's second phase."""
-    describe_epochs(REAL, EPOCHS)
-    write_sample(REAL / "split.csv", SAMPLE)
-    for run in (*CONFIGS, EPOCHS):
-        checkpoints = checkpoints_of(run)
-        if not all(current(run / f"onnx/{name}.onnx", [path]) for name, path in checkpoints.items()):
-            command("export", "keras", run, *LAYERS, "--out", run / "onnx")
+    """Export both phases of every run, and the kept epochs of its second one (seed 0)."""
+    for start in STARTS:
+        describe(start.exported, facts_of(start.run), phases_of(start))
+        describe(start.epochs, facts_of(start.run), epochs_of(start))
+        for folder in (start.exported, start.epochs):
+            export(folder)
 
 
-def checkpoints_of(run: Path) -> dict[str, Path]:
-    """Name -> Keras file of the phases of a run."""
-    phases = json.loads((run / "run.json").read_text(encoding="utf-8"))["phases"]
-    return {name: run / phase["checkpoint"] for name, phase in phases.items()}
+def export(folder: Path) -> None:
+    """Export the checkpoints that the `run.json` of a folder lists, unless each has a graph that is newer."""
+    phases = facts_of(folder)["phases"]
+    graphs = {folder / f"onnx/{name}.onnx": folder / phase["checkpoint"] for name, phase in phases.items()}
+    if not all(current(graph, [checkpoint]) for graph, checkpoint in graphs.items()):
+        command("export", "keras", folder, *LAYERS, "--out", folder / "onnx")
 
 
-def describe_epochs(run: Path, folder: Path) -> None:
-    """Write a `run.json` whose phases are the kept epochs of phase `finetune`, to be exported like phases."""
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    phase = facts["phases"]["finetune"]
-    facts["phases"] = {
+def phases_of(start: Start) -> dict[str, dict]:
+    """The checkpoints that are compared: name -> what `run.json` says of the phase, its file seen from a sub-folder."""
+    return {
+        name: {**phase, "checkpoint": f"../{phase['checkpoint']}"}
+        for name, phase in facts_of(start.run)["phases"].items()
+        if phase["phase"] != "pretrain"
+    }
+
+
+def epochs_of(start: Start) -> dict[str, dict]:
+    """The kept epochs of phase `finetune`, described like phases; the last one is the phase's own checkpoint."""
+    phase = facts_of(start.run)["phases"]["finetune"]
+    return {
         f"epoch{kept['epoch']:02d}": {
             **phase,
             "checkpoint": f"../{kept['checkpoint']}",
             "weights_digest": kept["weights_digest"],
         }
         for kept in phase["along"]
+        if kept["epoch"] < phase["epochs"]
     }
-    folder.mkdir(exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def write_sample(split: Path, sample: Path, each: int = SAMPLED) -> None:
-    """A manifest of `each` test images of every class, those whose names have the lowest sha256."""
-    with split.open(newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["split"] == "test"]
-    classes = defaultdict(list)
-    for row in sorted(rows, key=lambda row: hashlib.sha256(Path(row["file"]).name.encode()).digest()):
-        classes[row["class"]].append(row)
-    chosen = [row for name in sorted(classes) for row in classes[name][:each]]
-    with sample.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(chosen[0]))
-        writer.writeheader()
-        writer.writerows(chosen)
+def describe(folder: Path, facts: dict, phases: dict[str, dict]) -> None:
+    """Write a `run.json` with other phases, so that `export` finds them; one that says the same is left alone."""
+    text = json.dumps({**facts, "phases": phases}, indent=1) + "\n"
+    path = folder / "run.json"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        folder.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def evaluate_all() -> None:
-    """Evaluate the three studies."""
+    """Evaluate both studies; the first one again over all images, from the same maps."""
+    graphs = [path for start in STARTS for path in start.run.glob("*/onnx/*.onnx")]
     for out, config in STUDIES.items():
-        runs = (REAL,) if out == DRIFT else (REAL, EPOCHS) if out == TRAINING else tuple(CONFIGS)
-        graphs = [path for run in runs for path in (run / "onnx").glob("*.onnx")]
         if not current(out / "evaluation.json", [config, *graphs]):
             unfinished = (out / "plan.json").is_file() and not (out / "evaluation.json").is_file()
             command("harness", "evaluate", config, "--out", out, *(["--resume"] if unfinished else []), "--quiet")
+    if not current(EVERY_IMAGE / "evaluation.json", [DRIFT / "evaluation.json"]):
+        command("harness", "evaluate", "--from", DRIFT, "--select", "all", "--out", EVERY_IMAGE, "--quiet")

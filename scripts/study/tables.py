@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -15,7 +15,7 @@ HEADS = {
     "pearson": "correlation",
     "gini_change": "Gini change",
 }
-REFERENCED = ("centroid_shift", "zone_overlap", "iou_top20", "pearson")
+COARSE = ("centroid_shift", "zone_overlap")
 NULL_PROBABILITY = 0.5  # of opposite signs, for two differences that are none
 Rows = Sequence[dict[str, Any]]
 
@@ -47,34 +47,92 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate([list(row) for row in rows], list(headers), tablefmt="github", disable_numparse=True)
 
 
+def starts(rows: Rows) -> str:
+    """The networks: what they started from and how long they were trained."""
+    cells = [
+        [row["name"], row["weights"], *(_epochs(row, phase) for phase in ("transfer", "finetune")),
+         f"{row['learning_rate']:g}", f"`{row['layers']['penultimate']}`, `{row['layers']['last']}`",
+         f"`{row['config']}`"]
+        for row in rows
+    ]  # fmt: skip
+    heads = ["network", "first weights from", "epochs, phase 1", "phase 2", "learning rate", "`penultimate`, `last`",
+             "configuration"]  # fmt: skip
+    return table(heads, cells)
+
+
+def _epochs(row: dict[str, Any], phase: str) -> str:
+    return next(str(found["epochs"]) for found in row["phases"] if found["name"] == phase)
+
+
+def trainings(rows: Rows) -> str:
+    """Every phase of every run: epochs, seconds, accuracy on its own test images, digest of the weights."""
+    cells = [
+        [row["name"], phase["name"], str(phase["epochs"]), str(phase["best_epoch"]), f"{phase['seconds']:.0f}",
+         number(phase["accuracy"]), f"`{phase['digest']}`"]
+        for row in rows
+        for phase in row["phases"]
+    ]  # fmt: skip
+    return table(["network", "phase", "epochs", "best", "seconds", "accuracy", "weights"], cells)
+
+
 def drift(rows: Rows) -> str:
     """The paper's table: architecture, method, and what fine-tuning did to the maps."""
     cells = [[row["architecture"], row["method"], *(spanned(row[metric]) for metric in HEADS)] for row in rows]
-    return table(["architecture", "method", *HEADS.values()], cells)
+    return table(["network", "method", *HEADS.values()], cells)
 
 
-def references(rows: Rows) -> str:
-    """What each metric is for an unrelated image and for another training, and where fine-tuning lies between."""
+def by_method(rows: Rows, show: Callable[[dict[str, Any]], str]) -> str:
+    """One row per method, one column per network; `show` writes a cell."""
+    networks = list(dict.fromkeys(row["architecture"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    found = {(row["architecture"], row["method"]): show(row) for row in rows}
+    return table(["method", *networks], [[method, *(found[name, method] for name in networks)] for method in methods])
+
+
+def overlaps(rows: Rows) -> str:
+    """Overlap of each network under each method: chance / measured / floor."""
+    return by_method(rows, lambda row: _levels(row["iou_top20"]))
+
+
+def indices(rows: Rows) -> str:
+    """Stability index of the overlap of each network under each method."""
+    return by_method(rows, lambda row: spanned(row["iou_top20"]["index"], 2))
+
+
+def coarse(rows: Rows) -> str:
+    """Displacement and zones kept between chance and floor, with their indices."""
     cells = [
-        [
-            row["layer"],
-            row["method"],
-            *(_levels(row[name]) for name in REFERENCED),
-            spanned(row["iou_top20"]["index"], 2),
-        ]
+        [row["architecture"], row["method"], *(_levels(row[name]) for name in COARSE),
+         *(spanned(row[name]["index"], 2) for name in COARSE)]
         for row in rows
-    ]
-    return table(["layer", "method", *(HEADS[name] for name in REFERENCED), "index of IoU"], cells)
+    ]  # fmt: skip
+    names = [HEADS[name] for name in COARSE]
+    return table(["network", "method", *names, *(f"index of {name}" for name in names)], cells)
 
 
 def _levels(found: dict[str, Any]) -> str:
     return f"{number(found['chance'])} / **{number(found['mean'])}** / {number(found['floor'])}"
 
 
-def quality(rows: Rows) -> str:
-    """How well the checkpoints classify."""
-    cells = [[row["key"], *(spanned(row[name]) for name in ("accuracy", "auc", "ece"))] for row in rows]
-    return table(["checkpoint", "accuracy", "macro AUC", "calibration error"], cells)
+def quality(checkpoints: Rows, pairs: Rows) -> str:
+    """How well each network classifies after either phase, and the paired change of each training."""
+    networks = list(dict.fromkeys(row["architecture"] for row in checkpoints))
+    heads = ["network", "accuracy, phase 1", "phase 2, three trainings", "change of accuracy", "macro AUC, phase 1",
+             "phase 2"]  # fmt: skip
+    return table(heads, [_quality_of(name, checkpoints, pairs) for name in networks])
+
+
+def _quality_of(name: str, checkpoints: Rows, pairs: Rows) -> list[str]:
+    first, *after = [row for row in checkpoints if row["architecture"] == name]
+    changes = [row["change"]["accuracy"] for row in pairs if row["architecture"] == name]
+    return [
+        name,
+        spanned(first["accuracy"]),
+        "; ".join(spanned(row["accuracy"]) for row in after),
+        "; ".join(spanned(change) for change in changes),
+        spanned(first["auc"]),
+        ", ".join(number(row["auc"]["mean"]) for row in after),
+    ]
 
 
 def shortcuts(found: dict[str, Any]) -> str:
@@ -86,29 +144,39 @@ def shortcuts(found: dict[str, Any]) -> str:
 def sources(rows: Rows) -> str:
     """Accuracy among the classes of one source."""
     cells = [
-        [row["source"], ", ".join(row["classes"]), str(row["images"]), number(row["majority"]),
+        [row["architecture"], row["source"], number(row["majority"]),
          *(spanned(row[name]) for name in ("before", "after", "change"))]
         for row in rows
     ]  # fmt: skip
-    return table(["source", "classes", "images", "most frequent class", "transfer", "finetune", "change"], cells)
+    return table(["network", "source", "most frequent class", "transfer", "finetune", "change"], cells)
+
+
+def methods(rows: Rows) -> str:
+    """How two methods differ in the overlap that they report of the same fine-tunes."""
+    cells = [
+        [row["architecture"], row["layer"], spanned(row, 4), probability(row["p_holm"]), str(row["n"])] for row in rows
+    ]
+    return table(["network", "layer", "layercam - gradcam++", "p (Holm)", "images"], cells)
 
 
 def differences(rows: Rows) -> str:
-    """How two methods differ in the overlap that they report of the same fine-tunes."""
+    """How two networks differ in the overlap under one method, and what as many patients would have shown."""
     cells = [
-        [f"{row['first']} - {row['second']}", spanned(row), probability(row["p_holm"]), str(row["n"])] for row in rows
-    ]
-    return table(["methods", "difference of IoU top 20", "p (Holm)", "images"], cells)
+        [f"{row['first']} - {row['second']}", row["method"], spanned(row), probability(row["p_holm"]),
+         number(row["shown"])]
+        for row in rows
+    ]  # fmt: skip
+    return table(["networks", "method", "difference of IoU top 20", "p (Holm)", "shown with 80 % power"], cells)
 
 
 def rankings(rows: Rows) -> str:
-    """Order of the architectures under each method, with its bootstrap probability."""
+    """Order of the networks under each method, with its bootstrap probability."""
     cells = [
         [row["method"], " > ".join(row["architectures"]), ", ".join(number(mean) for mean in row["means"]),
-         number(_share_of(row), 2), str(row["n"])]
+         number(_share_of(row), 2), f"{row['n']} ({row['n_patients']})"]
         for row in rows
     ]  # fmt: skip
-    return table(["method", "order", "IoU top 20", "probability of this order", "images"], cells)
+    return table(["method", "order", "IoU top 20", "probability of this order", "images (patients)"], cells)
 
 
 def _share_of(ranking: dict[str, Any]) -> float:
@@ -124,32 +192,38 @@ def reversals(rows: Rows, methods: tuple[str, str] = ("layercam", "gradcam++")) 
         for row in rows
         if tuple(row["methods"]) == methods
     ]  # fmt: skip
-    heads = ["architectures", *(f"difference under {name}" for name in methods)]
+    heads = ["networks", *(f"difference under {name}" for name in methods)]
     return table([*heads, "probability of opposite signs", "of two null differences", "called"], cells)
 
 
-def training(rows: Rows, methods: tuple[str, str] = ("layercam", "gradcam++")) -> str:
-    """One row per epoch of phase 2."""
-    cells = [
-        [str(row["epoch"]), number(row["accuracy"]["mean"]), number(row["auc"]["mean"]), *_overlaps(row, methods)]
-        for row in rows
+def training(found: dict[str, Rows], method: str = "layercam") -> str:
+    """Overlap and AUC at the end of phase 1, after the first epoch of phase 2 and at its end."""
+    return table(
+        ["network", "AUC: phase 1, epoch 1, end", "chance", "overlap with phase 1: epoch 1", "end",
+         "with the epoch before: epoch 2", "end"],
+        [_training_of(name, rows, method) for name, rows in found.items()],
+    )  # fmt: skip
+
+
+def _training_of(name: str, rows: Rows, method: str) -> list[str]:
+    start, first, second, *_ = rows
+    last = rows[-1]
+    return [
+        name,
+        ", ".join(number(row["auc"]["mean"]) for row in (start, first, last)),
+        number(last[method]["first"]["chance"]),
+        *(spanned(row[method]["first"]) for row in (first, last)),
+        *(spanned(row[method]["previous"]) for row in (second, last)),
     ]
-    heads = [f"{name}, with {since}" for name in methods for since in ("phase 1", "the epoch before")]
-    return table(["epoch", "accuracy", "macro AUC", *heads], cells)
 
 
-def _overlaps(row: dict[str, Any], methods: Sequence[str]) -> list[str]:
-    if methods[0] not in row:
-        return [DASH] * (2 * len(methods))
-    return [spanned(row[name][since]) for name in methods for since in ("first", "previous")]
-
-
-def anatomy(found: dict[str, Any]) -> str:
+def anatomy(rows: Rows) -> str:
     """Share of the maps inside a region, before and after."""
     cells = [
-        [row["layer"], row["method"], *(number(row[name]["mean"]) for name in ("before", "after", "area")),
+        [row["architecture"], row["layer"], row["method"],
+         *(number(row[name]["mean"]) for name in ("before", "after", "area")),
          probability(row["p_change"]), probability(row["p_area"]), f"{row['n']} ({row['patients']})"]
-        for row in found["rows"]
+        for row in rows
     ]  # fmt: skip
     heads = ["share before", "share after", "area", "p of no change", "p of after = area", "images (patients)"]
-    return table(["layer", "method", *heads], cells)
+    return table(["network", "layer", "method", *heads], cells)
