@@ -28,7 +28,7 @@ from harness.report import causal
 from harness.results.schema import Estimate, Evaluation, MetricSummary
 from scripts.gate_example import MARKED_CLASS, REFERENCES, draw, harness, row
 from scripts.mark_class import mark
-from scripts.study.steps import command, current, status
+from scripts.study import steps
 from training.metrics import interval, patient_resamples
 
 RUNS = Path("runs")
@@ -67,17 +67,14 @@ def tuned(name: str) -> list[Tuned]:
 def train(name: str) -> None:
     """Train and export a run, or what is missing of it."""
     run = RUNS / name
-    if status(run) is None:
-        command("training", "fit", f"scripts/{name}.toml", "--out", run)
-    elif status(run) != "complete":
-        command("training", "resume", run)
-    if not current(run / "onnx/finetune.onnx", [run / "finetune.keras"]):
-        command("export", "keras", run, "--layer", LAYER, "--out", run / "onnx")
+    steps.train(Path(f"scripts/{name}.toml"), run)
+    if not steps.current(run / "onnx/finetune.onnx", [run / "finetune.keras"]):
+        steps.command("export", "keras", run, "--layer", LAYER, "--out", run / "onnx")
 
 
 def evaluate(after: list[Path], split: Path, out: Path, *options: object) -> Evaluation:
     """Compare the deployed checkpoint with others on the test images of a split."""
-    if not current(out / "evaluation.json", after):
+    if not steps.current(out / "evaluation.json", after):
         if (out / "evaluation.json").exists():
             shutil.rmtree(out)  # of other checkpoints
         going_on = ("--resume",) if out.exists() else ()
@@ -241,7 +238,7 @@ def main(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     train("preserve-plain")
     if not (MARKED / "manifest.csv").is_file():
-        command("scripts.mark_class", MANIFEST, MARKED_CLASS, MARKED)
+        steps.command("scripts.mark_class", MANIFEST, MARKED_CLASS, MARKED)
     for name in (*WEIGHTS.values(), *SPOILED.values()):
         train(name)
     compare(out)

@@ -55,10 +55,10 @@ def test_undefined_and_vanished_are_shares_of_what_was_compared() -> None:
 
 def test_the_first_epoch_is_compared_with_phase_one_on_both_sides() -> None:
     result = made_results.evaluation()
-    checkpoints = [made_results.checkpoint(key, 0.8) for key in ("a", "b", "c")]
-    kinds = [("since-first", "b", 0.5), ("since-first", "c", 0.3), ("since-previous", "c", 0.7)]
+    checkpoints = [made_results.checkpoint(f"Made/{key}", 0.8) for key in ("a", "b", "c")]
+    kinds = [("since-first", "Made/b", 0.5), ("since-first", "Made/c", 0.3), ("since-previous", "Made/c", 0.7)]
     pairs = [pair(result, after, mean).model_copy(update={"kind": kind}) for kind, after, mean in kinds]
-    rows = numbers.training_rows(result.model_copy(update={"checkpoints": checkpoints, "pairs": pairs}))
+    (rows,) = numbers.training_rows(result.model_copy(update={"checkpoints": checkpoints, "pairs": pairs})).values()
     found = [(row["epoch"], *(row[METHOD][since]["mean"] for since in ("first", "previous"))) for row in rows[1:]]
     assert found == [(1, 0.5, 0.5), (2, 0.3, 0.7)]
     assert METHOD not in rows[0]
@@ -74,8 +74,8 @@ def test_numbers_are_rounded_and_nan_becomes_null() -> None:
 def test_a_hit_is_decided_among_the_classes_of_a_source() -> None:
     """The highest logit of all is that of another source's class, which does not count."""
     row = {"logits": [9.0, 1.0, 2.0], "labels": ["c"]}
-    assert numbers.hit(row, ["b", "c"], [1, 2])
-    assert not numbers.hit({**row, "labels": ["b"]}, ["b", "c"], [1, 2])
+    assert numbers.hit(row, ["a", "b", "c"], [1, 2])
+    assert not numbers.hit({**row, "labels": ["b"]}, ["a", "b", "c"], [1, 2])
 
 
 def test_accuracy_within_a_source_leaves_other_sources_out() -> None:
@@ -87,7 +87,7 @@ def test_accuracy_within_a_source_leaves_other_sources_out() -> None:
         for key, values in logits.items()
         for n, label in enumerate(["calm", "storm", "storm", "storm", "calm", "calm"])
     ]
-    found = numbers._within(rows, known, "here", ("calm", "storm"), result)
+    found = numbers._within(rows, known, "here", (0, 1), ("calm", "storm"), result.pairs)
     assert (found["images"], found["majority"]) == (4, 0.75)
     assert (found["before"]["mean"], found["after"]["mean"]) == (0.25, 0.75)
 

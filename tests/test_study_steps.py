@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
 import tomllib
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from harness.evaluation.study_file import StudyConfig
 from scripts.study import steps
+from scripts.study.starts import SEEDS, STARTS, Start
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,17 +23,26 @@ def test_every_study_is_sound(config: Path) -> None:
     assert study.architecture[0].name == "MobileNetV2"
 
 
-@pytest.mark.parametrize("config", steps.CONFIGS.values(), ids=str)
-def test_every_training_of_the_study_is_there(config: Path) -> None:
-    assert (ROOT / config).is_file()
+def test_every_training_of_the_study_is_there() -> None:
+    configs = [path for start in STARTS for path in (start.config, start.pretraining) if path]
+    assert all((ROOT / path).is_file() for path in configs)
 
 
-def test_the_study_along_the_training_names_every_epoch() -> None:
-    """Of `checkpoint_every` and the epochs of the training's own configuration."""
-    training = tomllib.loads((ROOT / steps.CONFIGS[steps.REAL]).read_text(encoding="utf-8"))["phases"]["finetune"]
-    study = tomllib.loads((ROOT / steps.STUDIES[steps.TRAINING]).read_text(encoding="utf-8"))
-    expected = [f"epoch{n:02d}" for n in range(1, training["epochs"] + 1, training["checkpoint_every"])]
-    assert [Path(path).stem for path in study["architecture"][0]["checkpoints"]] == ["transfer", *expected]
+def test_the_studies_name_the_graphs_that_the_steps_export() -> None:
+    """The replicates and the kept epochs of each training's own configuration."""
+    drift, along = (tomllib.loads((ROOT / path).read_text(encoding="utf-8")) for path in steps.STUDIES.values())
+    for start, pair, series in zip(STARTS, drift["architecture"], along["architecture"], strict=True):
+        assert pair["name"] == series["name"] == start.name
+        folder = f"../{start.exported}/onnx"
+        names = ["finetune", *(f"finetune.seed{seed}" for seed in range(1, SEEDS))]
+        assert pair["before"] == f"{folder}/transfer.onnx"
+        assert pair["after"] == [f"{folder}/{name}.onnx" for name in names]
+        first, *epochs, last = series["checkpoints"]
+        assert (first, last) == (pair["before"], pair["after"][0])
+        trained = tomllib.loads((ROOT / start.config).read_text(encoding="utf-8"))["phases"]["finetune"]
+        assert trained["checkpoint_every"] == 1
+        assert epochs == [f"../{start.epochs}/onnx/epoch{n:02d}.onnx" for n in range(1, trained["epochs"])]
+        assert trained["seeds"][:SEEDS] == list(range(SEEDS))
 
 
 def test_a_result_is_current_until_a_source_is_newer(tmp_path: Path) -> None:
@@ -49,16 +57,26 @@ def test_a_result_is_current_until_a_source_is_newer(tmp_path: Path) -> None:
 
 
 def test_training_starts_resumes_or_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {tmp_path / name: Path(f"{name}.toml") for name in ("new", "begun", "done")}
     for name, word in (("begun", "running"), ("done", "complete")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text(json.dumps({"status": word}))
     called: list[tuple[object, ...]] = []
-    monkeypatch.setattr(steps, "CONFIGS", runs)
+    names = ("new", "begun", "done")
+    starts = [Start(name, "made", tmp_path / name, Path(f"{name}.toml")) for name in names]
+    monkeypatch.setattr(steps, "STARTS", starts)
     monkeypatch.setattr(steps, "command", lambda *words: called.append(words))
     steps.train_all()
-    new, begun = list(runs)[:2]
-    assert called == [("training", "fit", Path("new.toml"), "--out", new), ("training", "resume", begun)]
+    fit = ("training", "fit", Path("new.toml"), "--out", tmp_path / "new")
+    assert called == [fit, ("training", "resume", tmp_path / "begun")]
+
+
+def test_what_a_network_starts_from_is_trained_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[object, ...]] = []
+    start = Start("made", "phantoms", tmp_path / "run", Path("run.toml"), Path("before.toml"))
+    monkeypatch.setattr(steps, "STARTS", [start])
+    monkeypatch.setattr(steps, "command", lambda *words: called.append(words))
+    steps.train_all()
+    assert [words[2] for words in called] == [Path("before.toml"), Path("run.toml")]
 
 
 def test_a_command_that_fails_stops_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,26 +85,44 @@ def test_a_command_that_fails_stops_the_study(monkeypatch: pytest.MonkeyPatch) -
         steps.command("harness", "env")
 
 
-def test_epochs_are_described_like_phases(tmp_path: Path) -> None:
+def test_phases_and_kept_epochs_are_described_for_export(tmp_path: Path) -> None:
+    """Without pre-training, whose classes are others; the last epoch is the phase's own checkpoint."""
+    start = Start("made", "phantoms", tmp_path, Path("run.toml"))
     kept = [{"epoch": n, "checkpoint": f"finetune.epoch{n:03d}.keras", "weights_digest": str(n)} for n in (1, 2)]
-    phases = {"transfer": {}, "finetune": {"classes": ["a"], "weights_digest": "x", "along": kept}}
+    phases = {
+        "pretrain": {"phase": "pretrain", "checkpoint": "pretrain.keras", "epochs": 1},
+        "finetune": {"phase": "finetune", "checkpoint": "finetune.keras", "epochs": 2, "along": kept},
+    }
     (tmp_path / "run.json").write_text(json.dumps({"architecture": "Made", "phases": phases}))
-    steps.describe_epochs(tmp_path, tmp_path / "epochs")
-    found = json.loads((tmp_path / "epochs/run.json").read_text())
+    assert list(steps.phases_of(start)) == ["finetune"]
+    for folder, found in ((start.exported, steps.phases_of(start)), (start.epochs, steps.epochs_of(start))):
+        steps.describe(folder, steps.facts_of(start.run), found)
+    found = steps.facts_of(start.epochs)
     assert found["architecture"] == "Made"
-    assert list(found["phases"]) == ["epoch01", "epoch02"]
-    assert found["phases"]["epoch02"]["weights_digest"] == "2"
-    (tmp_path / "finetune.epoch001.keras").touch()
-    assert steps.checkpoints_of(tmp_path / "epochs")["epoch01"].is_file()
+    assert list(found["phases"]) == ["epoch01"]
+    assert found["phases"]["epoch01"]["weights_digest"] == "1"
+    assert (start.epochs / found["phases"]["epoch01"]["checkpoint"]).resolve() == tmp_path / "finetune.epoch001.keras"
 
 
-def test_the_sample_holds_as_many_test_images_of_each_class(tmp_path: Path) -> None:
-    rows = [(f"{c}/{n}.png", c, f"g{n}", "train" if n % 3 else "test") for c in ("a", "b") for n in range(30)]
-    for order in (rows, rows[::-1]):  # the choice does not depend on the order of the split
-        lines = [",".join(row) for row in (("file", "class", "group", "split"), *order)]
-        (tmp_path / "split.csv").write_text("\n".join(lines))
-        steps.write_sample(tmp_path / "split.csv", tmp_path / f"{order is rows}.csv", each=4)
-    chosen = [list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())) for name in (True, False)]
-    assert sorted(row["file"] for row in chosen[0]) == sorted(row["file"] for row in chosen[1])
-    assert Counter(row["class"] for row in chosen[0]) == {"a": 4, "b": 4}
-    assert {row["split"] for row in chosen[0]} == {"test"}
+def test_a_description_that_says_the_same_is_left_alone(tmp_path: Path) -> None:
+    """Else every export would be older than what it is made of."""
+    for _ in range(2):
+        steps.describe(tmp_path / "x", {"status": "complete"}, {"a": {}})
+        os.utime(tmp_path / "x/run.json", (1, 1))
+    steps.describe(tmp_path / "x", {"status": "complete"}, {"a": {}})
+    assert (tmp_path / "x/run.json").stat().st_mtime == 1
+    steps.describe(tmp_path / "x", {"status": "complete"}, {"b": {}})
+    assert (tmp_path / "x/run.json").stat().st_mtime > 1
+
+
+def test_only_what_is_not_exported_yet_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[object, ...]] = []
+    monkeypatch.setattr(steps, "command", lambda *words: called.append(words))
+    (tmp_path / "run.json").write_text(json.dumps({"phases": {"finetune": {"checkpoint": "finetune.keras"}}}))
+    (tmp_path / "finetune.keras").touch()
+    steps.export(tmp_path)
+    assert len(called) == 1
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/finetune.onnx").touch()
+    steps.export(tmp_path)
+    assert len(called) == 1

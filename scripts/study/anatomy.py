@@ -77,7 +77,7 @@ def box_regions(data: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
 def shares(result: Path, regions: Mapping[str, np.ndarray]) -> tuple[list[str], dict[Key, np.ndarray]]:
     """(images, {(checkpoint, layer, method): share of each image}) of the stored maps of a result folder.
 
-    Images are those of `regions` that were evaluated, in order; NaN where a map is undefined or empty.
+    Images are those of `regions` that were evaluated, in order; NaN where a map is undefined, empty or not made.
     """
     found: dict[Key, dict[str, float]] = defaultdict(dict)
     for path in sorted((result / "maps").glob("part-*.parquet")):
@@ -87,7 +87,7 @@ def shares(result: Path, regions: Mapping[str, np.ndarray]) -> tuple[list[str], 
                 key = (row["checkpoint"], row["layer"], row["method"])
                 found[key][image] = _share_of(row, regions[image])
     images = sorted({image for of_key in found.values() for image in of_key})
-    return images, {key: np.array([of_key[image] for image in images]) for key, of_key in found.items()}
+    return images, {key: np.array([of_key.get(image, np.nan) for image in images]) for key, of_key in found.items()}
 
 
 def inside_data(name: str) -> str:

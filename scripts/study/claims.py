@@ -19,6 +19,25 @@ LEVEL = 0.05
 Row = dict[str, Any]
 
 
+def judge(references: Sequence[Row], ranking: Row) -> tuple[str, str, str]:
+    """The verdicts on the three claims, in the paper's order."""
+    return (
+        coarse_localisation(references),
+        overlap_by_architecture(ranking["comparisons"]),
+        reversal(ranking["comparisons"], ranking["convergence"]),
+    )
+
+
+def learned(checkpoints: Sequence[Row], baseline: float) -> list[str]:
+    """Networks whose trainings of phase 2 all classify better than the baseline, each with its whole interval."""
+    worst: dict[str, float] = {}
+    for row in checkpoints:
+        if row["phase"] != "transfer":
+            name, low = row["architecture"], row["accuracy"]["low"]
+            worst[name] = min(low, worst.get(name, low))
+    return [name for name, low in worst.items() if low > baseline]
+
+
 def coarse_localisation(references: Sequence[Row]) -> str:
     """Supported where each index of displacement and of zones lies above 0.5 with its interval, under both methods.
 

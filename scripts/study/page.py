@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from scripts.study import tables
+from scripts.study import claims, tables
 
 PAGE, NUMBERS = "README.md", "numbers.json"
 WIDTH = 120
@@ -28,7 +28,7 @@ def render(numbers: dict[str, Any]) -> str:
         "pct": tables.percent,
         "p": tables.probability,
     }
-    environment.globals["tables"] = tables
+    environment.globals |= {"tables": tables, "claims": claims}
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(**numbers)
     return "\n\n".join(_filled(block) for block in text.strip().split("\n\n")) + "\n"
 

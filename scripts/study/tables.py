@@ -169,6 +169,16 @@ def differences(rows: Rows) -> str:
     return table(["networks", "method", "difference of IoU top 20", "p (Holm)", "shown with 80 % power"], cells)
 
 
+def convergence(rows: Rows) -> str:
+    """Whether two networks classify equally well after fine-tuning."""
+    cells = [
+        [row["name"], row["of"].replace("auc", "macro AUC"), f"{number(row['difference'])} ({number(row['low90'])} .. "
+         f"{number(row['high90'])})", "yes" if row["equivalent"] else "not shown"]
+        for row in rows
+    ]  # fmt: skip
+    return table(["networks", "of", "difference (90 %)", "equivalent"], cells)
+
+
 def rankings(rows: Rows) -> str:
     """Order of the networks under each method, with its bootstrap probability."""
     cells = [
@@ -179,7 +189,9 @@ def rankings(rows: Rows) -> str:
     return table(["method", "order", "IoU top 20", "probability of this order", "images (patients)"], cells)
 
 
-def _share_of(ranking: dict[str, Any]) -> float:
+def _share_of(ranking: dict[str, Any]) -> float | None:
+    if not ranking["orders"]:  # too few patients to draw from
+        return None
     shares = {tuple(order["architectures"]): order["probability"] for order in ranking["orders"]}
     return shares.get(tuple(ranking["architectures"]), 0.0)
 
