@@ -1,8 +1,8 @@
 """The worked example of docs/compression.md: does compressing a fine-tuned network move its evidence?
 
-    python scripts/compression_example.py runs/mobilenet runs/compression
+    python scripts/compression_example.py runs/study-mobilenetv2 runs/compression
 
-Needs a run directory with `split.csv` and `onnx/finetune.onnx`, exported with `--layer penultimate --layer last`.
+Needs a run directory with `split.csv` and `exported/onnx/finetune.onnx`, exported with `--layer penultimate --layer last`.
 Compresses it three ways on images of the training split, evaluates each against the original on the test split, and
 writes tables: what moved, what it costs, and how far one file is from itself at another optimisation level.
 """
@@ -44,7 +44,7 @@ REFERENCES = ("--jitter", 4, "--chance", 20)  # with which the page's numbers we
 
 def compress(run: Path, out: Path) -> dict[str, Path]:
     """Name -> graph, the original first."""
-    original = run / "onnx/finetune.onnx"
+    original = run / "exported/onnx/finetune.onnx"
     graphs = {"float32": original}
     for name, options in WAYS.items():
         graphs[name] = out / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"

@@ -11,8 +11,9 @@ import cv2
 import jinja2
 import pytest
 
-from scripts.study import page, plots, tables
+from scripts.study import claims, page, plots, tables
 from scripts.study.__main__ import DOCS
+from scripts.study.starts import SEEDS, STARTS
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = json.loads((ROOT / DOCS / page.NUMBERS).read_text(encoding="utf-8"))
@@ -93,76 +94,37 @@ def test_the_plots_are_drawn_from_numbers_alone(tmp_path: Path) -> None:
 # What the sentences of the template claim; where a new run breaks one, the template needs another sentence
 
 
-def reference(layer: str, method: str) -> dict[str, Any]:
-    return next(row for row in NUMBERS["references"] if (row["layer"], row["method"]) == (layer, method))
+def references(layer: str, method: str) -> list[dict[str, Any]]:
+    return [row for row in NUMBERS["references"] if (row["layer"], row["method"]) == (layer, method)]
 
 
-def test_accuracy_rose_and_auc_is_equivalent() -> None:
-    for pair in NUMBERS["pairs"]:
-        assert pair["change"]["accuracy"]["low"] > 0
-        assert pair["equivalent"]["auc"]
+def test_five_networks_with_three_trainings_each() -> None:
+    assert [row["name"] for row in NUMBERS["starts"]] == [start.name for start in STARTS]
+    assert len(NUMBERS["checkpoints"]) == len(STARTS) * (1 + SEEDS)
+    assert len(NUMBERS["pairs"]) == len(STARTS) * SEEDS
 
 
-def test_no_change_within_a_source_is_shown() -> None:
-    for row in NUMBERS["within_source"]:
-        assert row["change"]["low"] < 0 < row["change"]["high"]
+def test_in_no_network_did_the_evidence_stay() -> None:
+    """Overlap under LayerCAM is less than what two trainings of phase 2 have in common."""
+    assert all(row["iou_top20"]["mean"] < row["iou_top20"]["floor"] for row in references("penultimate", "layercam"))
 
 
-def test_layercam_kept_about_half_of_what_two_trainings_share() -> None:
-    index = reference("penultimate", "layercam")["iou_top20"]["index"]
-    assert 0.4 <= index["mean"] <= 0.6
-    assert 0 < index["low"] < index["high"] < 1
-
-
-def test_coarse_measures_lie_between_chance_and_floor() -> None:
-    found = reference("penultimate", "layercam")
-    shift, zones = found["centroid_shift"], found["zone_overlap"]
-    assert shift["chance"] > shift["mean"] > shift["floor"]
-    assert zones["chance"] < zones["mean"] < zones["floor"]
-    assert shift["index"]["high"] < 0.75
-
-
-def test_only_xgradcam_has_no_index() -> None:
-    missing = [
-        (row["layer"], row["method"]) for row in NUMBERS["references"] if row["iou_top20"]["index"]["mean"] is None
-    ]
-    assert missing == [("penultimate", "xgradcam")]
+def test_a_frozen_backbone_of_drawn_radiographs_hardly_beats_the_source() -> None:
+    source = NUMBERS["shortcuts"]["source"]["accuracy"]
+    frozen = {row["architecture"]: row["accuracy"] for row in NUMBERS["checkpoints"] if row["phase"] == "transfer"}
+    assert all(frozen[name]["low"] < source for name in claims.ARCHITECTURES)
 
 
 def test_three_methods_coincide_at_the_last_layer() -> None:
-    rows = [row for row in NUMBERS["drift"] if row["layer"] == "last"]
-    same = [{**row, "method": ""} for row in rows if row["method"] in ("gradcam", "hirescam", "xgradcam")]
-    assert same[0] == same[1] == same[2]
+    for network in {row["architecture"] for row in NUMBERS["drift"]}:
+        rows = [row for row in NUMBERS["drift"] if (row["layer"], row["architecture"]) == ("last", network)]
+        same = [{**row, "method": ""} for row in rows if row["method"] in ("gradcam", "hirescam", "xgradcam")]
+        for other in same[1:]:
+            assert other == pytest.approx(same[0], abs=2e-3) or other == same[0]
 
 
-def test_evidence_vanishes_under_gradcam_plus_plus_alone() -> None:
-    vanished = {(row["layer"], row["method"]) for row in NUMBERS["references"] if row["vanished"] > 0.01}
-    assert vanished == {("penultimate", "gradcam++")}
-
-
-def test_the_papers_methods_disagree_at_one_layer_only() -> None:
-    found = [row for row in NUMBERS["methods"] if (row["first"], row["second"]) == ("layercam", "gradcam++")]
-    assert [(row["layer"], row["p_holm"] < 0.05) for row in found] == [("penultimate", True), ("last", False)]
-
-
-def test_only_the_trained_network_reverses_and_miniatures_have_learned_next_to_nothing() -> None:
-    assert NUMBERS["miniatures"]["called"] > 0
-    assert NUMBERS["miniatures"]["called_among_miniatures"] == 0
-    small = [row for row in NUMBERS["miniatures"]["checkpoints"] if row["architecture"] != "MobileNetV2"]
-    assert len(small) == 6
-    assert all(row["accuracy"]["mean"] < 0.45 for row in small)
-
-
-def test_the_first_epoch_goes_most_of_the_way_and_accuracy_falls() -> None:
-    start, first, second, *_, last = NUMBERS["training"]
-    overlap, chance = (NUMBERS["training"][1]["layercam"]["first"][name] for name in ("mean", "chance"))
-    assert overlap < 0.5
-    assert abs(overlap - last["layercam"]["first"]["mean"]) < 0.15
-    assert overlap > chance
-    assert first["accuracy"]["mean"] < start["accuracy"]["mean"]
-    assert first["auc"]["mean"] < start["auc"]["mean"]
-    assert second["layercam"]["previous"]["mean"] < last["layercam"]["previous"]["mean"]
-    assert last["accuracy"]["mean"] > start["accuracy"]["mean"]
+def test_coarse_measures_are_passed_by_unrelated_radiographs() -> None:
+    assert all(row["zone_overlap"]["chance"] > 0.5 for row in references("penultimate", "layercam"))
 
 
 def test_neither_region_has_patients_enough_for_an_interval() -> None:
@@ -171,17 +133,5 @@ def test_neither_region_has_patients_enough_for_an_interval() -> None:
         assert all(row["change"]["low"] is None for row in found["rows"])
 
 
-def test_the_change_inside_boxes_depends_on_the_layer() -> None:
-    inner, outer = [row for row in NUMBERS["anatomy"]["boxes"]["rows"] if row["method"] == "layercam"]
-    assert inner["change"]["mean"] > 0 > outer["change"]["mean"]
-    assert max(inner["p_change"], outer["p_change"]) < 0.05
-
-
-def test_the_maps_lie_outside_of_the_boxes() -> None:
-    area = NUMBERS["anatomy"]["boxes"]["area"]
-    assert all(row["after"]["mean"] < area for row in NUMBERS["anatomy"]["boxes"]["rows"])
-
-
-def test_no_change_inside_the_lungs_is_shown() -> None:
-    rows = NUMBERS["anatomy"]["lungs"]["rows"]
-    assert all(min(row["p_change"], row["p_area"]) > 0.05 for row in rows)
+def test_methods_of_several_passes_saw_the_sample() -> None:
+    assert NUMBERS["data"]["sample"] == 64
