@@ -40,6 +40,8 @@ class Bars:
         self._bar: tqdm | None = None
 
     def __call__(self, step: str, done: int, total: int) -> None:
+        if not total:
+            return
         if self._bar is None or step != self._step:
             self.close()
             self._bar, self._step = _bar(step, total), step
@@ -54,5 +56,6 @@ class Bars:
 
 def _bar(step: str, total: int) -> tqdm:
     verb, _, counted = step.partition(" ")
+    unit = counted.removesuffix("ies") + "y" if counted.endswith("ies") else counted.removesuffix("s")
     interval = 0.1 if sys.stderr.isatty() else 10
-    return tqdm(total=total, desc=verb, unit=counted.removesuffix("s"), file=sys.stderr, mininterval=interval)
+    return tqdm(total=total, desc=verb, unit=unit, file=sys.stderr, mininterval=interval)
