@@ -2,7 +2,7 @@
 
     python scripts/compression_example.py runs/study-mobilenetv2 runs/compression
 
-Needs a run directory with `split.csv` and `exported/onnx/finetune.onnx`, exported with `--layer penultimate --layer last`.
+Needs a run directory with `split.csv` and `exported/onnx/finetune.onnx`, which holds `penultimate` and `last`.
 Compresses it three ways on images of the training split, evaluates each against the original on the test split, and
 writes tables: what moved, what it costs, and how far one file is from itself at another optimisation level.
 """

@@ -46,7 +46,7 @@ def study_numbers() -> Row:
             "references": reference_rows(drift),
             "conditioning": conditioning_rows(drift),
             "other_patients": other_patient_rows(steps.DRIFT, drift),
-            "methods": comparisons.methods(drift),
+            "methods": comparisons.methods(every),
             "ranking": {name: comparisons.of_architectures(found) for name, found in selections.items()},
             "training": training_rows(along),
             "anatomy": {
