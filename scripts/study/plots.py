@@ -56,9 +56,7 @@ def stability(rows: Rows, path: Path) -> None:
         axes.set_yticks(range(len(networks)), networks[::-1])
         axes.axvline(0, color="#57534e", linewidth=1)
         axes.axvline(1, color="#57534e", linewidth=1)
-        axes.set(
-            xlim=(-0.25, 1.25), title=layer, xlabel="index of IoU top 20: 0 an unrelated image, 1 another training"
-        )
+        axes.set(xlim=(-0.25, 1.25), title=layer, xlabel="stability index of IoU top 20")
         axes.spines[["top", "right"]].set_visible(False)
         handles = [axes.plot([], [], "o", color=colour, label=method)[0] for method, colour in _by_method()]
     figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside upper right", ncols=2)
