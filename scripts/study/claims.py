@@ -72,24 +72,18 @@ def reversal(comparisons: Sequence[Row], convergence: Sequence[Row]) -> str:
 
 def differences(comparisons: Sequence[Row]) -> list[Row]:
     """Differences of overlap between two of the three architectures, under the paper's methods."""
-    return [
-        one
-        for comparison in comparisons
-        if (comparison["layer"], comparison["metric"]) == (LAYER, OVERLAP)
-        for one in comparison["differences"]
-        if {one["first"], one["second"]} <= set(ARCHITECTURES) and one["method"] in PAPER
-    ]
+    found = (one for comparison in _of_overlap(comparisons) for one in comparison["differences"])
+    return [one for one in found if {one["first"], one["second"]} <= set(ARCHITECTURES) and one["method"] in PAPER]
 
 
 def reversals(comparisons: Sequence[Row]) -> list[Row]:
     """Whether two of the three architectures change places between the paper's methods."""
-    return [
-        row
-        for comparison in comparisons
-        if (comparison["layer"], comparison["metric"]) == (LAYER, OVERLAP)
-        for row in comparison["reversals"]
-        if set(row["architectures"]) <= set(ARCHITECTURES) and tuple(row["methods"]) == PAPER
-    ]
+    found = (row for comparison in _of_overlap(comparisons) for row in comparison["reversals"])
+    return [row for row in found if set(row["architectures"]) <= set(ARCHITECTURES) and tuple(row["methods"]) == PAPER]
+
+
+def _of_overlap(comparisons: Sequence[Row]) -> list[Row]:
+    return [item for item in comparisons if (item["layer"], item["metric"]) == (LAYER, OVERLAP)]
 
 
 def _at(references: Sequence[Row]) -> list[Row]:
