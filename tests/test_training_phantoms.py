@@ -54,14 +54,14 @@ def test_heart_is_on_the_right_of_the_image() -> None:
 
 def test_lesion_brightens_the_film_where_the_mask_is() -> None:
     """Against the same thorax without it: same patient, same visit, averaged over patients to cancel exposure."""
-    for label in CLASSES[1:]:
-        gains = []
-        for patient in range(10):
+    gains: dict[str, list[float]] = {label: [] for label in CLASSES[1:]}
+    for patient in range(6):
+        well = draw_phantom("normal", patient, size=96).image.astype(float)
+        for label, found in gains.items():
             sick = draw_phantom(label, patient, size=96)
-            well = draw_phantom("normal", patient, size=96).image.astype(float)
             change = sick.image - well
-            gains.append(change[sick.lesion].mean() - np.median(change[~sick.lesion]))
-        assert np.mean(gains) > 5, label
+            found.append(change[sick.lesion].mean() - np.median(change[~sick.lesion]))
+    assert min(np.mean(found) for found in gains.values()) > 5, gains
 
 
 def test_lesions_lie_where_their_names_say() -> None:
