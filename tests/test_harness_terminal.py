@@ -49,7 +49,7 @@ def test_wide_shows_every_column_of_every_metric() -> None:
     assert width(wide) > WIDTH
 
 
-@pytest.fixture(scope="module", params=[1, 3, 12])
+@pytest.fixture(scope="module", params=[1, 3, pytest.param(12, marks=pytest.mark.slow)])
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The JSON of a study of so many architectures, two layers and five methods."""
     folder = tmp_path_factory.mktemp("study")
