@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ import tensorflow as tf
 from benchmarks.timing import THREADS
 from export import passes
 from export.graph import Forward, add_backward, clean
-from export.sources.keras import model as keras_source
+from export.sources.keras import frontend
 
 BATCH = 8
 LAYERS = {  # architecture -> (last, penultimate, deep)
@@ -35,7 +36,10 @@ class Graphs:
 
 def graphs(model: Any, layers: Sequence[str]) -> Graphs:
     """The forward graph as the export cleans it, and the exported graph for each layer, from one conversion."""
-    made = keras_source.forward_graph(model, layers)
+    network = frontend.open_network(Path(model.name), model)
+    images = feeds(network.size[0])["image"].transpose(0, 2, 3, 1)
+    scores = frontend.settled(network, images, on_purpose=False)
+    made = frontend.forward_graph(scores, {name: network.find_layer(name) for name in layers})
     proto = ir.to_proto(made.model)
 
     def fresh(pinned: Sequence[str]) -> Forward:

@@ -41,7 +41,7 @@ from harness.statistics.bootstrap import Resampling
 from harness.statistics.causal import OWN, spread
 from harness.statistics.chance import derangements
 from kernels.catalogue import register_method
-from scripts.study.steps import command, current, status
+from scripts.study import steps
 from training.phantoms import Phantom, draw_phantoms
 
 CLASS = "lobar_consolidation"
@@ -147,15 +147,12 @@ def train(folder: Path) -> None:
     names = ["common", *(f"{kind}-{seed}" for seed in SEEDS for kind in ("plain", "marked"))]
     for name in names:
         run, graph = folder / f"{name}-run", folder / f"{name}.onnx"
-        if status(run) is None:
-            command("training", "fit", folder / f"{name}.toml", "--out", run, "--quiet")
-        elif status(run) != "complete":
-            command("training", "resume", run, "--quiet")
-        if name != "common" and not current(graph, [run / "tuned.keras"]):
-            command("export", "keras", run / "tuned.keras", "--layer", "penultimate", "--out", graph)
-    if not current(folder / "noisy.onnx", [folder / "plain-0.onnx"]):
+        steps.train(folder / f"{name}.toml", run, "--quiet")
+        if name != "common" and not steps.current(graph, [run / "tuned.keras"]):
+            steps.command("export", "keras", run / "tuned.keras", "--layer", "penultimate", "--out", graph)
+    if not steps.current(folder / "noisy.onnx", [folder / "plain-0.onnx"]):
         noise = ("--noise", "1e-3", "--out", folder / "noisy.onnx")
-        command("export", "randomise", folder / "plain-0.onnx", *noise)
+        steps.command("export", "randomise", folder / "plain-0.onnx", *noise)
 
 
 def edges(activations: np.ndarray, _gradients: np.ndarray) -> np.ndarray:
@@ -187,7 +184,7 @@ class ShuffledOcclusion(Occlusion):
 def checked(folder: Path, name: str, before: str, after: str, shuffled: bool = False) -> list[tuple[str, CausalScope]]:
     """Method and scope of one pair, evaluated where its result is missing or older than the graphs."""
     graphs, out = [folder / f"{before}.onnx", folder / f"{after}.onnx"], folder / "drift" / name.replace(" ", "-")
-    if not current(out / "evaluation.json", graphs):
+    if not steps.current(out / "evaluation.json", graphs):
         with patch.object(run, "Occlusion", ShuffledOcclusion) if shuffled else nullcontext():
             compare(
                 *graphs,
@@ -282,7 +279,7 @@ def lesion_hidden(phantom: Phantom, fill: str) -> np.ndarray:
 def margins_of(models: list[Model], pictures: list[np.ndarray], target: np.ndarray) -> np.ndarray:
     """(2, n) margin of the true class."""
     batch = channels_first(np.stack([np.dstack([picture] * 3) for picture in pictures]).astype(np.float32))
-    logits = [model.explain(batch, target, ()).logits for model in models]
+    logits = [model.logits(batch) for model in models]
     return np.stack([margins(found, target, "softmax") for found in logits])
 
 

@@ -112,3 +112,63 @@ def test_checker_catches(relative: str, line: str) -> None:
 def test_checker_allows_the_shared_rooms() -> None:
     assert not violations("export/x.py", "from harness.common import errors\nfrom harness.images.loading import RULE")
     assert not violations("export/x.py", "from kernels.catalogue import METHODS")
+
+
+# Scripts and benchmarks run by hand, so a name that moved away from under them is found here or by nobody.
+BY_HAND = sorted(path for folder in ("scripts", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+
+
+def source_of(module: str) -> Path | None:
+    """The file of one of our modules; None for a module of others."""
+    place = ROOT.joinpath(*module.split("."))
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def names_in(source: str) -> set[str]:
+    """What a module binds at its top level, also below an `if` or `try`."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(source).body)
+    for node in waiting:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        else:
+            found.update(name.id for name in ast.walk(node) if isinstance(name, ast.Name))
+            waiting += [inner for inner in ast.walk(node) if isinstance(inner, ast.stmt) and inner is not node]
+    return found
+
+
+def missing_names(path: Path) -> list[str]:
+    """`module.name` of all that a file takes from our modules, by import or as an attribute, and that is not there."""
+    tree, modules, taken = ast.parse(path.read_text(encoding="utf-8")), {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                if source_of(inner):
+                    modules[alias.asname or alias.name] = inner
+                else:
+                    taken.add((node.module, alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            taken.add((modules[node.value.id], node.attr))
+    return sorted(f"{module}.{name}" for module, name in taken if not _is_there(module, name))
+
+
+def _is_there(module: str, name: str) -> bool:
+    path = source_of(module)
+    found = names_in(path.read_text(encoding="utf-8")) if path else set()
+    return path is None or name in found or "__getattr__" in found
+
+
+@pytest.mark.parametrize("path", BY_HAND, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_scripts_and_benchmarks_take_from_our_modules_is_there(path: Path) -> None:
+    assert not missing_names(path)
+
+
+def test_a_name_that_moved_away_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "from scripts.study import steps\nfrom scripts.study.steps import train, gone\nsteps.train\nsteps.away\n"
+    )
+    assert missing_names(tmp_path / "script.py") == ["scripts.study.steps.away", "scripts.study.steps.gone"]

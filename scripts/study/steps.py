@@ -42,12 +42,12 @@ def train_all() -> None:
         train(start.config, start.run)
 
 
-def train(config: Path, run: Path) -> None:
+def train(config: Path, run: Path, *options: str) -> None:
     """Begin a run, or go on with it; a complete one is left as it is."""
     if not (run / "run.json").is_file():
-        command("training", "fit", config, "--out", run)
+        command("training", "fit", config, "--out", run, *options)
     elif facts_of(run)["status"] != "complete":
-        command("training", "resume", run)
+        command("training", "resume", run, *options)
 
 
 def facts_of(run: Path) -> dict:
