@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.results.schema import Difference, Order, Ranking
+from harness.statistics.power import smallest_shown
 from scripts.study import claims, comparisons
 
 Row = dict[str, Any]
@@ -44,7 +46,6 @@ def compared(layercam: float, plusplus: float, p: float, called: bool = False) -
     return [
         {
             "layer": claims.LAYER,
-            "metric": claims.OVERLAP,
             "differences": [
                 {"method": method, "first": one, "second": other, "mean": mean, "p_holm": p}
                 for method, mean in values.items()
@@ -90,5 +91,20 @@ def test_a_network_has_learnt_where_every_training_beats_the_baseline() -> None:
 
 def test_the_difference_shown_with_80_percent_power() -> None:
     """2.80 standard errors of 0.1, of an interval of +-1.96 of them."""
-    assert comparisons.smallest_shown(-0.196, 0.196) == pytest.approx(0.2802, abs=1e-4)
-    assert comparisons.smallest_shown(None, 0.1) is None
+    assert smallest_shown(-0.196, 0.196) == pytest.approx(0.2802, abs=1e-4)
+    known: dict[str, Any] = {"first": ("A", "x"), "second": ("B", "x"), "value": 0.1, "p": 0.5, "p_holm": 0.5, "n": 9}
+    known |= {"n_patients": 9, "reason": None}
+    assert comparisons.difference(Difference(low=-0.196, high=0.196, **known), 0)["shown"] == smallest_shown(
+        -0.196, 0.196
+    )
+    assert comparisons.difference(Difference(low=None, high=0.1, **known), 0)["shown"] is None
+
+
+def test_the_probability_of_an_order_is_null_without_draws() -> None:
+    """Not 0, which would say that another order is certain."""
+    known: dict[str, Any] = {"method": "x", "architectures": ["A", "B"], "means": [0.2, 0.1], "most_stable": {}, "n": 9}
+    known |= {"n_patients": 9, "reason": None}
+    drawn = [Order(architectures=["B", "A"], probability=0.3), Order(architectures=["A", "B"], probability=0.7)]
+    assert comparisons.ranking(Ranking(orders=drawn, **known))["probability"] == 0.7
+    assert comparisons.ranking(Ranking(orders=drawn[:1], **known))["probability"] == 0
+    assert comparisons.ranking(Ranking(orders=[], **known))["probability"] is None

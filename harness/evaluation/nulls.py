@@ -147,18 +147,25 @@ class NullLadder:
         return {name: scores.column(name)[0] for name in scores.names}
 
     def _other_patients(self, own: Maps, records: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics (n,) of maps after of different patients of a class, a mean over PARTNERS of them."""
         names, classes, groups = self.reader.described(records)
-        scores = mean_over_draws(
-            partner_metrics(
-                own.raw,
-                own.raw,
-                derangements(names, classes, groups, PARTNERS, self.plan.options.seed),
-                self.batching.threads,
-                before_reasons=own.codes,
-                after_reasons=own.codes,
-                size=self.plan.options.map_size,
-                metrics=[METRICS[name] for name in (HEADLINE, RANK)],
-            )
+        partners = derangements(names, classes, groups, PARTNERS, self.plan.options.seed)
+        return with_partners(own, partners, self.plan.options.map_size, self.batching.threads, (HEADLINE, RANK))
+
+
+def with_partners(
+    own: Maps, partners: np.ndarray, size: tuple[int, int], threads: int, metrics: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Metrics (n,) of maps of one checkpoint and of their partners (draws, n) within it, as means over the draws."""
+    scores = mean_over_draws(
+        partner_metrics(
+            own.raw,
+            own.raw,
+            partners,
+            threads,
+            before_reasons=own.codes,
+            after_reasons=own.codes,
+            size=size,
+            metrics=[METRICS[name] for name in metrics],
         )
-        return {name: scores.column(name)[0] for name in (HEADLINE, RANK)}
+    )
+    return {name: scores.column(name)[0] for name in metrics}

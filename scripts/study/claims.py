@@ -13,7 +13,7 @@ SUPPORTED, NOT, OPEN = "supported", "not supported", "cannot be told here"
 ARCHITECTURES = ("DenseNet201", "ResNet50V2", "InceptionV3")
 PAPER = ("layercam", "gradcam++")  # the paper's two methods
 LAYER = "penultimate"
-OVERLAP, COARSE = "iou_top20", ("centroid_shift", "zone_overlap")
+COARSE = ("centroid_shift", "zone_overlap")
 HALF = 0.5  # an index nearer to what two trainings share than to what two patients do
 LEVEL = 0.05
 Row = dict[str, Any]
@@ -71,19 +71,15 @@ def reversal(comparisons: Sequence[Row], convergence: Sequence[Row]) -> str:
 
 
 def differences(comparisons: Sequence[Row]) -> list[Row]:
-    """Differences of overlap between two of the three architectures, under the paper's methods."""
-    found = (one for comparison in _of_overlap(comparisons) for one in comparison["differences"])
-    return [one for one in found if {one["first"], one["second"]} <= set(ARCHITECTURES) and one["method"] in PAPER]
+    """Differences of overlap between two of the three architectures."""
+    found = (one for comparison in comparisons if comparison["layer"] == LAYER for one in comparison["differences"])
+    return [one for one in found if {one["first"], one["second"]} <= set(ARCHITECTURES)]
 
 
 def reversals(comparisons: Sequence[Row]) -> list[Row]:
     """Whether two of the three architectures change places between the paper's methods."""
-    found = (row for comparison in _of_overlap(comparisons) for row in comparison["reversals"])
-    return [row for row in found if set(row["architectures"]) <= set(ARCHITECTURES) and tuple(row["methods"]) == PAPER]
-
-
-def _of_overlap(comparisons: Sequence[Row]) -> list[Row]:
-    return [item for item in comparisons if (item["layer"], item["metric"]) == (LAYER, OVERLAP)]
+    found = (row for comparison in comparisons if comparison["layer"] == LAYER for row in comparison["reversals"])
+    return [row for row in found if set(row["architectures"]) <= set(ARCHITECTURES)]
 
 
 def _at(references: Sequence[Row]) -> list[Row]:

@@ -1,27 +1,24 @@
-"""Architectures and methods against each other, as far as the page shows them: by the overlap of the top fifth."""
+"""Architectures and methods against each other by the overlap of the top fifth, as far as the page shows them."""
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
-from harness.results.schema import ALL, ComparisonResult, Difference, Equivalence, Evaluation
-from harness.statistics.power import POWER
+from harness.results.schema import ALL, ComparisonResult, Difference, Equivalence, Evaluation, Ranking
+from harness.results.vocabulary import HEADLINE
+from harness.statistics.power import smallest_shown
+from scripts.study.claims import PAPER
 
-METRICS = ("iou_top20", "centroid_shift")  # overlap, and where the maps are: the paper's two claims
-LEVEL = 0.05
-_Z = NormalDist()
 Row = dict[str, Any]
 
 
 def methods(result: Evaluation) -> list[Row]:
-    """Which CAM method says that more was kept, by the headline metric, within each architecture and layer."""
+    """Which of the paper's two methods says that more was kept, for each architecture and layer."""
     return [
-        {"architecture": one.first[0], "layer": comparison.layer, **difference(one)}
-        for comparison in _overall(result)
-        if comparison.metric == METRICS[0]
+        {"architecture": one.first[0], "layer": comparison.layer, **difference(one, 1)}
+        for comparison in _shown(result)
         for one in comparison.differences
-        if one.first[0] == one.second[0]
+        if one.first[0] == one.second[0] and (one.first[1], one.second[1]) == PAPER
     ]
 
 
@@ -33,32 +30,44 @@ def of_architectures(result: Evaluation) -> Row:
         "images": study.selected,
         "patients": study.selected_patients,
         "convergence": [equivalence(item) for item in study.convergence],
-        "comparisons": [_of(comparison) for comparison in _overall(result) if comparison.metric in METRICS],
+        "comparisons": [_of(comparison) for comparison in _shown(result)],
     }
 
 
-def _overall(result: Evaluation) -> list[ComparisonResult]:
+def _shown(result: Evaluation) -> list[ComparisonResult]:
+    """One comparison per layer: over all classes, by the headline metric."""
     assert result.study is not None
-    return [comparison for comparison in result.study.comparisons if comparison.scope == ALL]
+    return [item for item in result.study.comparisons if (item.scope, item.metric) == (ALL, HEADLINE)]
 
 
 def _of(comparison: ComparisonResult) -> Row:
-    ranking = {"method", "architectures", "means", "orders", "n", "n_patients"}
+    """Rankings under every method; differences and reversals under the paper's two, and how many of all are called."""
     return {
         "layer": comparison.layer,
-        "metric": comparison.metric,
-        "rankings": [item.model_dump(include=ranking) for item in comparison.rankings],
+        "rankings": [ranking(item) for item in comparison.rankings],
         "differences": [
             {"method": one.first[1], **difference(one, 0)}
             for one in comparison.differences
-            if one.first[1] == one.second[1]
+            if one.first[1] == one.second[1] and one.first[1] in PAPER
         ],
-        "reversals": [item.model_dump(exclude={"reason"}) for item in comparison.reversals],
+        "reversals": [item.model_dump(exclude={"reason"}) for item in comparison.reversals if item.methods == PAPER],
+        "called": sum(item.called for item in comparison.reversals),
+        "possible": len(comparison.reversals),
         "interaction": comparison.interaction.model_dump(exclude={"reason"}) if comparison.interaction else None,
     }
 
 
-def difference(one: Difference, part: int = 1) -> Row:
+def ranking(item: Ranking) -> Row:
+    """An order with its probability, null where there are too few patients to draw from."""
+    shares = {tuple(order.architectures): order.probability for order in item.orders}
+    probability = shares.get(tuple(item.architectures), 0.0) if shares else None
+    return {
+        **item.model_dump(include={"method", "architectures", "means", "n", "n_patients"}),
+        "probability": probability,
+    }
+
+
+def difference(one: Difference, part: int) -> Row:
     """A difference with its interval; `part` 0 names its architectures, 1 its methods."""
     return {
         "first": one.first[part],
@@ -69,19 +78,8 @@ def difference(one: Difference, part: int = 1) -> Row:
         "p_holm": one.p_holm,
         "n": one.n,
         "patients": one.n_patients,
-        "shown": smallest_shown(one.low, one.high),
+        "shown": None if one.low is None or one.high is None else smallest_shown(one.low, one.high),
     }
-
-
-def smallest_shown(low: float | None, high: float | None) -> float | None:
-    """The difference from 0 that as many patients show with 80 % power, unadjusted: (z_975 + z_80) standard errors.
-
-    The standard error is that of the 95 % interval low .. high (Cohen 1988, chapter 2).
-    """
-    if low is None or high is None:
-        return None
-    two_sided = _Z.inv_cdf(1 - LEVEL / 2)
-    return (two_sided + _Z.inv_cdf(POWER)) * (high - low) / (2 * two_sided)
 
 
 def equivalence(item: Equivalence) -> Row:

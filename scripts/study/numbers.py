@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from harness.results.schema import ALL, CheckpointResult, Evaluation, MetricSummary, PairResult
+from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
 from scripts.study import anatomy, comparisons, other_patients, steps
 from scripts.study.starts import MOBILENET, STARTS, Start
 
 SHOWN = ("centroid_shift", "zone_overlap", "iou_top20", "pearson", "gini_change")  # the paper's columns, and zones
 REFERENCED = ("centroid_shift", "zone_overlap", "iou_top20", "pearson")
-HEADLINE = "iou_top20"
 DIGITS = 6  # more than the page shows, so that nothing is rounded twice
 SOURCES = {  # source -> the classes that it holds: comparisons that no hospital gives away
     "kermany": ("bacterial_pneumonia", "normal", "viral_pneumonia"),

@@ -10,16 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.evaluation.nulls import PARTNERS, with_partners
 from harness.results.part_files import reason_codes
-from harness.results.reader import maps_of_rows
+from harness.results.reader import Maps, maps_of_rows
 from harness.results.schema import Evaluation, PairResult
+from harness.results.vocabulary import HEADLINE
 from harness.statistics.bootstrap import Resampling, interval, mean_of_defined
 from harness.statistics.chance import derangements
-from kernels.catalogue import METRICS
-from kernels.partners import mean_over_draws, partner_metrics
-
-METRIC = "iou_top20"
-PARTNERS = 10  # other patients per image
 
 
 def rows(folder: Path, result: Evaluation, threads: int = 2) -> list[dict[str, Any]]:
@@ -44,7 +41,7 @@ def _of_pair(folder: Path, result: Evaluation, pair: PairResult, threads: int) -
 
 def _patients(folder: Path, pair: PairResult) -> dict[int, str]:
     """The records that a pair compares, each with its patient."""
-    where = [("pair", "==", pair.name), ("reference", "==", "observed"), ("metric", "==", METRIC)]
+    where = [("pair", "==", pair.name), ("reference", "==", "observed"), ("metric", "==", HEADLINE)]
     table = pq.read_table(folder / "scores", columns=["record", "group"], filters=where)
     return dict(zip(table["record"].to_pylist(), table["group"].to_pylist(), strict=True))
 
@@ -59,12 +56,9 @@ def overlap(
 ) -> dict[str, float | None]:
     """Mean overlap of each map of a table with those of PARTNERS images of other patients of its class."""
     classes = np.unique(table["class"].to_pylist(), return_inverse=True)[1]
-    maps, codes = maps_of_rows(table), reason_codes(table["reason"])
+    maps = Maps(maps_of_rows(table), reason_codes(table["reason"]))
     partners = derangements(table["image"].to_pylist(), classes, groups, PARTNERS, seed)
-    scores = partner_metrics(
-        maps, maps, partners, threads, before_reasons=codes, after_reasons=codes, size=size, metrics=[METRICS[METRIC]]
-    )
-    values = mean_over_draws(scores).column(METRIC)[0][:, None]
+    values = with_partners(maps, partners, size, threads, [HEADLINE])[HEADLINE][:, None]
     draws = Resampling(groups, seed=0)
     spread = interval(draws.means(values)[:, 0], int(draws.n_patients(values)[0]))
     return {"mean": float(mean_of_defined(values)[0]), "low": spread.low, "high": spread.high}

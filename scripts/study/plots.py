@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scripts.study.claims import PAPER
+
 COLOURS = ("#0b5fa5", "#c2410c", "#15803d", "#7c3aed", "#57534e")  # of the networks, in their order
-METHODS = ("layercam", "gradcam++")
 LAYERS = ("penultimate", "last")
 Rows = Sequence[dict[str, Any]]
 
@@ -20,12 +21,12 @@ def along_training(found: Mapping[str, Rows], path: Path) -> None:
     figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
     panels = figure.subplots(1, 3)
     for (name, rows), colour in zip(found.items(), COLOURS, strict=False):
-        for axes, method in zip(panels, METHODS, strict=False):
+        for axes, method in zip(panels, PAPER, strict=False):
             _band(axes, rows[1:], [row[method]["first"] for row in rows[1:]], colour, name)
             chance = [row[method]["first"]["chance"] for row in rows[1:]]
             axes.plot([row["epoch"] for row in rows[1:]], chance, color=colour, linestyle=":", linewidth=1)
         _band(panels[2], rows, [row["auc"] for row in rows], colour, name)
-    for axes, method in zip(panels, METHODS, strict=False):
+    for axes, method in zip(panels, PAPER, strict=False):
         axes.set(title=f"{method}, penultimate", ylabel="IoU of the top fifth with phase 1", ylim=(0, 1))
     panels[2].set(title="test images", ylabel="macro AUC", ylim=(0.7, 1))
     panels[0].legend(fontsize=7, frameon=False)
@@ -51,7 +52,7 @@ def stability(rows: Rows, path: Path) -> None:
     networks = list(dict.fromkeys(row["architecture"] for row in rows))
     for axes, layer in zip(figure.subplots(1, len(LAYERS), sharey=True), LAYERS, strict=True):
         for row in rows:
-            if row["layer"] == layer and row["method"] in METHODS:
+            if row["layer"] == layer and row["method"] in PAPER:
                 _point(axes, row, len(networks) - 1 - networks.index(row["architecture"]))
         axes.set_yticks(range(len(networks)), networks[::-1])
         axes.axvline(0, color="#57534e", linewidth=1)
@@ -64,12 +65,12 @@ def stability(rows: Rows, path: Path) -> None:
 
 
 def _by_method() -> list[tuple[str, str]]:
-    return list(zip(METHODS, COLOURS, strict=False))
+    return list(zip(PAPER, COLOURS, strict=False))
 
 
 def _point(axes: Axes, row: dict[str, Any], place: int) -> None:
     index, colour = row["iou_top20"]["index"], dict(_by_method())[row["method"]]
-    height = place + (0.13 if row["method"] == METHODS[0] else -0.13)
+    height = place + (0.13 if row["method"] == PAPER[0] else -0.13)
     if index["mean"] is None:
         axes.text(0.02, height, "no index", color=colour, fontsize=7, va="center")
         return

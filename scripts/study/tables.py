@@ -7,6 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
+from scripts.study.claims import COARSE, PAPER
+
 DASH = "-"
 HEADS = {
     "centroid_shift": "displacement",
@@ -15,7 +17,6 @@ HEADS = {
     "pearson": "correlation",
     "gini_change": "Gini change",
 }
-COARSE = ("centroid_shift", "zone_overlap")
 NULL_PROBABILITY = 0.5  # of opposite signs, for two differences that are none
 Rows = Sequence[dict[str, Any]]
 
@@ -183,28 +184,20 @@ def rankings(rows: Rows) -> str:
     """Order of the networks under each method, with its bootstrap probability."""
     cells = [
         [row["method"], " > ".join(row["architectures"]), ", ".join(number(mean) for mean in row["means"]),
-         number(_share_of(row), 2), f"{row['n']} ({row['n_patients']})"]
+         number(row["probability"], 2), f"{row['n']} ({row['n_patients']})"]
         for row in rows
     ]  # fmt: skip
     return table(["method", "order", "IoU top 20", "probability of this order", "images (patients)"], cells)
 
 
-def _share_of(ranking: dict[str, Any]) -> float | None:
-    if not ranking["orders"]:  # too few patients to draw from
-        return None
-    shares = {tuple(order["architectures"]): order["probability"] for order in ranking["orders"]}
-    return shares.get(tuple(ranking["architectures"]), 0.0)
-
-
-def reversals(rows: Rows, methods: tuple[str, str] = ("layercam", "gradcam++")) -> str:
+def reversals(rows: Rows) -> str:
     """Whether two architectures change places between the paper's two methods."""
     cells = [
         [" and ".join(row["architectures"]), f"{row['first']:+.3f}", f"{row['second']:+.3f}",
          number(row["probability"], 2), number(NULL_PROBABILITY, 2), "yes" if row["called"] else "no"]
         for row in rows
-        if tuple(row["methods"]) == methods
     ]  # fmt: skip
-    heads = ["networks", *(f"difference under {name}" for name in methods)]
+    heads = ["networks", *(f"difference under {name}" for name in PAPER)]
     return table([*heads, "probability of opposite signs", "of two null differences", "called"], cells)
 
 
