@@ -141,6 +141,51 @@ def test_batch_normalization_of_a_shared_convolution_stays() -> None:
     assert changed_as(fold_batch_normalization, build)[0] == 0
 
 
+def merge_all(made: ir.Graph) -> int:
+    return passes.merge_scale_and_shift(made, set(made))
+
+
+@pytest.mark.parametrize("shape", [(16, 1, 1), (1, 16, 1, 1)])
+def test_scale_and_shift_become_one_normalization(shape: tuple[int, ...]) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        made = op.Relu(op.Conv(x, weights(op, 16)))
+        return op.Relu(op.Add(scale(op, *shape), op.Mul(made, scale(op, *shape))))
+
+    assert changed_as(merge_all, build) == (1, ["Conv", "Relu", "BatchNormalization", "Relu"])
+
+
+def test_scale_and_shift_as_the_output_keep_its_name() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        return op.Add(op.Mul(op.Relu(op.Conv(x, weights(op, 16))), scale(op, 16, 1, 1)), scale(op, 16, 1, 1))
+
+    assert changed_as(merge_all, build)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "scaled", "shifted"),
+    [
+        (8, (8, 1, 1), (8, 1, 1)),  # fewer channels than a block
+        (16, (1, 1, 1), (16, 1, 1)),  # one factor for all
+        (16, (16, 1, 1), (6, 7)),  # a shift per pixel
+        (16, (16, 6, 7), (16, 1, 1)),  # a factor per pixel
+    ],
+)
+def test_other_scales_and_shifts_stay(channels: int, scaled: tuple[int, ...], shifted: tuple[int, ...]) -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        made = op.Relu(op.Conv(x, weights(op, channels)))
+        return op.Add(op.Mul(made, scale(op, *scaled)), scale(op, *shifted))
+
+    assert changed_as(merge_all, build) == (0, ["Conv", "Relu", "Mul", "Add"])
+
+
+def test_a_scale_that_others_read_too_stays() -> None:
+    def build(op: Any, x: ir.Value) -> ir.Value:
+        scaled = op.Mul(op.Relu(op.Conv(x, weights(op, 16))), scale(op, 16, 1, 1))
+        return op.Mul(op.Add(scaled, scale(op, 16, 1, 1)), scaled)
+
+    assert changed_as(merge_all, build)[0] == 0
+
+
 def test_constants_are_computed_once() -> None:
     def build(op: Any, x: ir.Value) -> ir.Value:
         shape = op.Concat(op.Unsqueeze(op.constant(np.int64(-1)), op.integers(0)), op.integers(3 * 6 * 7), axis=0)

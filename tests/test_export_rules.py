@@ -188,6 +188,15 @@ class Small:
         return tuple(session.run(["y", "dx"], {"x": x}))
 
 
+def test_the_mask_of_a_rectifier_is_exact_and_spells_out_its_offset() -> None:
+    """OpenVINO takes a beta of 0 for the default, 0.5: every gradient behind a rectifier that is off would be halved."""
+    x = np.array([[-1, 0, np.finfo(np.float32).tiny, 1e-3, 2]], np.float32)
+    small = Small(x.shape)
+    assert small.gradient(small.op.Relu(small.x), np.full(x.shape, 3, np.float32), x)[1].tolist() == [[0, 0, 3, 3, 3]]
+    (mask,) = (node for node in small.graph if node.op_type == "HardSigmoid")
+    assert mask.attributes.get_float("beta", 0.5) < 0
+
+
 def test_a_size_that_a_rule_must_know_is_asked_for() -> None:
     small = Small((1, 4, "H", 2))
     y = small.op.DepthToSpace(small.x, blocksize=2, mode="CRD")

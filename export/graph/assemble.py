@@ -53,6 +53,7 @@ def add_backward(forward: Forward, score_kind: str, methods: Sequence[str] = (),
     declare_outputs(graph, declared)
     passes.infer_shapes(forward.model)  # the folding below reads the ranks of rotated weights
     passes.fold_channel_scales(graph, kept=of_forward)
+    passes.merge_scale_and_shift(graph, within=of_forward)
     return passes.checked(forward.model)
 
 

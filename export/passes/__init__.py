@@ -10,6 +10,7 @@ from export.passes.concrete import fix_shapes
 from export.passes.folding import fold_batch_normalization, fold_constants
 from export.passes.model import checked, infer_shapes, tidy
 from export.passes.padding import resolve_ceil_mode, separate_padding_from_max_pool
+from export.passes.scale_and_shift import merge_scale_and_shift
 from export.passes.transposes import compose_transposes, reduce_before_transpose
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "fold_channel_scales",
     "fold_constants",
     "infer_shapes",
+    "merge_scale_and_shift",
     "reduce_before_transpose",
     "resolve_ceil_mode",
     "separate_padding_from_max_pool",

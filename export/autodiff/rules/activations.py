@@ -9,6 +9,7 @@ import onnx_ir as ir
 from export.autodiff.engine import OPSETS, Step, define
 
 STEEP = 3e38  # just below the largest float32
+BARELY_BELOW = -1e-30  # 0 in sum with STEEP y for every normal y > 0; OpenVINO 2026.4 reads a beta of 0 as the default 0.5
 
 
 def _rectified(s: Step) -> ir.Value:
@@ -20,7 +21,7 @@ def _rectified(s: Step) -> ir.Value:
     """
     if s.a.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return s.kept_where(s.op.Greater(s.y, s.number(0.0)))
-    return s.op.Mul(s.g, s.op.HardSigmoid(s.y, alpha=STEEP, beta=0.0))
+    return s.op.Mul(s.g, s.op.HardSigmoid(s.y, alpha=STEEP, beta=BARELY_BELOW))
 
 
 def _leaky(s: Step, slope: ir.Value) -> ir.Value:
