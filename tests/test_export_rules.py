@@ -189,7 +189,7 @@ class Small:
 
 
 def test_the_mask_of_a_rectifier_is_exact_and_spells_out_its_offset() -> None:
-    """OpenVINO takes a beta of 0 for the default, 0.5: every gradient behind a rectifier that is off would be halved."""
+    """OpenVINO takes a beta of 0 for the default, 0.5: where a rectifier is off, half of a gradient would pass."""
     x = np.array([[-1, 0, np.finfo(np.float32).tiny, 1e-3, 2]], np.float32)
     small = Small(x.shape)
     assert small.gradient(small.op.Relu(small.x), np.full(x.shape, 3, np.float32), x)[1].tolist() == [[0, 0, 3, 3, 3]]

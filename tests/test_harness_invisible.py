@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
+from PIL.ImageDraw import ImageDraw
 
 from harness.common.formatting import one_line
 from harness.images.view import Geometry
@@ -87,13 +87,13 @@ def test_in_notebooks(hostile: Path) -> None:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is written into pictures."""
     found: list[str] = []
-    real = Axes.text
+    real = ImageDraw.text
 
-    def text(self: Axes, across: float, down: float, words: str, *arguments: Any, **options: Any) -> Any:
+    def text(self: ImageDraw, at: tuple[float, float], words: str, *arguments: Any, **options: Any) -> None:
         found.append(words)
-        return real(self, across, down, words, *arguments, **options)
+        real(self, at, words, *arguments, **options)
 
-    monkeypatch.setattr(Axes, "text", text)
+    monkeypatch.setattr(ImageDraw, "text", text)
     return found
 
 

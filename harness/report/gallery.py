@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 import pyarrow.compute as pc
 
@@ -111,7 +110,7 @@ class Gallery:
             "picture": "Radiograph" if self._rule.colour == "grey" else "Picture",
             "strongest": STRONGEST,
             "gone": GONE,
-            "colours": _colours("inferno"),
+            "colours": base64.b64encode(heatmaps.colours().tobytes()).decode(),
             "change": change.rule(),
             "images": {image: shown.content for image, shown in pictures.items()},
             "unseen": heatmaps.unseen_rule(),
@@ -307,9 +306,3 @@ def webp(picture: np.ndarray) -> list[Any]:
     in_its_order = small[..., ::-1] if small.ndim == 3 else small  # OpenCV's: blue, green, red
     encoded = cv2.imencode(".webp", in_its_order, [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
     return [*small.shape[:2], f"data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()}"]
-
-
-def _colours(name: str) -> str:
-    """256 colours, three bytes each."""
-    table = matplotlib.colormaps[name](np.arange(256))[:, :3]
-    return base64.b64encode(np.round(255 * table).astype(np.uint8).tobytes()).decode()

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -24,7 +23,7 @@ from markupsafe import Markup, escape
 from harness.common.errors import InputError
 from harness.common.formatting import count, number, one_line, percent, signed, span
 from harness.common.storage import Location, write_whole
-from harness.report import causal, change, findings, html_tables, nulls, paradigms, plots
+from harness.report import causal, change, findings, heatmaps, html_tables, nulls, paradigms, plots
 from harness.report.gallery import GONE, Gallery
 from harness.report.glossary import definitions, method_key
 from harness.report.plots import Series
@@ -92,7 +91,7 @@ def render(result: Evaluation, folder: Location, names: Names) -> str:
             gallery=_gallery(folder, names),
             gone=GONE,
             gradients={
-                "map": gradient(matplotlib.colormaps["inferno"](np.arange(256))[:, :3]),
+                "map": gradient(heatmaps.colours() / 255),
                 "change": gradient(change.scale()),
             },
             full=change.FULL,

@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from harness.common.formatting import one_line
 from harness.results.schema import Ranking
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, DPI = 330, 72  # pixels, and points: at 72 to the inch they are the same
 _INK, _MUTED, _GRID = "#010101", "#020202", "#030303"
@@ -66,7 +67,7 @@ def slopes(rankings: Sequence[Ranking], upwards: bool) -> str:
 
 def along(keys: Sequence[str], panels: Mapping[str, Sequence[Series]]) -> str:
     """Panels one above the other over the checkpoints of a training."""
-    figure = Figure(figsize=(WIDTH / DPI, (185 * len(panels) + 40) / DPI), dpi=DPI, layout="constrained")
+    figure = _empty(185 * len(panels) + 40)
     for axes, (title, series) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         _style(axes)
         axes.set_title(title, fontsize=11, color=_INK, loc="left", parse_math=False, pad=22)
@@ -101,10 +102,16 @@ def _draw(axes: Axes, line: Series, number: int) -> None:
 
 
 def _figure(height: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
+    figure = _empty(height)
     axes = figure.subplots()
     _style(axes)
     return figure, axes
+
+
+def _empty(height: int) -> Figure:
+    from matplotlib.figure import Figure  # a fifth of a second, and most reports have no plot
+
+    return Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
 
 
 def _style(axes: Axes) -> None:
@@ -160,6 +167,8 @@ def _marker(number: int) -> str:
 
 def _svg(figure: Figure) -> str:
     """The figure as an <svg> element without fixed colours, without metadata and with ids of its own."""
+    import matplotlib
+
     figure.patch.set_visible(False)
     target = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "evidence-drift", "font.family": "sans-serif"}):
