@@ -170,7 +170,7 @@ def _describe(metric: MetricRecord, a_map: MapFacts, fits: bool) -> tuple[float,
         reason = a_map.reason or Reason.TOO_SMALL
     if reason:
         return np.nan, reason
-    value = metric.compute(a_map)
+    value = a_map.fact(metric.compute)
     return value, (reason if value == value else Reason.NON_FINITE)
 
 

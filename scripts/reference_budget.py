@@ -33,7 +33,7 @@ from harness.results.plan import read_stored, restore
 from harness.results.reader import Reader, read_collected, tasks
 from harness.results.schema import ALL, Evaluation, IndexResult, PairResult
 from harness.statistics.bootstrap import Resampling
-from harness.statistics.chance import PARTNERS, derangements, neighbours, sampled, turns
+from harness.statistics.chance import derangements, neighbours, partners_of, sampled, turns
 from harness.statistics.stability import Index, stability_index
 
 EXHAUSTIVE, BUDGET = "--jitter 4 --chance 20", "by budget"
@@ -102,10 +102,10 @@ class Drawn:
         return self._index(np.arange(len(self.names)), chance, floor, None, resamples)
 
     def by_budget(self, budget: int, resamples: int) -> Index:
-        """Ten neighbours, and one noisy copy by the checkpoint whose turn it is, of a sample of at most `budget`."""
+        """Neighbours, and one noisy copy by the checkpoint whose turn it is, of a sample of at most `budget`."""
         rows = sampled(self.names, self.classes, self.groups, self.seed, budget)
         names, classes, groups = [self.names[row] for row in rows], self.classes[rows], self.groups[rows]
-        order, partners = neighbours(names, classes, groups, PARTNERS, self.seed)
+        order, partners = neighbours(names, classes, groups, partners_of(len(rows)), self.seed)
         chance = np.empty(len(rows))
         chance[order] = (self.b[rows[order][partners]] + self._noise(*partners.shape)).mean(axis=0)
         chance += self._mean(self.truth.c)[rows] + self.a[rows]

@@ -17,7 +17,7 @@ from harness.evaluation import run
 from harness.images.jitter import SHIFTS, draw_of
 from harness.results import part_files
 from harness.results.schema import Evaluation
-from harness.statistics.chance import PARTNERS, neighbours, sampled, turns
+from harness.statistics.chance import PARTNERS, neighbours, partners_of, sampled, turns
 from kernels.metrics import pair_metrics
 from kernels.partners import NOBODY, partner_metrics
 from tests import tiny_graphs
@@ -171,14 +171,14 @@ def turn_of(images: list[str], classes: list[str]) -> dict[str, str]:
 
 
 def floor_of(out: Path, images: list[str], classes: list[str]) -> dict[str, float]:
-    """Image -> its floor: of the checkpoint whose turn it is, or of the other where that one's map is empty."""
+    """Image -> its floor: of the checkpoint whose turn it is, or of the other where that one's map alone is empty."""
     values = {key: scores(out, "jitter", pair=key) for key in ("before", "after")}
     empty = {key: without_map(out, key) for key in values}
     found = {}
     for image, key in turn_of(images, classes).items():
         other = {"before": "after", "after": "before"}[key]
-        lacks = image in empty[key] and np.isnan(values[key][image])
-        found[image] = values[other][image] if lacks else values[key][image]
+        passed_on = image in empty[key] - empty[other] and np.isnan(values[key][image])
+        found[image] = values[other][image] if passed_on else values[key][image]
     return found
 
 
@@ -187,7 +187,7 @@ def without_map(out: Path, checkpoint: str) -> set[str]:
 
 
 def test_every_record_has_one_noisy_copy_and_the_checkpoints_take_turns(whole: tuple[Evaluation, Path]) -> None:
-    """Where the map of the checkpoint whose turn it is is empty, the other one sees a copy, too."""
+    """Where the map of the checkpoint whose turn it is is empty and that of the other is not, that one looks, too."""
     result, out = whole
     images, classes, _ = described(out)
     noisy = [row for row in read_rows(out, "maps") if row["draw"] > 0]
@@ -197,10 +197,17 @@ def test_every_record_has_one_noisy_copy_and_the_checkpoints_take_turns(whole: t
         owners[row["image"]].add(row["checkpoint"])
     empty = {key: without_map(out, key) for key in ("before", "after")}
     for image, key in turn_of(images, classes).items():
-        assert owners[image] == ({"before", "after"} if image in empty[key] else {key})
+        other = {"before": "after", "after": "before"}[key]
+        assert owners[image] == ({"before", "after"} if image in empty[key] - empty[other] else {key})
+    assert empty["before"] & empty["after"]
     assert 0 < sum(len(keys) == 2 for keys in owners.values()) < len(images)
     assert (result.jitter_draws, result.chance_draws, result.reference_budget) == (None, None, 1500)
     assert result.references == "by budget of 1500 images"
+
+
+@pytest.mark.parametrize(("images", "partners"), [(1, 10), (226, 10), (750, 10), (1000, 7), (1500, 5), (10_000, 5)])
+def test_many_images_have_fewer_partners_each(images: int, partners: int) -> None:
+    assert partners_of(images) == partners
 
 
 def test_the_numbers_are_means_of_what_is_stored(whole: tuple[Evaluation, Path]) -> None:

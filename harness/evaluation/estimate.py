@@ -29,7 +29,7 @@ from harness.results.plan import Plan
 from harness.results.reader import maps_of_rows
 from harness.results.references import pairs_with_noise
 from harness.results.selection import sampled_records
-from harness.statistics.chance import PARTNERS, SAMPLE, neighbours
+from harness.statistics.chance import PARTNERS, SAMPLE, neighbours, partners_of
 from kernels.metrics import pair_metrics
 from kernels.partners import partner_metrics
 
@@ -187,7 +187,8 @@ def _partners(plan: Plan, records: int) -> int:
     """Comparisons with unrelated images, of one pair, layer and method."""
     if plan.options.chance is not None:
         return min(records, SAMPLE) * plan.options.chance
-    return min(records, plan.options.reference_budget) * PARTNERS
+    sampled = min(records, plan.options.reference_budget)
+    return sampled * partners_of(sampled)
 
 
 def _each(plan: Plan, measured: Measured) -> float:

@@ -24,7 +24,6 @@ from harness.common.validation import user_functions
 from harness.images.jitter import shift_of
 from harness.results import part_files
 from harness.results.reader import NOT_COMPARED, Maps, Reader, Reference, Task
-from harness.results.references import Noise
 from harness.results.vocabulary import Vocabulary
 from kernels.metrics import pair_metrics
 from kernels.partners import mean_over_draws, partner_metrics
@@ -74,9 +73,7 @@ class Scorer:
 
     def _require_maps(self, chosen: np.ndarray, *sides: Maps) -> None:
         """Refuse maps that lack a record which is to be compared."""
-        self._require_none_lost(chosen[np.any([side.codes == NOT_COMPARED for side in sides], axis=0)])
-
-    def _require_none_lost(self, lost: np.ndarray) -> None:
+        lost = chosen[np.any([side.codes == NOT_COMPARED for side in sides], axis=0)]
         if len(lost):
             name = self.collected.samples[self.collected.records.images[lost[0]]].name
             raise InputError(
@@ -113,8 +110,9 @@ class Scorer:
         place = task.before, task.layer, task.method
         noise = self.reader.noise(task.before).within(within.start, within.stop)
         noise = noise.among(self.reader.with_maps(task.method))
-        clean, noisy = self.reader.maps(*place, noise.records), self._noisy(place, noise)
+        clean, noisy = self.reader.maps(*place, noise.records), self.reader.noisy_maps(*place, noise)
         self._require_maps(noise.records, clean)
+        self._require_maps(np.broadcast_to(noise.records, noise.draws.T.shape).ravel(), noisy)
         height, width = task.checkpoint.graph.metadata.input_size
         moves = np.array([shift_of(draw) for draw in noise.draws.T.ravel()]).reshape(*noise.draws.T.shape, 2)
         with user_functions(self._image(noise.records)):
@@ -130,18 +128,6 @@ class Scorer:
                 metrics=self.vocabulary.functions(),
             )
         return "jitter", noise.records, self._mean_over_draws(scores)
-
-    def _noisy(self, place: tuple[int, str, str], noise: Noise) -> Maps:
-        """The maps (D n, h, w) of noisy copies, draw by draw."""
-        raw, codes = None, np.full(noise.draws.T.shape, NOT_COMPARED, np.uint8)
-        for draw in np.unique(noise.draws).tolist():
-            which, rows = np.nonzero(draw == noise.draws.T)
-            found = self.reader.maps(*place, noise.records[rows], draw)
-            raw = np.zeros((*codes.shape, *found.raw.shape[1:]), np.float32) if raw is None else raw
-            raw[which, rows], codes[which, rows] = found.raw, found.codes
-        lost = np.flatnonzero((codes == NOT_COMPARED).any(axis=0))
-        self._require_none_lost(noise.records[lost])
-        return Maps(np.zeros((0, 1, 1), np.float32) if raw is None else raw.reshape(-1, *raw.shape[2:]), codes.ravel())
 
     def _mean_over_draws(self, scores: PairScores) -> PairScores:
         """The mean of what has a reference."""

@@ -37,7 +37,7 @@ from kernels.reasons import Reason, tally
 from kernels.resize import upsample
 
 CONSISTENCY_SIZE = (56, 56)  # maps are compared with each other at a quarter of the usual side
-CONSISTENCY_LIMIT = 1000  # images per class
+CONSISTENCY_LIMIT = 500  # images per class: all pairs of them are compared
 HELD = 2**24  # scores that are held at a time: 128 MB
 Intervals = dict[Literal["q05", "median", "q95"], tuple[float, float]]
 FloorKind = Literal["jitter", "replicate"]

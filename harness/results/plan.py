@@ -20,7 +20,7 @@ from harness.results.file_names import MOST_BYTES, PLAN, STATISTICS
 from harness.results.options import Options, Selection
 from harness.results.part_files import Store, parts_of
 from harness.results.vocabulary import Vocabulary, current
-from harness.statistics.chance import SAMPLE
+from harness.statistics.chance import COMPARISONS, SAMPLE
 
 Kind = Literal["drift", "since-first", "since-previous", "replicates"]
 RESERVED = ("all", "each-class", "worst-class")  # scopes, which no class may be called
@@ -186,6 +186,7 @@ class StoredPlan:
             },
             "selection": self.select,
             "chance_sample": SAMPLE,  # at most so many records have a chance level
+            "chance_comparisons": COMPARISONS,  # by budget
         }
 
 

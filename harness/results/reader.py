@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -148,6 +148,11 @@ def maps_of_rows(rows: pa.Table) -> np.ndarray:
     """Maps (n, h, w) of rows of `maps/`."""
     flat = np.concatenate([chunk.flatten().to_numpy() for chunk in rows["map"].chunks])
     return flat.reshape(len(rows), rows["height"][0].as_py(), rows["width"][0].as_py())
+
+
+def _paired(records: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """int64 (n,): one number for a record and a draw."""
+    return records.astype(np.int64) << 32 | draws.astype(np.int64)
 
 
 def read_collected(folder: Store, plan: Plan, samples: Sequence[Sample], count: int) -> Predictions:
@@ -336,16 +341,25 @@ class Reader:
             len(noise), len(self.collected.records)
         )
 
-    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray, draw: int = 0) -> Maps:
+    def maps(self, checkpoint: int, layer: str, method: str, records: np.ndarray) -> Maps:
         """The maps of some records, each named once, in their order. Only the parts that hold them are read."""
+        parts = part_files.parts_of(checkpoint, len(self.collected.samples))
+        return self._maps(parts, records, np.zeros(len(records), np.int64), layer=layer, method=method, draw=0)
+
+    def noisy_maps(self, checkpoint: int, layer: str, method: str, noise: Noise) -> Maps:
+        """The maps (D n, h, w) of noisy copies, draw by draw."""
+        parts = noise_parts(self.plan, checkpoint, len(self.collected.samples))
+        records = np.broadcast_to(noise.records, noise.draws.T.shape).ravel()
+        return self._maps(parts, records, noise.draws.T.ravel(), layer=layer, method=method)
+
+    def _maps(self, parts: Sequence[int], records: np.ndarray, draws: np.ndarray, **equal: Any) -> Maps:
+        """The maps of records under draws, each pair of the two named once, in their order."""
         raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
-        images = len(self.collected.samples)
-        numbers = noise_parts(self.plan, checkpoint, images) if draw else part_files.parts_of(checkpoint, images)
-        parts = [numbers[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
-        columns = ["record", "reason", "height", "width", "map"]
-        for rows in self.store.scan("maps", parts, columns, layer=layer, method=method, draw=draw):
-            stored = rows["record"].to_numpy()
-            _, mine, there = np.intersect1d(records, stored, assume_unique=True, return_indices=True)
+        needed = [parts[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
+        columns = ["record", "draw", "reason", "height", "width", "map"]
+        for rows in self.store.scan("maps", needed, columns, **equal):
+            stored = _paired(rows["record"].to_numpy(), rows["draw"].to_numpy())
+            _, mine, there = np.intersect1d(_paired(records, draws), stored, assume_unique=True, return_indices=True)
             if len(mine):
                 found = maps_of_rows(rows)[there]
                 raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw

@@ -5,8 +5,8 @@ is drawn. So by default (`chance` and `jitter` of `Options` are None) they are e
 record, or above `reference_budget` records on a sample of so many in which the classes are balanced, with
 
 - floor: one noisy copy per record, which the two checkpoints of the pair see in turns; where the one whose turn it is
-  has no map of the record, the other one sees a copy, too;
-- chance: PARTNERS unrelated images per record, its neighbours on a circle.
+  has no map of the record, and the other one has, that one sees a copy, too;
+- chance: ten unrelated images per record (of more than 750 records fewer, down to five), its neighbours on a circle.
 
 The sample and the turns depend on the records of the pair and on the seed of the noise alone: they are the same for
 every layer and method. Numbers that were asked for are drawn for every record: `jitter` noisy copies by each
@@ -25,7 +25,7 @@ from harness.images.jitter import draw_of
 from harness.models.metadata import GraphMetadata
 from harness.results.options import Selection
 from harness.results.plan import Pair, Plan
-from harness.statistics.chance import PARTNERS, SAMPLE, derangements, neighbours, sampled, turns
+from harness.statistics.chance import SAMPLE, derangements, neighbours, partners_of, sampled, turns
 
 NO_TURN, BEFORE, AFTER = -1, 0, 1
 
@@ -107,11 +107,12 @@ class References:
         """(R,) records whose floor is that of the other checkpoint where the one whose turn it is gives none.
 
         A map without mass has no floor, and in two trainings it is the same images that have none: without this, they
-        would be missing among those on which an index rests, and only half of the time.
+        would be missing among those on which an index rests, and only half of the time. Where neither has a map, the
+        pair has no index, and the other one need not look.
         """
         turn = self.turns(pair.name)
         before, after = (self.without_map(side, layer, method) for side in self.plan.sides(pair))
-        return ((turn == BEFORE) & before) | ((turn == AFTER) & after)
+        return ((turn == BEFORE) & before & ~after) | ((turn == AFTER) & after & ~before)
 
     def noise(self, checkpoint: int, logits: np.ndarray, select: Selection) -> Noise:
         """What a checkpoint with such logits (images, K) sees with noise."""
@@ -141,7 +142,7 @@ class References:
 
     def _by_budget(self, chosen: np.ndarray) -> Unrelated:
         drawn = self._sampled(chosen)
-        order, partners = neighbours(*self._described(drawn), PARTNERS, self.plan.options.seed)
+        order, partners = neighbours(*self._described(drawn), partners_of(len(drawn)), self.plan.options.seed)
         return Unrelated(drawn[order], partners, near=True)
 
     def _sampled(self, chosen: np.ndarray) -> np.ndarray:

@@ -129,8 +129,9 @@ class Resampling:
     def means_of(self, tables: Sequence[PatientSums]) -> list[np.ndarray]:
         """`means` of several sets of values, whose draws are made once: (resamples, C) each."""
         found = [np.empty((self.resamples, table.sums.shape[1])) for table in tables]
-        stacked = [np.hstack([table.sums, table.counts]) for table in tables]  # one product gives both sums
-        for rows, drawn in self._counts():
+        counted = np.flatnonzero(np.any([table.counts.any(axis=1) for table in tables], axis=0))
+        stacked = [np.hstack([table.sums, table.counts])[counted] for table in tables]  # one product gives both sums
+        for rows, drawn in self._counts(counted):
             for means, table, both in zip(found, tables, stacked, strict=True):
                 totals = blocked_product(drawn, both)
                 columns = means.shape[1]
@@ -146,13 +147,12 @@ class Resampling:
         :param values: (n, C), NaN where a value is not in.
         :param shares: (Q,) between 0 and 1.
         """
-        columns = [
-            _Ascending.of(column, self.patient, self.patients, shares) for column in as_columns(values, self.images).T
-        ]
-        table = np.hstack([column.table for column in columns]) if columns else np.empty((self.patients, 0))
+        own, patient = np.unique(self.patient, return_inverse=True)
+        columns = [_Ascending.of(column, patient, len(own), shares) for column in as_columns(values, self.images).T]
+        table = np.hstack([column.table for column in columns]) if columns else np.empty((len(own), 0))
         draws = min(draws, self.resamples)
         found = np.empty((draws, len(columns), len(shares)))
-        for rows, drawn in self._counts():
+        for rows, drawn in self._counts(own):
             if rows.start >= draws:
                 break
             drawn = drawn[: draws - rows.start]
@@ -182,13 +182,17 @@ class Resampling:
                 first = rows.start + start
                 yield slice(first, first + part.shape[1]), part[self.patient].T
 
-    def _counts(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """(slice of resamples, (r, patients) float64 number of times that each patient is drawn)."""
+    def _counts(self, some: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """(slice of resamples, (r, p) float64 number of times that each patient is drawn).
+
+        :param some: (p,) the patients that matter, ascending; all others need not be multiplied by 0.
+        """
+        which = slice(None) if some is None or len(some) == self.patients else some
         if self._kept is None:
-            yield from self._draws()
+            yield from ((rows, drawn[:, which]) for rows, drawn in self._draws())
             return
         for rows in chunks(self.resamples, self.patients, _LEAST_ROWS):
-            yield rows, self._kept[rows].astype(np.float64)
+            yield rows, self._kept[rows][:, which].astype(np.float64)
 
     def _draws(self) -> Iterator[tuple[slice, np.ndarray]]:
         rng = np.random.default_rng(self._seed)

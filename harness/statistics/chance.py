@@ -12,7 +12,9 @@ from kernels.checks import positive_integer
 from kernels.partners import NOBODY
 
 DRAWS = 20
-PARTNERS = 10  # by budget: the error of a mean over images hardly depends on the tenth
+PARTNERS = 10  # by budget, at most: the error of a mean over images hardly depends on the tenth,
+FEWEST = 5  # and of many images not on the sixth
+COMPARISONS = 7500  # by budget: from 750 images on, each has fewer partners than PARTNERS
 SAMPLE = 4096  # rows: their maps are held in memory, and 20 draws of them cost as much as 82,000 pairs
 
 
@@ -101,6 +103,11 @@ def derangements(
                 random = np.random.default_rng([seed, draw, crc32(str(label).encode())])
                 partners[draw, rows] = rows[_derangement(codes, random)]
     return partners
+
+
+def partners_of(images: int) -> int:
+    """How many partners each of so many images has by budget: COMPARISONS in all, but FEWEST to PARTNERS each."""
+    return min(PARTNERS, max(FEWEST, COMPARISONS // max(1, images)))
 
 
 def neighbours(
