@@ -21,10 +21,14 @@ from kernels.catalogue import METRICS
 COLUMNS = tuple(column for record in METRICS.values() for column in record.columns)
 
 
-def evaluate(pair: Checkpoints, manifest: Path, out: Path) -> Evaluation:
-    """`python -m harness evaluate --jitter 0 --chance 0 --select all --batch 16 --threads 2`, report and all."""
+def evaluate(pair: Checkpoints, manifest: Path, out: Path, references: bool = False) -> Evaluation:
+    """`python -m harness evaluate --select all --batch 16 --threads 2`, report and all.
+
+    :param references: False: `--jitter 0 --chance 0`.
+    """
     before, after = (pair.onnx(phase) for phase in PHASES)
-    options = Options(methods=METHODS, select="all", map_size=MAP_SIZE, jitter=0, chance=0)
+    none = None if references else 0
+    options = Options(methods=METHODS, select="all", map_size=MAP_SIZE, jitter=none, chance=none)
     plan = make_plan([ArchitectureConfig(before=before, after=after)], Data(manifest), options)
     return evaluate_plan(plan, Settings(out, batch=BATCH, threads=THREADS, progress=False)).evaluation
 

@@ -18,6 +18,7 @@ from kernels.cam import cams
 from kernels.catalogue import METHODS, METRICS, of_one_pass
 from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
+from kernels.partners import partner_metrics
 from kernels.resize import upsample
 from tests.map_samples import cam_like, related
 
@@ -61,9 +62,15 @@ def _full_set() -> list[Case]:
         OURS: lambda: pair_metrics(*many, threads=2).values,
         "ours, one thread": lambda: pair_metrics(*many).values,
     }
+    partners = (np.arange(PAIRS) + np.arange(1, PAIRS)[:, None]) % PAIRS
+    further = {
+        OURS: lambda: partner_metrics(before, after, partners, near=True).values,
+        "numpy + scipy + skimage": lambda: np.array([list(map(rivals.full_set, before, after[of])) for of in partners]),
+    }
     return [
         Case("full set of a pair", 8, one),
-        Case("full set of a pair, two threads", 1.8, two, items=MANY, threads=2),
+        Case("full set of a further partner", 8, further, items=partners.size),
+        Case("full set of a pair, two threads", 1.85, two, items=MANY, threads=2),
     ]
 
 

@@ -25,6 +25,7 @@ from benchmarks.timing import THREADS
 BATCH = 16
 MAP_SIZE = (224, 224)
 METRICS = 23  # numbers that a pair of maps has
+PARTNERS = 10  # unrelated images that each is compared with
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,41 @@ def compare(
     return Compared(accuracies, maps, {method: scores(*pair) for method, pair in maps.items()})
 
 
+@dataclass(frozen=True)
+class Referenced:
+    """Per method the metrics (N, M) of a noisy copy with its image, and their means over unrelated images."""
+
+    compared: Compared
+    floor: dict[str, np.ndarray]
+    chance: dict[str, np.ndarray]
+
+
+def with_references(
+    files: Sequence[Path], classes: np.ndarray, size: tuple[int, int], before: Explainer, after: Explainer
+) -> Referenced:
+    """`compare`, a noisy copy of each image, which the checkpoints see in turns, and PARTNERS other images of each."""
+    compared = compare(files, classes, size, before, after)
+    noisy = []
+    for start in range(0, len(files), BATCH):
+        batch = slice(start, start + BATCH)
+        noisy.append((before, after)[start // BATCH % 2](jittered(files[batch], size), classes[batch]))
+    turn = np.arange(len(files)) // BATCH % 2 == 0
+    floor, chance = {}, {}
+    for method, maps in compared.maps.items():
+        own = np.where(turn[:, None, None], *maps)
+        moved = np.concatenate([batch.maps[method] for batch in noisy])
+        floor[method] = scores(own, moved, back=1)
+        chance[method] = np.mean([scores(maps[0], np.roll(maps[1], n, axis=0)) for n in range(1, 1 + PARTNERS)], axis=0)
+    return Referenced(compared, floor, chance)
+
+
+def jittered(files: Sequence[Path], size: tuple[int, int]) -> np.ndarray:
+    """Decoded pictures with noise of one grey level, moved to the right by a pixel."""
+    greys = np.stack([decoded(path, size) for path in files])
+    noise = np.random.default_rng(0).standard_normal(greys.shape, np.float32)
+    return np.roll(np.clip(greys + noise, 0, 255), 1, axis=2)
+
+
 def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Grey levels, float32 (H, W)."""
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32)
@@ -61,9 +97,13 @@ def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Every metric of every pair of maps (N, h, w), at the size in which they are compared: (N, M)."""
-    pairs = zip(explainers.enlarged(before, MAP_SIZE), explainers.enlarged(after, MAP_SIZE), strict=True)
+def scores(before: np.ndarray, after: np.ndarray, back: int = 0) -> np.ndarray:
+    """Every metric of every pair of maps (N, h, w), at the size in which they are compared: (N, M).
+
+    :param back: pixels by which the maps after are moved to the left first.
+    """
+    moved = np.roll(explainers.enlarged(after, MAP_SIZE), -back, axis=2)
+    pairs = zip(explainers.enlarged(before, MAP_SIZE), moved, strict=True)
     with ThreadPoolExecutor(THREADS) as pool:
         return np.array(list(pool.map(lambda pair: _full_set(*pair), pairs)))
 

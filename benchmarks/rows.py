@@ -13,6 +13,7 @@ from benchmarks.timing import OURS
 from harness.common.errors import InputError, first_line
 
 Turns = dict[int, float]  # seconds per item, by turn
+SCATTER = 1.25  # largest ratio over the smallest: turns that lie farther apart are no measurement
 
 
 class _Record(BaseModel):
@@ -24,6 +25,7 @@ class Row(_Record):
 
     ratio: how many times faster ours is, the median over turns of the ratio within a turn
     wanted: the least ratio that the project claims, where it claims one
+    spread: the largest ratio of a turn over the smallest
     """
 
     suite: str
@@ -33,6 +35,7 @@ class Row(_Record):
     theirs: float
     ratio: float
     wanted: float | None = None
+    spread: float = 1.0
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -42,6 +45,11 @@ class Row(_Record):
     def is_short(self) -> bool:
         """True where the ratio is not what is claimed."""
         return self.wanted is not None and not self.ratio >= self.wanted
+
+    @property
+    def scatters(self) -> bool:
+        """True where the turns disagree."""
+        return not self.spread <= SCATTER
 
     def __str__(self) -> str:
         return f"{self.suite}: {self.what}, against {self.rival}"
@@ -100,19 +108,28 @@ class Report(_Record):
 
 
 def rows_of(suite: str, result: dict[str, Any]) -> list[Row]:
-    """One row per case and rival, in their order, from the JSON of pytest-benchmark."""
+    """One row per case and rival, in their order, from the JSON of pytest-benchmark; behind them those of limits.
+
+    A limit is a time that a contender itself tells after its turn: `(what, limit, seconds per item, wanted)`.
+    """
     cases: dict[str, dict[str, Turns]] = defaultdict(lambda: defaultdict(dict))
+    limits: dict[tuple[str, str], tuple[Turns, Turns]] = defaultdict(lambda: ({}, {}))
     wanted = {}
     for entry in result["benchmarks"]:
         about = entry["extra_info"]
-        cases[entry["group"]][about["contender"]][about["turn"]] = entry["stats"]["min"] / about["items"]
+        seconds, turn = entry["stats"]["min"] / about["items"], about["turn"]
+        cases[entry["group"]][about["contender"]][turn] = seconds
         wanted[entry["group"], about["contender"]] = about["wanted"]
-    return [
+        for what, limit, allowed, least in about.get("limits", ()):
+            limits[what, limit][0][turn], limits[what, limit][1][turn] = seconds, allowed
+            wanted[what, limit] = least
+    rows = [
         _row((suite, case, rival), contenders[OURS], turns, wanted[case, rival])
         for case, contenders in cases.items()
         for rival, turns in contenders.items()
         if rival != OURS
     ]
+    return rows + [_row((suite, *name), *turns, wanted[name]) for name, turns in limits.items()]
 
 
 def _row(key: tuple[str, str, str], ours: Turns, theirs: Turns, wanted: float | None) -> Row:
@@ -121,7 +138,7 @@ def _row(key: tuple[str, str, str], ours: Turns, theirs: Turns, wanted: float | 
     suite, what, rival = key
     return Row(
         suite=suite, what=what, rival=rival, ours=middle[0], theirs=middle[1],
-        ratio=float(np.median(ratios)), wanted=wanted,
+        ratio=float(np.median(ratios)), wanted=wanted, spread=float(np.max(ratios) / np.min(ratios)),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +22,19 @@ from harness.results.schema import Evaluation
 VIS, TAPE = "tf-keras-vis + scikit-image", "compiled GradientTape + scikit-image"
 EXPLAINERS = {VIS: explainers.tf_keras_vis, TAPE: explainers.tape}
 WANTED = {VIS: 8.0, TAPE: 1.0}
+OF_RUNTIME = 0.94  # least share of a whole evaluation without references that ONNX Runtime is to have
 IMAGES = {OURS: 320, VIS: 2 * BATCH, TAPE: 2 * BATCH}  # per call; rates per image are compared
+REFERENCES = ", with references"  # chance and noise floor by as many draws
+CASES = [*in_turns(SIZES, [OURS, *EXPLAINERS], max(1, TURNS // 3)),
+         *in_turns([f"{name}{REFERENCES}" for name in SIZES], [OURS, VIS], max(1, TURNS // 3))]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One network: a folder for our results, and what is called."""
+    """One network: a folder for our results, and what is called, with references or without."""
 
     folder: Path
-    runs: dict[str, Callable[[], object]]
+    runs: dict[tuple[str, bool], Callable[[], object]]
 
 
 @pytest.fixture(scope="module")
@@ -45,24 +50,29 @@ def bench(architecture: str, folder: Path) -> Bench:
         count: pictures.first(count).write_manifest(folder / f"{count}.csv") for count in (BATCH, IMAGES[OURS])
     }
 
-    def ours(count: int) -> None:
+    def ours(count: int, references: bool) -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        evaluations.evaluate(pair, manifests[count], folder / "out")
+        evaluations.evaluate(pair, manifests[count], folder / "out", references)
 
-    def pipeline(name: str) -> Callable[[int], Compared]:
+    def pipeline(name: str) -> Callable[[int, bool], Any]:
         models = [EXPLAINERS[name](pair.keras(phase), pair.layer) for phase in PHASES]
         size = SIZES[architecture], SIZES[architecture]
 
-        def compare(count: int) -> Compared:
+        def run(count: int, references: bool) -> Any:
             some = pictures.first(count)
-            return rival_pipeline.compare(some.files, some.classes, size, *models)
+            work = rival_pipeline.with_references if references else rival_pipeline.compare
+            return work(some.files, some.classes, size, *models)
 
-        return compare
+        return run
 
     pipelines = {name: pipeline(name) for name in EXPLAINERS}
-    ours(BATCH)
-    _require_same_work(folder / "out", {name: run(BATCH) for name, run in pipelines.items()})
-    return Bench(folder, {name: partial(run, IMAGES[name]) for name, run in {OURS: ours, **pipelines}.items()})
+    ours(BATCH, False)
+    _require_same_work(folder / "out", {name: run(BATCH, False) for name, run in pipelines.items()})
+    runs = {OURS: ours, **pipelines}
+    return Bench(
+        folder,
+        {(name, which): partial(run, IMAGES[name], which) for name, run in runs.items() for which in (True, False)},
+    )
 
 
 def _require_same_work(out: Path, rivals: dict[str, Compared]) -> None:
@@ -77,10 +87,13 @@ def _require_same_work(out: Path, rivals: dict[str, Compared]) -> None:
             assert share < 0.1, f"{rival}, {method}: {share:.0%} of the metrics differ"
 
 
-@pytest.mark.parametrize(("case", "contender", "turn"), in_turns(SIZES, [OURS, *EXPLAINERS], turns=max(1, TURNS // 3)))
+@pytest.mark.parametrize(("case", "contender", "turn"), CASES)
 def test_speed(benchmark, bench_of, case: str, contender: str, turn: int) -> None:
-    here = bench_of(case)
-    run = here.runs[contender]
-    one_turn(benchmark, run, contender, turn, IMAGES[contender], WANTED.get(contender), warm=False)
-    if contender == OURS:
-        benchmark.extra_info["parts"] = Evaluation.read(here.folder / "out").seconds
+    references = case.endswith(REFERENCES)
+    here = bench_of(case.removesuffix(REFERENCES))
+    wanted = None if references else WANTED.get(contender)
+    one_turn(benchmark, here.runs[contender, references], contender, turn, IMAGES[contender], wanted, warm=False)
+    if contender == OURS and not references:
+        seconds = Evaluation.read(here.folder / "out").seconds
+        bound = seconds["onnxruntime"] / IMAGES[OURS]
+        benchmark.extra_info.update(parts=seconds, limits=[(case, "ONNX Runtime's part of it", bound, OF_RUNTIME)])

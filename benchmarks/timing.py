@@ -5,6 +5,7 @@ A ratio is later taken within each turn, so that a machine that is slower for a 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 OURS = "ours"
 THREADS = 2  # of ours and of every rival, but for the kernels, where everybody has one
 TURNS = int(os.environ.get("BENCHMARK_TURNS", "6"))
+AGAIN = json.loads(os.environ.get("BENCHMARK_CASES", "null"))  # the cases that are to be timed; null: all
 
 
 def in_turns(cases: Iterable[str], contenders: Sequence[str], turns: int = TURNS) -> list[Any]:
@@ -21,6 +23,7 @@ def in_turns(cases: Iterable[str], contenders: Sequence[str], turns: int = TURNS
     return [
         pytest.param(case, name, turn, id=f"{case}, {name}, {turn}", marks=pytest.mark.benchmark(group=case))
         for case in cases
+        if AGAIN is None or case in AGAIN
         for turn in range(turns)
         for name in contenders
     ]

@@ -75,6 +75,17 @@ def test_tf_keras_vis_gives_our_layercam(outcome: Outcome) -> None:
     assert_same_metrics(found.metrics["layercam"], outcome.ours("layercam"))
 
 
+def test_its_references_are_a_floor_and_a_chance_level(outcome: Outcome) -> None:
+    """Unrelated images overlap least; a noisy copy and the nudged checkpoint's map overlap with the image's own."""
+    models = [explainers.tape(outcome.pair.keras(phase), outcome.pair.layer) for phase in networks.PHASES]
+    found = rival_pipeline.with_references(outcome.pictures.files, outcome.pictures.classes, SIZE, *models)
+    soft_iou = evaluations.COLUMNS.index("soft_iou")
+    for method in METHODS:
+        of = [values[method][:, soft_iou].mean() for values in (found.chance, found.floor, found.compared.metrics)]
+        assert of[0] < min(of[1:])
+        assert found.floor[method].shape == found.chance[method].shape == found.compared.metrics[method].shape
+
+
 def test_tf_keras_vis_differs_in_grad_cam_plus_plus_by_what_is_said(outcome: Outcome) -> None:
     """Literally: alphas divided by their sum per channel, times exp(score)."""
     path, classes = outcome.pair.keras("transfer"), outcome.pictures.classes[:4]

@@ -60,6 +60,40 @@ def test_ratio_is_taken_within_each_turn() -> None:
     assert (found.ours, found.theirs) == (1, 20)
 
 
+def test_limits_that_a_contender_tells_have_rows_of_their_own() -> None:
+    entries = [entry("ours", 1.0), entry("rival", 4.0)]
+    entries[0]["extra_info"]["limits"] = [("ssim, all of it", "its kernel", 0.9, 0.94)]
+    _, limit = rows_of("kernels", {"benchmarks": entries})
+    assert limit.key == ("kernels", "ssim, all of it", "its kernel")
+    assert (limit.ratio, limit.wanted, limit.is_short) == (pytest.approx(0.9), 0.94, True)
+
+
+@pytest.mark.parametrize(("slowest", "scatters"), [(2.4, False), (2.6, True), (math.nan, True)])
+def test_turns_that_disagree_scatter(slowest: float, scatters: bool) -> None:
+    entries = [entry("ours", 1.0, turn) for turn in (0, 1)]
+    entries += [entry("rival", seconds, turn) for turn, seconds in enumerate((2.0, slowest))]
+    (found,) = rows_of("cam", {"benchmarks": entries})
+    assert found.scatters == scatters
+    assert ("(scatters) |" in report.markdown(made(found))) == scatters
+
+
+def test_cases_that_scatter_are_timed_once_more(monkeypatch) -> None:
+    asked: list[list[str] | None] = []
+
+    def run(_suite: str, _rounds: int, cases: list[str] | None = None) -> dict:
+        asked.append(cases)
+        second = 2.0 if cases else 9.0
+        steady = [entry("ours", 1.0), entry("rival", 3.0)]
+        noisy = [{**entry("rival", seconds, turn), "group": "gini"} for turn, seconds in ((0, 2.0), (1, second))]
+        ours = [{**entry("ours", 1.0, turn), "group": "gini"} for turn in (0, 1)]
+        return {"benchmarks": [*([] if cases else steady), *ours, *noisy]}
+
+    monkeypatch.setattr(report, "run", run)
+    rows = rows_of("kernels", report.steady("kernels", 6))
+    assert asked == [None, ["gini"]]
+    assert [(row.what, row.ratio, row.scatters) for row in rows] == [("ssim", 3.0, False), ("gini", 2.0, False)]
+
+
 @pytest.mark.parametrize(("ratio", "wanted", "short"), [(8, 8, False), (7.9, 8, True), (1, None, False)])
 def test_short_is_what_falls_short_of_the_claim(ratio: float, wanted: float | None, short: bool) -> None:
     assert row(ratio=ratio, wanted=wanted).is_short == short
