@@ -10,7 +10,7 @@ from kernels.metrics import pair_metrics
 from kernels.pairwise import pairwise_mask_iou, pairwise_soft_iou
 from kernels.resize import upsample
 from kernels.structure import WINDOW
-from kernels.weighted_ranking import weight_beaten
+from kernels.weighted_ranking import first_reached, weight_beaten
 
 
 def compile_all() -> None:
@@ -27,3 +27,4 @@ def compile_all() -> None:
     pairwise_mask_iou(maps > 0.5)
     row = np.zeros(1, np.int64)
     weight_beaten(np.ones((2, 1)), row, row + 1, row, row)
+    first_reached(np.ones((1, 1), np.int32), row.astype(np.int32), np.ones(1), np.ones(1, np.int32))

@@ -1,4 +1,4 @@
-"""How often positives score above negatives, for many weightings of the images at once: the sums behind an AUC."""
+"""Sums over ranked images for many weightings of them at once: those behind an AUC, and behind a quantile."""
 
 from __future__ import annotations
 
@@ -45,3 +45,25 @@ def _advance(weights, negatives, start, end, total):
         for draw in range(total.size):
             total[draw] += row[draw]
     return end
+
+
+def first_reached(drawn: np.ndarray, owners: np.ndarray, values: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """(r,) the first of the values (m,) up to which those of a draw weigh as much as is needed; NaN where none is.
+
+    :param drawn: int32 (r, p), how often each patient is drawn; value i weighs as often as its patient, owners[i] (m,).
+    :param needed: int32 (r,).
+    """
+    found = np.full(len(drawn), np.nan)
+    _find_first(np.ascontiguousarray(drawn, np.int32), owners, values, needed, found)
+    return found
+
+
+@kernel
+def _find_first(drawn, owners, values, needed, found):
+    for draw in range(found.size):
+        weight = np.int32(0)
+        for i in range(values.size):
+            weight += drawn[draw, owners[i]]
+            if weight >= needed[draw]:
+                found[draw] = values[i]
+                break

@@ -13,10 +13,11 @@ import onnx_ir as ir
 from export.autodiff.emit import Emitter, constant_array, dimensions
 
 FEWEST = 16  # channels: fewer do not fill a block of ONNX Runtime's blocked layout
+EPSILON = 1e-5  # not 0, which some versions of cuDNN replace; in float32 it and the variance add up to exactly 1
 
 
 def merge_scale_and_shift(graph: ir.Graph, within: Container[ir.Node]) -> int:
-    """Add(Mul(x, s), b) becomes BatchNormalization(x) with scale s, bias b, mean 0, variance 1 and epsilon 0.
+    """Add(Mul(x, s), b) becomes BatchNormalization(x) with scale s, bias b, mean 0 and variance 1 - epsilon.
 
     That is what the two were before tf2onnx took them apart, wherever no convolution stands before them. ONNX Runtime
     leaves its blocked layout for an Add with a constant, and so copies the tensor twice; the one node stays inside and
@@ -36,7 +37,7 @@ def merge_scale_and_shift(graph: ir.Graph, within: Container[ir.Node]) -> int:
             continue
         x, scale = _per_channel(product, "Mul")
         if x is not None and scale is not None:
-            _replace(graph, node, product, op.BatchNormalization(x, *_statistics(op, scale, shift), epsilon=0.0))
+            _replace(graph, node, product, op.BatchNormalization(x, *_statistics(op, scale, shift), epsilon=EPSILON))
             changed += 1
     if changed:
         graph.sort()
@@ -67,7 +68,8 @@ def _has_one_reader(value: ir.Value) -> bool:
 
 def _statistics(op: Emitter, scale: np.ndarray, shift: np.ndarray) -> list[ir.Value]:
     """Scale, bias, mean and variance."""
-    return [op.constant(array) for array in (scale, shift, np.zeros_like(scale), np.ones_like(scale))]
+    variance = np.full_like(scale, 1) - scale.dtype.type(EPSILON)
+    return [op.constant(array) for array in (scale, shift, np.zeros_like(scale), variance)]
 
 
 def _replace(graph: ir.Graph, node: ir.Node, product: ir.Node, merged: ir.Value) -> None:

@@ -46,7 +46,7 @@ def compose(
         for start, (name, picture) in zip(left + side * np.arange(len(row)), row, strict=True):
             sheet.write(start + side / 2, top, name, min(11, round(4 * side)))
             sheet.paint(picture, start + side / 2, top + side / 2, side)
-    sheet.image.save(path, "PNG", compress_level=3)  # less than half the time of 6
+    sheet.image.save(path, "PNG", compress_level=1)  # a quarter of the time of 6, and a tenth larger
 
 
 class _Sheet:

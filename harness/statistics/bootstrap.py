@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.common.errors import InputError
+from kernels.weighted_ranking import first_reached
 
 RESAMPLES = 10_000
 QUANTILE_DRAWS = 2_000
@@ -246,17 +247,8 @@ class _Ascending:
 
     def _first(self, drawn: np.ndarray, window: slice, needed: np.ndarray) -> np.ndarray:
         """(r,) the first value in the window up to which a draw weighs `needed` or more; NaN where there is none."""
-        found = np.full(len(drawn), np.nan)
-        values, owners = self.values[window], self.patient[window]
-        needed = needed.astype(np.int32)
-        step = max(1, _IMAGE_CHUNK // max(1, len(values)))
-        for start in range(0, len(drawn) if len(values) else 0, step):
-            rows = slice(start, start + step)
-            upto = np.cumsum(drawn[rows].take(owners, axis=1), axis=1, dtype=np.int32)  # (r, m)
-            reached = upto >= needed[rows, None]
-            inside = reached[:, -1] & ((needed[rows] > 0) | (window.start == 0))
-            found[rows] = np.where(inside, values[reached.argmax(axis=1)], np.nan)
-        return found
+        found = first_reached(drawn, self.patient[window], self.values[window], needed.astype(np.int32))
+        return found if window.start == 0 else np.where(needed > 0, found, np.nan)
 
 
 def _window(owners: np.ndarray, patients: int, share: float) -> slice:
