@@ -52,6 +52,8 @@ def write_report(
     for path, content in ((out, text), (json_file, found.model_dump_json(indent=1) + "\n")):
         if path:
             path.write_text(content, encoding="utf-8")
+    if failed := [name for name in chosen if not any(row.suite == name for row in found.rows)]:
+        raise click.ClickException(f"not measured: {', '.join(failed)}; see the output above")
     return _judged(stored, found, tolerance, chosen) if stored else 0
 
 

@@ -197,6 +197,12 @@ def gradcam_plus_plus(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return _weighted(A, weights)
 
 
+def gradcam_plus_plus_mean(A: np.ndarray, G: np.ndarray) -> np.ndarray:
+    positive = np.maximum(G, 0)
+    weights = (positive / (2 + positive * A.mean(axis=(1, 2))[:, None, None])).mean(axis=(1, 2))
+    return _weighted(A, weights)
+
+
 def layercam(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return np.maximum(np.einsum("khw,khw->hw", np.maximum(G, 0), A), 0)
 
@@ -211,6 +217,12 @@ def xgradcam(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return _weighted(A, np.divide(weights, mass, out=np.zeros_like(mass), where=abs(mass) > 1e-12))
 
 
+def eigencam(A: np.ndarray, _G: np.ndarray) -> np.ndarray:
+    _, values, vectors = np.linalg.svd(A.reshape(len(A), -1), full_matrices=False)
+    found = values[0] * vectors[0] * np.sign(vectors[0].sum())
+    return np.maximum(found, 0).reshape(A.shape[1:])
+
+
 def _weighted(A: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.maximum(weights @ A.reshape(len(A), -1), 0).reshape(A.shape[1:])
 
@@ -218,9 +230,11 @@ def _weighted(A: np.ndarray, weights: np.ndarray) -> np.ndarray:
 CAM: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
+    "gradcam++-mean": gradcam_plus_plus_mean,
     "layercam": layercam,
     "hirescam": hirescam,
     "xgradcam": xgradcam,
+    "eigencam": eigencam,
 }
 
 

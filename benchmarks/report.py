@@ -63,7 +63,7 @@ SUITES = {
 
 
 def measure(suites: Sequence[str], rounds: int, words: Sequence[str], note: str = "") -> Report:
-    """Run the suites one after the other.
+    """Run the suites one after the other; one that fails has no rows.
 
     :param rounds: turns of every contender in the suites on networks; a third of them end to end.
     :param words: the command line, to be noted.
@@ -71,7 +71,10 @@ def measure(suites: Sequence[str], rounds: int, words: Sequence[str], note: str 
     before, here = os.getloadavg()[0], machine()
     results, moments = {}, [Moment.now()]
     for name in suites:
-        results[name] = steady(name, rounds)
+        try:
+            results[name] = steady(name, rounds)
+        except click.ClickException as error:  # what the others measured stays
+            click.echo(error.message, err=True)
         moments.append(Moment.now())
     return Report(
         machine=here,

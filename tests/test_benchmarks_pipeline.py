@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import evaluations, explainers, networks, rival_pipeline
+from benchmarks import evaluations, explainers, kernel_rivals, networks, rival_pipeline
 from benchmarks.explainers import METHODS, NORMALISED
 from benchmarks.radiographs import Radiographs, radiographs
 from benchmarks.rival_pipeline import Compared
 from harness.common.errors import InputError
+from kernels.catalogue import METHODS as METHODS_WE_HAVE
+from kernels.catalogue import METRICS, of_one_pass
 from tests.keras_models import small
 
 pytestmark = pytest.mark.slow  # whole networks in Keras; no other module depends on these rivals
@@ -96,6 +98,14 @@ def test_tf_keras_vis_differs_in_grad_cam_plus_plus_by_what_is_said(outcome: Out
     literal = _normalised(path, outcome.pair.layer, greys, classes)
     np.testing.assert_allclose(_scaled(found.maps[NORMALISED]), _scaled(literal), atol=1e-4)
     assert np.abs(_scaled(literal) - _scaled(explained.maps["gradcam++"])).max() > 0.01
+
+
+def test_every_metric_and_method_of_a_layer_has_a_rival() -> None:
+    at_a_layer = {name for name in of_one_pass(METHODS_WE_HAVE.built_in) if METHODS_WE_HAVE[name].applies_to(False)}
+    assert at_a_layer == set(kernel_rivals.CAM)
+    of_one_threshold = {"iou_top20"}  # stands for the other shares, which are read off the same sort
+    others = {name for name in METRICS.built_in if not name.startswith("iou_top")} | of_one_threshold
+    assert others == set(kernel_rivals.PAIR | kernel_rivals.CONCENTRATION)
 
 
 def _normalised(path: Path, layer: str, greys: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner, Result
 
 from benchmarks import judge, processors, report
@@ -145,6 +146,20 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
 def test_report_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.json: cannot be read \(No such file or directory\)"):
         Report.read(tmp_path / "gone.json")
+
+
+def test_a_suite_that_fails_is_named_and_the_others_are_kept(tmp_path: Path, monkeypatch) -> None:
+    def run(suite: str, _rounds: int, _cases: list[str] | None = None) -> dict:
+        if suite == "start":
+            raise ClickException("the suite 'start' failed")
+        return {"benchmarks": [entry("ours", 1.0), entry("rival", 3.0)]}
+
+    monkeypatch.setattr(report, "run", run)
+    out = tmp_path / "report.json"
+    found = CliRunner().invoke(main, ["report", "--suite", "start", "--suite", "kernels", "--json", str(out)])
+    assert found.exit_code == 1
+    assert "not measured: start" in found.output
+    assert [row.suite for row in Report.read(out).rows] == ["kernels"]
 
 
 # Other programs

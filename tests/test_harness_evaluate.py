@@ -19,7 +19,7 @@ from harness.evaluation.study_file import ArchitectureConfig, make_plan
 from harness.images.loading import load_grey, load_view
 from harness.images.rule import GREY
 from harness.models.session import Model
-from harness.report import heatmaps
+from harness.report import heatmaps, sheet
 from harness.report.text_tables import drift_table
 from harness.results import part_files
 from harness.results.options import Options
@@ -205,6 +205,20 @@ def test_a_sheet_keeps_pictures_upright_in_proportion_and_in_their_order(tmp_pat
     rows, columns = np.nonzero((blue > 250) & (red < 5))
     assert columns.min() > right + quarter
     assert abs(np.ptp(columns) + 1 - 2 * (np.ptp(rows) + 1)) <= 2
+
+
+def test_a_sheet_without_the_letters_of_matplotlib_is_drawn_with_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distributors leave the font out of the package."""
+    picture = [[("a", np.zeros((4, 4, 3)))]]
+    heatmaps.grid("title", picture, tmp_path / "usual.png")
+    monkeypatch.setattr(sheet, "find_spec", lambda _: None)
+    monkeypatch.setattr(sheet, "_font", sheet._font.__wrapped__)
+    heatmaps.grid("title", picture, tmp_path / "other.png")
+    usual, other = (cv2.imread(str(tmp_path / name)) for name in ("usual.png", "other.png"))
+    assert usual.shape == other.shape
+    assert (usual != other).any()
 
 
 def test_unreadable_images_are_named_and_left_out(inputs: Inputs, tmp_path: Path) -> None:

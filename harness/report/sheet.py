@@ -86,10 +86,11 @@ def _pixels(inches: float) -> int:
 
 
 @cache
-def _font(points: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans; matplotlib is looked up, not imported."""
-    found = find_spec("matplotlib")
-    assert found is not None
-    assert found.submodule_search_locations
-    file = Path(found.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(file, points * DPI / 72, layout_engine=ImageFont.Layout.BASIC)
+def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """DejaVu Sans, or Pillow's own where distributors left it out; matplotlib is looked up, not imported."""
+    found, size = find_spec("matplotlib"), points * DPI / 72
+    places = (found.submodule_search_locations if found else None) or ()
+    for file in (Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" for place in places):
+        if file.is_file():
+            return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.load_default(size)
