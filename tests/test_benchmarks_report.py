@@ -257,7 +257,7 @@ def test_exit_code_tells_a_regression(tmp_path: Path, stored: float, tolerance: 
 
 @pytest.mark.usefixtures("measured")
 def test_report_is_written_where_it_was_asked_for(tmp_path: Path) -> None:
-    assert call("--out", tmp_path / "a.md", "--json", tmp_path / "a.json").return_value == 0
+    assert call("--suite", "kernels", "--out", tmp_path / "a.md", "--json", tmp_path / "a.json").return_value == 0
     assert Report.read(tmp_path / "a.json") == made(row())
     assert (tmp_path / "a.md").read_text() == report.markdown(made(row()))
 
