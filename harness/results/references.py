@@ -6,7 +6,7 @@ record, or above `reference_budget` records on a sample of so many in which the 
 
 - floor: one noisy copy per record, which the two checkpoints of the pair see in turns; where the one whose turn it is
   has no map of the record, and the other one has, that one sees a copy, too;
-- chance: ten unrelated images per record (of more than 375 records fewer, down to three), its neighbours on a circle.
+- chance: ten unrelated images per record (of more than 315 records fewer, down to three), its neighbours on a circle.
 
 The sample and the turns depend on the records of the pair and on the seed of the noise alone: they are the same for
 every layer and method. Numbers that were asked for are drawn for every record: `jitter` noisy copies by each

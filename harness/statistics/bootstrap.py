@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.common.errors import InputError
-from kernels.weighted_ranking import first_reached
 
 RESAMPLES = 10_000
 QUANTILE_DRAWS = 2_000
@@ -247,6 +246,8 @@ class _Ascending:
 
     def _first(self, drawn: np.ndarray, window: slice, needed: np.ndarray) -> np.ndarray:
         """(r,) the first value in the window up to which a draw weighs `needed` or more; NaN where there is none."""
+        from kernels.weighted_ranking import first_reached  # the gate judges without numba
+
         found = first_reached(drawn, self.patient[window], self.values[window], needed.astype(np.int32))
         return found if window.start == 0 else np.where(needed > 0, found, np.nan)
 

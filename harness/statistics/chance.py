@@ -14,7 +14,7 @@ from kernels.partners import NOBODY
 DRAWS = 20
 PARTNERS = 10  # by budget, at most: the error of a mean over images hardly depends on the tenth,
 FEWEST = 3  # and of many images not on the fourth
-COMPARISONS = 3750  # by budget: from 375 images on, each has fewer partners than PARTNERS
+COMPARISONS = 3150  # by budget: from 315 images on, each has fewer partners than PARTNERS
 SAMPLE = 4096  # rows: their maps are held in memory, and 20 draws of them cost as much as 82,000 pairs
 
 
