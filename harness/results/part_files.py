@@ -219,10 +219,12 @@ def _rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str], equal
 
 def _may_hold(group: pq.RowGroupMetaData, equal: Mapping[str, Any]) -> bool:
     """False where the statistics of a row group say that it has no row with these values."""
-    columns = [group.column(n) for n in range(group.num_columns)]
-    limits = {one.path_in_schema: one.statistics for one in columns if one.path_in_schema in equal}
-    known = {name: one for name, one in limits.items() if one is not None and one.has_min_max}
-    return all(one.min <= equal[name] <= one.max for name, one in known.items())
+    for column in (group.column(n) for n in range(group.num_columns)):
+        value, limits = equal.get(column.path_in_schema), column.statistics
+        known = limits is not None and limits.has_min_max and isinstance(limits.min, type(value))
+        if known and not limits.min <= value <= limits.max:
+            return False
+    return True
 
 
 @contextmanager
