@@ -92,5 +92,5 @@ def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     places = (found.submodule_search_locations if found else None) or ()
     for file in (Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" for place in places):
         if file.is_file():
-            return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)
+            return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
     return ImageFont.load_default(size)
