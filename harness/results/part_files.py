@@ -210,7 +210,8 @@ def _rows(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str], equal
     """
     groups = [n for n in range(file.num_row_groups) if _may_hold(file.metadata.row_group(n), equal)]
     there = [name for name in dict.fromkeys([*columns, *equal]) if name in file.schema_arrow.names]
-    table = file.read_row_groups(groups, columns=there)
+    empty = file.schema_arrow.empty_table().select(there)
+    table = file.read_row_groups(groups, columns=there) if groups else empty  # pyarrow 18 fails on no groups
     for name, value in equal.items():
         table = table.filter(pc.equal(table[name], value))
     found = [table[name] if name in there else pa.nulls(len(table)) for name in columns]
