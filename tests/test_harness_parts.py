@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -128,36 +127,6 @@ def test_a_part_that_the_plan_does_not_have_is_refused(tmp_path: Path) -> None:
     assert store.read("maps", [1]).num_rows == 0
     with pytest.raises(InputError, match=r"part-00002.parquet: belongs to nothing in the plan"):
         store.read("maps", [2])
-
-
-def test_rows_are_those_that_pyarrow_finds(made: Path) -> None:
-    """Witness: `pq.read_table` with filters, over parts of many row groups, of few, and of none that match."""
-    for kind, equals in {
-        "maps": ({"method": "layercam", "draw": 0}, {"draw": 1}, {"method": "none"}, {}),
-        "scores": ({"reference": "observed", "metric": "iou_top20"}, {"metric": "ssim"}, {"record": 3}),
-    }.items():
-        for equal in equals:
-            path, where = part(made, kind, 0), [(name, "==", value) for name, value in equal.items()] or None
-            expected = pq.read_table(path, columns=["record", "reason"], filters=where, schema=SCHEMAS[kind])
-            found = Store(made).read(kind, [0], ["record", "reason"], **equal)
-            assert found.to_pydict() == expected.to_pydict()
-            assert found.schema.equals(expected.schema)
-
-
-@pytest.mark.parametrize("texts", [pa.string(), pa.binary()], ids=str)
-def test_a_part_that_others_wrote_again_is_read(out: Path, texts: pa.DataType) -> None:
-    """Texts that are no dictionary or have no encoding, and without a column, which is null then."""
-    path = part(out, "maps", 0)
-    whole = Store(out).read("maps", [0], ["record", "method"], method="layercam").to_pydict()
-    table = pq.read_table(path).drop_columns(["residual"])
-    for number, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(number, field.name, table[field.name].cast(pa.string()).cast(texts))
-    pq.write_table(table, path)
-    found = Store(out).read("maps", [0], ["record", "method", "residual"], method="layercam")
-    assert found.schema.field("method").type == SCHEMAS["maps"].field("method").type
-    assert found.select(["record", "method"]).to_pydict() == whole
-    assert found["residual"].null_count == len(found)
 
 
 def test_a_flipped_bit_is_noticed_and_its_file_named(out: Path) -> None:
