@@ -8,6 +8,7 @@ nothing here looks for maps on which a metric is undefined.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -191,15 +192,10 @@ def gradcam(A: np.ndarray, G: np.ndarray) -> np.ndarray:
     return _weighted(A, G.mean(axis=(1, 2)))
 
 
-def gradcam_plus_plus(A: np.ndarray, G: np.ndarray) -> np.ndarray:
+def gradcam_plus_plus(A: np.ndarray, G: np.ndarray, over: Callable[..., np.ndarray] = np.sum) -> np.ndarray:
+    """`over` the positions: the sum of the paper, or the mean."""
     positive = np.maximum(G, 0)
-    weights = (positive / (2 + positive * A.sum(axis=(1, 2))[:, None, None])).sum(axis=(1, 2))
-    return _weighted(A, weights)
-
-
-def gradcam_plus_plus_mean(A: np.ndarray, G: np.ndarray) -> np.ndarray:
-    positive = np.maximum(G, 0)
-    weights = (positive / (2 + positive * A.mean(axis=(1, 2))[:, None, None])).mean(axis=(1, 2))
+    weights = over(positive / (2 + positive * over(A, axis=(1, 2))[:, None, None]), axis=(1, 2))
     return _weighted(A, weights)
 
 
@@ -230,7 +226,7 @@ def _weighted(A: np.ndarray, weights: np.ndarray) -> np.ndarray:
 CAM: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "gradcam": gradcam,
     "gradcam++": gradcam_plus_plus,
-    "gradcam++-mean": gradcam_plus_plus_mean,
+    "gradcam++-mean": partial(gradcam_plus_plus, over=np.mean),
     "layercam": layercam,
     "hirescam": hirescam,
     "xgradcam": xgradcam,

@@ -76,10 +76,11 @@ def with_references(
     turn = np.arange(len(files)) // BATCH % 2 == 0
     floor, chance = {}, {}
     for method, maps in compared.maps.items():
-        own = np.where(turn[:, None, None], *maps)
-        moved = np.concatenate([batch.maps[method] for batch in noisy])
-        floor[method] = scores(own, moved, back=1)
-        chance[method] = np.mean([scores(maps[0], np.roll(maps[1], n, axis=0)) for n in range(1, 1 + PARTNERS)], axis=0)
+        sides = [explainers.enlarged(side, MAP_SIZE) for side in maps]
+        moved = explainers.enlarged(np.concatenate([batch.maps[method] for batch in noisy]), MAP_SIZE)
+        floor[method] = _scores(np.where(turn[:, None, None], *sides), np.roll(moved, -1, axis=2))
+        others = (np.roll(sides[1], n, axis=0) for n in range(1, 1 + PARTNERS))
+        chance[method] = np.mean([_scores(sides[0], other) for other in others], axis=0)
     return Referenced(compared, floor, chance)
 
 
@@ -97,15 +98,15 @@ def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def scores(before: np.ndarray, after: np.ndarray, back: int = 0) -> np.ndarray:
-    """Every metric of every pair of maps (N, h, w), at the size in which they are compared: (N, M).
+def scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Every metric of every pair of maps (N, h, w), at the size in which they are compared: (N, M)."""
+    return _scores(explainers.enlarged(before, MAP_SIZE), explainers.enlarged(after, MAP_SIZE))
 
-    :param back: pixels by which the maps after are moved to the left first.
-    """
-    moved = np.roll(explainers.enlarged(after, MAP_SIZE), -back, axis=2)
-    pairs = zip(explainers.enlarged(before, MAP_SIZE), moved, strict=True)
+
+def _scores(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Of maps that have that size."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return np.array(list(pool.map(lambda pair: _full_set(*pair), pairs)))
+        return np.array(list(pool.map(_full_set, before, after)))
 
 
 def _full_set(a: np.ndarray, b: np.ndarray) -> list[float]:

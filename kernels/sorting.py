@@ -22,7 +22,8 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
 
     Rank 1 is the smallest and ties share their mean rank: these are whole numbers that add up to 0.
     """
-    return _ranks_of(a_map), _share_ranks(a_map.fact(items), _ranks_of(a_map))
+    result = _ranks_of(a_map)
+    return result, _share_ranks(a_map.fact(items), result)
 
 
 def thresholds(a_map: MapFacts) -> np.ndarray:

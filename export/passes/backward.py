@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.autodiff.emit import Emitter, constant_array
+from export.passes.patterns import has_one_reader, is_per_channel
 
 
 def fold_channel_scales(graph: ir.Graph, kept: Container[ir.Node] = ()) -> int:
@@ -46,7 +47,7 @@ def _scaled_convolution(node: ir.Node) -> tuple[ir.Node, np.ndarray, ir.Value] |
         return None
     for product, factor in (node.inputs, node.inputs[::-1]):
         scale = constant_array(factor)
-        producer = product.producer() if product is not None and _has_one_reader(product) else None
+        producer = product.producer() if product is not None and has_one_reader(product) else None
         if scale is None or producer is None or product is None:
             continue
         if producer.op_type == "Mul":
@@ -63,17 +64,12 @@ def _along_weights(weights: ir.Value | None, scale: np.ndarray) -> np.ndarray | 
     if weights is None or weights.shape is None:
         return None
     rank, channels = len(weights.shape), weights.shape[0]
-    if scale.ndim > rank or scale.size not in (1, channels):
+    if scale.size not in (1, channels) or not is_per_channel(scale, rank):
         return None
-    shape = (1,) * (rank - scale.ndim) + scale.shape  # (1, C, 1, ..) beside (N, C, h, ..)
-    return scale.reshape(-1, *[1] * (rank - 1)) if shape == (1, scale.size, *[1] * (rank - 2)) else None
-
-
-def _has_one_reader(value: ir.Value | None) -> bool:
-    return value is not None and len(list(value.uses())) == 1 and not value.is_graph_output()
+    return scale.reshape(-1, *[1] * (rank - 1))
 
 
 def _sole_producer(value: ir.Value | None) -> ir.Node | None:
     """The convolution behind a value that nothing else reads."""
-    node = value.producer() if value is not None and _has_one_reader(value) else None
+    node = value.producer() if value is not None and has_one_reader(value) else None
     return node if node is not None and node.op_type == "Conv" else None

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from export.autodiff.emit import Emitter, constant_array
+from export.passes.patterns import has_one_reader, take_over
 
 # Operators that `onnx.reference` computes as specified and that graphs use on constants: shapes, scales, layouts.
 FOLDED = {
@@ -62,7 +63,7 @@ def _convolution_before(node: ir.Node) -> ir.Node | None:
         return None
     made = node.inputs[0]
     convolution = made.producer()
-    if convolution is None or convolution.op_type != "Conv" or made.is_graph_output() or len(list(made.uses())) > 1:
+    if convolution is None or convolution.op_type != "Conv" or not has_one_reader(made):
         return None
     constant = all(constant_array(value) is not None for value in convolution.inputs[1:] if value is not None)
     return convolution if constant else None
@@ -88,7 +89,5 @@ def _merge(  # the statistics keep the operator's order
     convolution.replace_input_with(1, merged)
     convolution.replace_input_with(2, op.constant(shifted.astype(weights.dtype)))
     made, normalized = convolution.outputs[0], node.outputs[0]
-    normalized.replace_all_uses_with(made, replace_graph_outputs=True)
-    made.shape, made.type = normalized.shape, normalized.type
-    made.name, normalized.name = normalized.name, f"{made.name}/before_folding"
+    take_over(normalized, made, "before_folding")
     graph.remove(node, safe=True)

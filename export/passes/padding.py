@@ -13,6 +13,7 @@ import onnx_ir as ir
 from export.autodiff.emit import Emitter, constant_array
 from export.autodiff.windows import Window, window_of
 from export.passes.concrete import Concrete
+from export.passes.patterns import take_over
 
 LOWEST = float(np.finfo(np.float32).min)  # stands for minus infinity: max(x, LOWEST) = x for every finite x
 
@@ -112,10 +113,8 @@ def _pad_inside(graph: ir.Graph, pad: ir.Node, pool: ir.Node, amounts: list[int]
     border = Emitter(graph, "padding").constant(_border(window), pool.outputs[0].dtype.numpy())  # type: ignore[union-attr]
     pooled = pool.outputs[0]
     joined = ir.Node("", "Max", [pooled, border], num_outputs=1)
-    pooled.replace_all_uses_with(joined.outputs[0], replace_graph_outputs=True)
+    take_over(pooled, joined.outputs[0], "without_border")
     joined.replace_input_with(0, pooled)
-    joined.outputs[0].shape, joined.outputs[0].type = pooled.shape, pooled.type
-    joined.outputs[0].name, pooled.name = pooled.name, f"{pooled.name}/without_border"
     graph.insert_after(pool, joined)
 
 

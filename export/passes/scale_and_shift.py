@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from export.autodiff.emit import Emitter, constant_array, dimensions
+from export.passes.patterns import has_one_reader, is_per_channel, take_over
 
 FEWEST = 16  # channels: fewer do not fill a block of ONNX Runtime's blocked layout
 EPSILON = 1e-5  # not 0, which some versions of cuDNN replace; in float32 it and the variance add up to exactly 1
@@ -32,12 +33,14 @@ def merge_scale_and_shift(graph: ir.Graph, within: Container[ir.Node]) -> int:
     changed = 0
     for node in list(graph):
         shifted, shift = _per_channel(node, "Add") if node in within else (None, None)
-        product = shifted.producer() if shifted is not None and _has_one_reader(shifted) else None
+        product = shifted.producer() if shifted is not None and has_one_reader(shifted) else None
         if product is None or shift is None or product not in within:
             continue
         x, scale = _per_channel(product, "Mul")
         if x is not None and scale is not None:
-            _replace(graph, node, product, op.BatchNormalization(x, *_statistics(op, scale, shift), epsilon=EPSILON))
+            merged = op.BatchNormalization(x, *_statistics(op, scale, shift), epsilon=EPSILON)
+            take_over(node.outputs[0], merged, "taken_apart")
+            graph.remove([node, product], safe=True)
             changed += 1
     if changed:
         graph.sort()
@@ -56,25 +59,12 @@ def _per_channel(node: ir.Node, operator: str) -> tuple[ir.Value | None, np.ndar
 def _fits_channels(constant: np.ndarray, value: ir.Value) -> bool:
     """True where c (C, 1, ..) or (1, C, 1, ..) stands beside x (N, C, h, ..)."""
     sizes = () if value.shape is None else dimensions(value)
-    rank = len(sizes)
-    if rank < 3 or constant.ndim > rank or constant.size < FEWEST or sizes[1] != constant.size:
+    if len(sizes) < 3 or constant.size < FEWEST or sizes[1] != constant.size:
         return False
-    return (1,) * (rank - constant.ndim) + constant.shape == (1, constant.size, *[1] * (rank - 2))
-
-
-def _has_one_reader(value: ir.Value) -> bool:
-    return len(list(value.uses())) == 1 and not value.is_graph_output()
+    return is_per_channel(constant, len(sizes))
 
 
 def _statistics(op: Emitter, scale: np.ndarray, shift: np.ndarray) -> list[ir.Value]:
     """Scale, bias, mean and variance."""
     variance = np.full_like(scale, 1) - scale.dtype.type(EPSILON)
     return [op.constant(array) for array in (scale, shift, np.zeros_like(scale), variance)]
-
-
-def _replace(graph: ir.Graph, node: ir.Node, product: ir.Node, merged: ir.Value) -> None:
-    old = node.outputs[0]
-    old.replace_all_uses_with(merged, replace_graph_outputs=True)
-    merged.shape, merged.type = old.shape, old.type
-    merged.name, old.name = old.name, f"{old.name}/taken_apart"
-    graph.remove([node, product], safe=True)

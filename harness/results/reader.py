@@ -357,9 +357,10 @@ class Reader:
         raw, codes = None, np.full(len(records), NOT_COMPARED, np.uint8)
         needed = [parts[block] for block in np.unique(self.collected.records.images[records] // part_files.BLOCK)]
         columns = ["record", "draw", "reason", "height", "width", "map"]
+        wanted = _paired(records, draws)
         for rows in self.store.scan("maps", needed, columns, **equal):
             stored = _paired(rows["record"].to_numpy(), rows["draw"].to_numpy())
-            _, mine, there = np.intersect1d(_paired(records, draws), stored, assume_unique=True, return_indices=True)
+            _, mine, there = np.intersect1d(wanted, stored, assume_unique=True, return_indices=True)
             if len(mine):
                 found = maps_of_rows(rows)[there]
                 raw = np.zeros((len(records), *found.shape[1:]), np.float32) if raw is None else raw

@@ -9,9 +9,8 @@ import onnx_ir as ir
 from export.autodiff.engine import OPSETS, Step, define
 
 STEEP = 3e38  # just below the largest float32
-BARELY_BELOW = (
-    -1e-30
-)  # 0 in sum with STEEP y for every normal y > 0; OpenVINO 2026.4 reads a beta of 0 as the default 0.5
+# Nothing beside STEEP y of a normal y > 0, but not 0: OpenVINO 2026.4 reads a beta of 0 as the default, 0.5.
+BARELY_BELOW = -1e-30
 
 
 def _rectified(s: Step) -> ir.Value:
