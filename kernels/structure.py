@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.cached_maps import PairFacts
+from kernels.cached_maps import MapFacts, PairFacts
 from kernels.jit import inlined, sums
 
 RADIUS = 5
 WINDOW = 2 * RADIUS + 1
 SIGMA = 1.5
-STRIP = 72  # columns at a time: eleven of their rows stay in the first cache
+STRIP = 216  # columns at a time: eleven of their rows, of two blurred images, stay in the first cache
 _ROW = STRIP + 16  # a row with its borders, rounded up to whole cache lines
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 with the range L = 1
 
@@ -26,61 +26,95 @@ def ssim(pair: PairFacts) -> float:
     m and s the means and (population) covariances under an 11 x 11 Gaussian window of sigma 1.5.
     """
     before, after = pair.before, pair.after
-    shared, height = before.slot.shared, before.values.shape[0]
-    rows = shared.array("ssim rows", 4 * _ROW, np.float64)
-    blurred = shared.array("ssim blurred", height * 4 * STRIP, np.float64)
-    return _ssim(before.values, after.values, 1 / before.maximum, 1 / after.maximum, rows, blurred)
+    means = before.fact(local_means), after.fact(local_means)
+    rows, blurred = _room(before)
+    return _ssim(before.values, after.values, 1 / before.maximum, 1 / after.maximum, *means, rows, blurred)
+
+
+def local_means(a_map: MapFacts) -> np.ndarray:
+    """float64 (H - 10, W - 10): m_x of `ssim`, which every partner of a map needs."""
+    height, width = a_map.values.shape
+    found = a_map.slot.own.array("local means", (height - 2 * RADIUS, width - 2 * RADIUS), np.float64)
+    _local_means(a_map.values, 1 / a_map.maximum, found, *_room(a_map))
+    return found
+
+
+def _room(a_map: MapFacts) -> tuple[np.ndarray, np.ndarray]:
+    """Room for two images: of one row of a strip, and of all its rows, blurred.
+
+    Both are flat, so that every tap of the window is a constant distance away: that is what vectorises.
+    """
+    shared, height = a_map.slot.shared, a_map.values.shape[0]
+    rows = shared.array("ssim rows", 2 * _ROW, np.float64)
+    return rows, shared.array("ssim blurred", height * 2 * STRIP, np.float64)
 
 
 @sums
-def _ssim(a, b, scale_a, scale_b, rows, blurred):
-    """Strip by strip: each row is blurred along itself, and scored across as soon as its window is complete.
+def _local_means(a, scale, means, rows, blurred):
+    """Strip by strip: each row is blurred along itself, and across as soon as its window is complete."""
+    for left in range(0, means.shape[1], STRIP):
+        columns = min(STRIP, means.shape[1] - left)
+        for r in range(a.shape[0]):
+            _scaled(a[r, left : left + columns + 2 * RADIUS], scale, rows)
+            _blur_along(rows, blurred[r * STRIP :], columns)
+            if r >= 2 * RADIUS:
+                top = r - 2 * RADIUS
+                _blur_across(blurred[top * STRIP :], columns, means[top, left : left + columns])
 
-    `rows` holds x, y, x^2 + y^2 and x y of one row, `blurred` the same four of every row, blurred. Both are flat,
-    so that every tap of the window is a constant distance away: that is what vectorises.
-    """
-    height, width = a.shape[0] - 2 * RADIUS, a.shape[1] - 2 * RADIUS
+
+@sums
+def _ssim(a, b, scale_a, scale_b, means_a, means_b, rows, blurred):
+    """As `_local_means`; `rows` holds x^2 + y^2 and x y of one row, `blurred` both of every row, blurred."""
+    height, width = means_a.shape
     total = 0.0
     for left in range(0, width, STRIP):
         columns = min(STRIP, width - left)
         right = left + columns + 2 * RADIUS
         for r in range(a.shape[0]):
             _products(a[r, left:right], b[r, left:right], scale_a, scale_b, rows)
-            _blur_along(rows, blurred[r * 4 * STRIP :], columns)
+            _blur_along(rows, blurred[r * 2 * STRIP :], columns)
+            _blur_along(rows[_ROW:], blurred[(2 * r + 1) * STRIP :], columns)
             if r >= 2 * RADIUS:
-                total += _similarity(blurred[(r - 2 * RADIUS) * 4 * STRIP :], columns)
+                top = r - 2 * RADIUS
+                here = means_a[top, left : left + columns], means_b[top, left : left + columns]
+                total += _similarity(blurred[top * 2 * STRIP :], here[0], here[1])
     return total / (height * width)
+
+
+@inlined
+def _scaled(a, scale, row):
+    for c in range(a.size):
+        row[c] = scale * a[c]
 
 
 @inlined
 def _products(a, b, scale_a, scale_b, rows):
     for c in range(a.size):
         x, y = scale_a * a[c], scale_b * b[c]
-        rows[c] = x
-        rows[_ROW + c] = y
-        rows[2 * _ROW + c] = x * x + y * y
-        rows[3 * _ROW + c] = x * y
+        rows[c] = x * x + y * y
+        rows[_ROW + c] = x * y
 
 
 @inlined
-def _blur_along(rows, blurred, columns):
+def _blur_along(row, blurred, columns):
     for c in range(columns):
-        blurred[c] = _window(rows, c, 1)
-        blurred[STRIP + c] = _window(rows, _ROW + c, 1)
-        blurred[2 * STRIP + c] = _window(rows, 2 * _ROW + c, 1)
-        blurred[3 * STRIP + c] = _window(rows, 3 * _ROW + c, 1)
+        blurred[c] = _window(row, c, 1)
 
 
 @inlined
-def _similarity(blurred, columns):
+def _blur_across(blurred, columns, means):
+    for c in range(columns):
+        means[c] = _window(blurred, c, STRIP)
+
+
+@inlined
+def _similarity(blurred, mean_x, mean_y):
     """Sum of the similarity over the row of a strip whose windows begin with `blurred`."""
     total = 0.0
-    for c in range(columns):
-        mean_x = _window(blurred, c, 4 * STRIP)
-        mean_y = _window(blurred, STRIP + c, 4 * STRIP)
-        product, squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
-        variances = _window(blurred, 2 * STRIP + c, 4 * STRIP) - squares
-        covariance = _window(blurred, 3 * STRIP + c, 4 * STRIP) - product
+    for c in range(mean_x.size):
+        product, squares = mean_x[c] * mean_y[c], mean_x[c] * mean_x[c] + mean_y[c] * mean_y[c]
+        variances = _window(blurred, c, 2 * STRIP) - squares
+        covariance = _window(blurred, STRIP + c, 2 * STRIP) - product
         total += (2 * product + C1) * (2 * covariance + C2) / ((squares + C1) * (variances + C2))
     return total
 
