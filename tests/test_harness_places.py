@@ -199,17 +199,19 @@ def made_for(path: Location) -> Location:
 def test_a_part_counts_the_processes_that_ended_over_it(folder: Location) -> None:
     parts = Store(folder)
     parts.clear(["maps"])
-    with parts.begun("maps", 3) as deaths:
-        assert deaths == 0
-        marker = folder / "maps" / "part-00003.begun"
+    marker, next_one = (folder / "maps" / f"part-0000{number}.begun" for number in (3, 4))
+    with parts.begun("maps") as begun:
+        assert (begun.add(3), begun.add(4)) == (0, 0)
         left = marker.read_bytes()
-    assert not marker.exists()
+        begun.remove(3)
+        assert (marker.exists(), next_one.exists()) == (False, True)
+    assert not next_one.exists()
     storage.write_bytes(marker, left)  # as a process leaves it that ends without a word
-    with suppress(KeyboardInterrupt), parts.begun("maps", 3) as deaths:
-        assert deaths == 1
+    with suppress(KeyboardInterrupt), parts.begun("maps") as begun:
+        assert (begun.add(3), begun.add(4)) == (1, 0)
         raise KeyboardInterrupt
-    with parts.begun("maps", 3) as deaths:
-        assert deaths == 0
+    with parts.begun("maps") as begun:
+        assert (begun.add(3), begun.add(4)) == (0, 0)
     assert parts.missing("maps", [3]) == [3]
 
 

@@ -21,10 +21,11 @@ from harness.api.evaluation import Settings, evaluate_again
 from harness.cli import cli
 from harness.common.errors import EvaluationWarning, InputError, InterruptedRunError
 from harness.common.storage import Location
-from harness.evaluation import executors, jobs
+from harness.evaluation import executors
 from harness.evaluation import run as evaluation_run
 from harness.results import folder as result_folder
 from harness.results import part_files, plan
+from harness.results.part_files import Store
 from harness.results.schema import Evaluation
 from tests import tiny_graphs
 from tests.tiny_graphs import evaluate, read_rows
@@ -237,17 +238,17 @@ def test_numbers_do_not_depend_on_whether_the_kernels_were_compiled_before(tmp_p
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
-    """Ctrl-C before the block of that number is explained."""
-    whole: Callable[..., Any] = getattr(jobs, "explain_block")  # noqa: B009
-    done: list[int] = []
+    """Ctrl-C before the block of that number is written."""
+    write, written = Store.write, list[int]()
 
-    def counted(*arguments: Any, **named: Any) -> Any:
-        if len(done) == blocks:
+    def counted(store: Store, kind: str, number: int, tables: Any) -> None:
+        if len(written) == blocks:
             raise KeyboardInterrupt
-        done.append(1)
-        return whole(*arguments, **named)
+        write(store, kind, number, tables)
+        if kind == "predictions":
+            written.append(number)
 
-    monkeypatch.setattr(jobs, "explain_block", counted)
+    monkeypatch.setattr(Store, "write", counted)
 
 
 def begun(out: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, *arguments: object) -> Path:
@@ -286,6 +287,43 @@ def test_when_it_began_stays(place: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert evaluate(out, *asked, "--resume").environment["began"] == "2020-01-01T00:00:00Z"
     again = evaluate(tmp_path / "again", "--from", out, "--map-size", 16)
     assert again.environment["began"] == "2020-01-01T00:00:00Z"
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_strict_stops_at_an_unreadable_image_and_keeps_the_parts_before(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(place / "few", images)
+    asked = [*pair_of(place, images / "manifest.csv"), *BRIEF, "--select", "all", "--batch", 3]
+    broken = sorted(images.glob("*.png"))[12]  # in the second part
+    whole, cut = broken.read_bytes(), tmp_path / "cut"
+    broken.write_bytes(whole[:40])
+    with pytest.raises(InputError, match=broken.name):
+        evaluate(cut, *asked, "--strict")
+    assert [path.name for path in sorted((cut / "predictions").iterdir())] == ["part-00000.parquet"]
+    assert list(evaluate(tmp_path / "rest", *asked).unreadable) == [broken.name]
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_a_part_is_begun_while_the_last_is_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the markers of both are removed, however it ends."""
+    write, seen = Store.write, list[list[str]]()
+
+    def watched(store: Store, kind: str, number: int, tables: Any) -> None:
+        if kind == "predictions":
+            seen.append(sorted(path.name for path in (store.folder / kind).glob("*.begun")))
+            if number == 4:
+                raise KeyboardInterrupt
+        write(store, kind, number, tables)
+
+    monkeypatch.setattr(Store, "write", watched)
+    with pytest.raises(InterruptedRunError):
+        evaluate(tmp_path / "out", *pair_of(place), *BRIEF, "--batch", 2, "--threads", 1)
+    first, second = (["part-00000.begun", "part-00001.begun"], ["part-00001.begun", "part-00002.begun"])
+    assert seen[:3] == [first, second, ["part-00002.begun"]]
+    assert seen[3:] == [["part-00003.begun", "part-00004.begun"], ["part-00004.begun", "part-00005.begun"]]
+    assert not list((tmp_path / "out").rglob("*.begun"))
 
 
 @pytest.mark.usefixtures("_small_parts")

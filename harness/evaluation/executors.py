@@ -49,8 +49,7 @@ class LocalExecutor:
     def run(self, items: Sequence[Any], progress: Advance) -> Iterator[Any]:
         """The results in the order of the items."""
         assert self._job is not None
-        for item in items:
-            yield self._job.do(item, progress)
+        yield from self._job.each(items, progress)
 
 
 # What is said where a cluster of our own does not come up; it can end this process without a word (see `harness.cli`).

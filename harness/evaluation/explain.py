@@ -6,7 +6,7 @@ an image does not depend on its neighbours, on the batch size or on the number o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,10 +73,59 @@ class Block:
 class _Step:
     """What one ONNX Runtime call works on: decoded images, with their noise, and the class to explain in each."""
 
+    images: np.ndarray  # (n,) image within the block
     rows: np.ndarray  # (n,) record within the block, -1 where nothing is explained
     samples: Sequence[Sample]  # (n,)
     views: np.ndarray  # (n, H, W), or (n, H, W, 3) of colours
     targets: np.ndarray  # (n,)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Of one block: predictions as a table, none of noisy copies; maps as row groups; seconds in ONNX Runtime."""
+
+    predictions: pa.Table | None
+    maps: list[pa.Table]
+    seconds: float
+
+
+@dataclass
+class _Gathered:
+    """What has been found of a block so far.
+
+    logits (n, outputs): NaN where an image has none yet; classes (r,): the explained ones, as they become known
+    errors, notices: by the place of the image; maps: by layer, method and draw, one entry per call
+    """
+
+    block: Block
+    logits: np.ndarray
+    classes: np.ndarray
+    errors: dict[int, str] = field(default_factory=dict)
+    notices: dict[int, list[str]] = field(default_factory=dict)
+    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, block: Block, model: Model) -> _Gathered:
+        return cls(block, np.full((len(block.samples), _outputs(model)), np.nan, np.float32), block.classes.copy())
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The images of a block that one call works on, as (image, record) pairs of each; and whether it is the last."""
+
+    gathered: _Gathered
+    rows: Sequence[list[tuple[int, int]]]
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A piece that was decoded, and why some of its images, by their place, could not be."""
+
+    piece: _Piece
+    step: _Step
+    wrong: dict[int, InputError]
 
 
 @dataclass(frozen=True)
@@ -94,6 +143,7 @@ class _Found:
     explanation: Explanation
     rows: np.ndarray
     further: Further
+    seconds: float  # in ONNX Runtime
 
 
 def blocks(
@@ -130,54 +180,63 @@ def noise_blocks(samples: Sequence[Sample], records: Records, sampled: np.ndarra
     return found
 
 
-def explain_block(
-    key: str,
-    model: Model,
-    block: Block,
-    request: Request,
-    batching: Batching,
-    progress: Advance,
-) -> tuple[pa.Table, list[pa.Table]]:
-    """Predictions and maps of one checkpoint for one block: a table, and the row groups of another.
+def explain_blocks(
+    key: str, model: Model, blocks: Iterable[Block], request: Request, batching: Batching, progress: Advance
+) -> Iterator[Explained]:
+    """What one checkpoint says of some blocks, in their order; one is begun while the last is still worked on.
 
-    :raises InputError: an unreadable image, where `batching.strict`.
+    :raises InputError: an unreadable image, where `batching.strict`, or a noisy copy of one that could be read before.
     :raises CannotEvaluateError: logits that are not finite.
     """
-    logits = np.full((len(block.samples), _outputs(model)), np.nan, np.float32)
-    errors: dict[int, str] = {}
-    notices: dict[int, list[str]] = {}
-    classes = block.classes.copy()
-    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = {}
-    place = {sample.name: number for number, sample in enumerate(block.samples)}
-    for step, found, explained in _explained(model, block, request, batching, errors, notices):
-        _require_finite(model, step, found)
-        for sample, row in zip(step.samples, found, strict=True):
-            logits[place[sample.name]] = row
-        unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
-        if len(unlabelled):
-            classes[unlabelled] = model.metadata.decisions(found).argmax(axis=1)
-        for name, (rows, *result) in explained.items():
-            maps.setdefault(name, []).append((rows, *result))
-        progress(len(set(step.samples)))
-    progress(len(errors))
-    named = replace(block, classes=classes)
-    tables = [_map_table(key, name, named, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
-    return _prediction_table(key, block, model.metadata.classes, logits, errors, notices), tables
+    look = _Look(model.metadata.rule, model.metadata.input_size)
+    pieces = (piece for block in blocks for piece in _pieces(_Gathered.of(block, model), batching.batch or BATCH))
+
+    def load(piece: _Piece) -> _Loaded:
+        return _load(piece, look, request.options, batching)
+
+    def ask(loaded: _Loaded) -> tuple[_Loaded, _Found | None]:
+        return loaded, _ask(model, loaded, request) if len(loaded.step.rows) else None
+
+    decoded = prefetch(load, pieces, depth=2 * batching.threads, threads=batching.threads)
+    for loaded, found in prefetch(ask, decoded, depth=1):
+        gathered = loaded.piece.gathered
+        _note_unreadable(gathered, loaded.wrong, batching.strict)
+        if found is not None:
+            _gather(gathered, model, loaded.step, found, request.options.methods, batching.threads)
+            progress(len(set(loaded.step.samples)))
+        if loaded.piece.is_last:
+            progress(len(gathered.errors))
+            yield _explained(key, model.metadata.classes, gathered)
 
 
-def explain_noise(
-    key: str, model: Model, block: Block, request: Request, batching: Batching, progress: Advance
-) -> list[pa.Table]:
-    """Maps of one checkpoint for the noisy copies of one block: the row groups of a table.
+def _note_unreadable(gathered: _Gathered, wrong: dict[int, InputError], strict: bool) -> None:
+    """Refuse here and not while images are decoded, so that the blocks before are written."""
+    if wrong and (strict or gathered.block.draws is not None):
+        raise next(iter(wrong.values()))
+    gathered.errors.update({image: str(error) for image, error in wrong.items()})
 
-    :raises InputError: an image that could be read before cannot be read any more.
-    """
-    maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = {}
-    for step, _, explained in _explained(model, block, request, replace(batching, strict=True), {}, {}):
-        for name, result in explained.items():
-            maps.setdefault(name, []).append(result)
-        progress(len(set(step.samples)))
-    return [_map_table(key, name, block, model.metadata.classes, parts) for name, parts in sorted(maps.items())]
+
+def _gather(
+    gathered: _Gathered, model: Model, step: _Step, found: _Found, methods: Sequence[str], threads: int
+) -> None:
+    """Add what a call found, as the maps that its layers and gradients make."""
+    logits, block = found.explanation.logits, gathered.block
+    gathered.seconds += found.seconds
+    if block.draws is None:
+        _require_finite(model, step, logits)
+        gathered.logits[step.images] = logits
+    unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
+    if len(unlabelled):
+        gathered.classes[unlabelled] = model.metadata.decisions(logits).argmax(axis=1)
+    for name, maps in _reduce(block, step, found, methods, threads).items():
+        gathered.maps.setdefault(name, []).append(maps)
+
+
+def _explained(key: str, names: Sequence[str], gathered: _Gathered) -> Explained:
+    block = replace(gathered.block, classes=gathered.classes)
+    maps = [_map_table(key, name, block, names, parts) for name, parts in sorted(gathered.maps.items())]
+    predictions = _prediction_table(key, gathered, names) if block.draws is None else None
+    return Explained(predictions, maps, gathered.seconds)
 
 
 def _require_finite(model: Model, step: _Step, logits: np.ndarray) -> None:
@@ -191,46 +250,28 @@ def _outputs(model: Model) -> int:
     return 1 if model.metadata.score_kind == "binary" else len(model.metadata.classes)
 
 
-def _explained(
-    model: Model,
-    block: Block,
-    request: Request,
-    batching: Batching,
-    errors: dict[int, str],
-    notices: dict[int, list[str]],
-) -> Iterator[tuple[_Step, np.ndarray, dict]]:
-    """(step, logits, what `_reduce` returns) of each batch of the block."""
-    rows, look = _rows(block), _Look(model.metadata.rule, model.metadata.input_size)
-    batch = _images_per_call(block, batching.batch or BATCH)
-    decoded = prefetch(
-        lambda start: _load(block, rows[start : start + batch], look, request.options, batching, notices),
-        range(0, len(rows), batch),
-        depth=2 * batching.threads,
-        threads=batching.threads,
-    )
-
-    def run(loaded: tuple[_Step, dict[int, str]]) -> tuple[_Step, _Found | None]:
-        step, wrong = loaded
-        errors.update(wrong)
-        return step, _ask(model, block, step, request) if len(step.rows) else None
-
-    for step, found in prefetch(run, decoded, depth=1):
-        if found is not None:
-            made = _reduce(block, step, found, request.options.methods, batching.threads)
-            yield step, found.explanation.logits, made
+def _pieces(gathered: _Gathered, batch: int) -> Iterator[_Piece]:
+    """What single calls of the model work on: so many images of a block."""
+    rows = _rows(gathered.block)
+    each = _images_per_call(gathered.block, batch)
+    for start in range(0, max(1, len(rows)), each):  # also a block without images has a last piece
+        yield _Piece(gathered, rows[start : start + each], start + each >= len(rows))
 
 
-def _ask(model: Model, block: Block, step: _Step, request: Request) -> _Found:
+def _ask(model: Model, loaded: _Loaded, request: Request) -> _Found:
     """One call of the model for a batch, and the further passes that methods take for those of it in the sample."""
+    block, step, before = loaded.piece.gathered.block, loaded.step, model.seconds
     methods, pictures = request.options.methods, channels_first(step.views)
     made_by_graph = request.options.maps == "graph"
     found = model.explain(pictures, step.targets, request.layers, methods if made_by_graph else ())
     chosen = np.flatnonzero((step.rows >= 0) & block.sampled[step.rows]) if len(block.sampled) else np.zeros(0, int)
     if made_by_graph or not of_several_passes(methods):
-        return _Found(found, chosen, Further(Explanation(found.logits[chosen], {}), {}))
+        further = Further(Explanation(found.logits[chosen], {}), {})
+        return _Found(found, chosen, further, model.seconds - before)
     decided = model.metadata.decisions(found.logits).argmax(axis=1)
     targets = np.where(step.targets == UNLABELLED, decided, step.targets)
-    return _Found(found, chosen, explain_further(model, found, methods, chosen, pictures, targets))
+    further = explain_further(model, found, methods, chosen, pictures, targets)
+    return _Found(found, chosen, further, model.seconds - before)
 
 
 def _images_per_call(block: Block, batch: int) -> int:
@@ -246,34 +287,24 @@ def _rows(block: Block) -> list[list[tuple[int, int]]]:
     return [pairs or [(image, -1)] for image, pairs in enumerate(found)]
 
 
-def _load(
-    block: Block,
-    batch: Sequence[list[tuple[int, int]]],
-    look: _Look,
-    options: Options,
-    batching: Batching,
-    notices: dict[int, list[str]],
-) -> tuple[_Step, dict[int, str]]:
-    """The decoded images of a batch, with their noise, and what is wrong with those that cannot be read.
+def _load(piece: _Piece, look: _Look, options: Options, batching: Batching) -> _Loaded:
+    """The decoded images of a piece, with their noise, and what is wrong with those that cannot be read.
 
-    What else is to be said about an image is put into `notices`; no two batches have the same image.
+    What else is to be said about an image is put into `notices`; no two pieces have the same image.
     """
-    views: dict[int, View] = {}
-    wrong: dict[int, str] = {}
-    for image, _ in (pairs[0] for pairs in batch):
+    block, views, wrong = piece.gathered.block, dict[int, View](), dict[int, InputError]()
+    for image, _ in (pairs[0] for pairs in piece.rows):
         try:
-            views[image] = _decoded(block, image, look, batching, notices.setdefault(image, []))
+            views[image] = _decoded(block, image, look, batching, piece.gathered.notices.setdefault(image, []))
         except InputError as error:
-            if batching.strict:
-                raise
-            wrong[image] = str(error)
-    kept = [pair for pairs in batch for pair in pairs if pair[0] in views]
-    rows = np.array([record for _, record in kept], np.int64)
+            wrong[image] = error
+    kept = [pair for pairs in piece.rows for pair in pairs if pair[0] in views]
+    images, rows = (np.array([pair[side] for pair in kept], np.int64) for side in (0, 1))
     targets = np.array([block.classes[record] if record >= 0 else UNLABELLED for record in rows], np.int64)
-    samples = [block.samples[image] for image, _ in kept]
+    samples = [block.samples[image] for image in images]
     pictures = [_with_noise(block, views[image], image, record, options.seed) for image, record in kept]
     stacked = np.stack(pictures) if kept else np.zeros((0, *look.size), np.float32)
-    return _Step(rows, samples, stacked, targets), wrong
+    return _Loaded(piece, _Step(images, rows, samples, stacked, targets), wrong)
 
 
 def _with_noise(block: Block, view: View, image: int, record: int, seed: int) -> np.ndarray:
@@ -323,22 +354,17 @@ def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:
     return lambda index: f"image {block.samples[int(images[index])].name!r}"
 
 
-def _prediction_table(
-    key: str,
-    block: Block,
-    names: Sequence[str],
-    logits: np.ndarray,
-    errors: dict[int, str],
-    notices: dict[int, list[str]],
-) -> pa.Table:
-    samples, count = block.samples, len(block.samples)
+def _prediction_table(key: str, gathered: _Gathered, names: Sequence[str]) -> pa.Table:
+    samples, errors, notices = gathered.block.samples, gathered.errors, gathered.notices
+    count = len(samples)
+    logits = [None if n in errors else row for n, row in enumerate(gathered.logits)]
     labels = [None if sample.labels is None else [names[label] for label in sample.labels] for sample in samples]
     columns = {
         "checkpoint": part_files.text(key, count),
         "image": part_files.coded(np.arange(count), [sample.name for sample in samples]),
         "group": part_files.coded(np.arange(count), [sample.group for sample in samples]),
         "labels": pa.array(labels, pa.list_(pa.string())),
-        "logits": pa.array([None if n in errors else row for n, row in enumerate(logits)], pa.list_(pa.float32())),
+        "logits": pa.array(logits, pa.list_(pa.float32())),
         "error": pa.array([without_home(errors[n]) if n in errors else None for n in range(count)], pa.string()),
         "notices": pa.array([notices.get(n, []) for n in range(count)], pa.list_(pa.string())),
     }

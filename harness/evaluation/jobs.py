@@ -7,7 +7,8 @@ again, by any process. `harness.evaluation.executors` decides which processes th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from harness.common.errors import InputError
 from harness.common.progress import Advance
 from harness.common.provenance import bytes_digest
 from harness.evaluation.batch_size import best_batch
-from harness.evaluation.explain import Batching, Block, Request, explain_block, explain_noise
+from harness.evaluation.explain import Batching, Block, Request, explain_blocks
 from harness.evaluation.score import Scorer
 from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Sample, content_digests
@@ -40,8 +41,18 @@ class Job(Protocol[Item, Result]):
     def do(self, item: Item, progress: Advance) -> Result:
         """Do one item; `progress` is called with the number of images (or parts) done."""
 
+    def each(self, items: Iterable[Item], progress: Advance) -> Iterator[Result]:
+        """Do items in their order; the next may be begun before one is done."""
 
-class Hashing:
+
+class _OneByOne(Job[Item, Result]):
+    """Items of which none is begun before the last is done."""
+
+    def each(self, items: Iterable[Item], progress: Advance) -> Iterator[Result]:
+        return (self.do(item, progress) for item in items)
+
+
+class Hashing(_OneByOne[tuple[int, Sequence[Sample]], tuple[int, list[bytes]]]):
     """Items (first place, images): place of the first and digests of their contents."""
 
     def prepare(self) -> None:
@@ -87,32 +98,35 @@ class Explaining:
             require_methods(self.request.options.methods)
         return self._opened().providers
 
-    def do(self, item: tuple[int, Block], progress: Advance) -> float:
-        part, block = item
-        model = self._opened()
-        before = model.seconds
-        if block.draws is None:
-            self._images(model, part, block, progress)
-        else:
-            noisy = explain_noise(self.checkpoint.key, model, block, self.request, self.batching, progress)
-            self.folder.write("maps", part, noisy)
-        return model.seconds - before
+    def each(self, items: Iterable[tuple[int, Block]], progress: Advance) -> Iterator[float]:
+        """As `do`; images of an item are decoded and explained while the last item is written."""
+        model, parts = self._opened(), deque[int]()
+        with self.folder.begun("predictions") as begun:
 
-    def _images(self, model: Model, part: int, block: Block, progress: Advance) -> None:
-        with self.folder.begun("predictions", part) as deaths:
-            if deaths:  # an image may have ended the process that decoded it
-                unreadable = {
-                    **block.unreadable,
-                    **crashing_images(
-                        [sample.path for sample in block.samples],
-                        self.batching.max_pixels,
-                        self.checkpoint.graph.metadata.rule,
-                    ),
-                }
-                block = replace(block, unreadable=unreadable)
-            predictions, maps = explain_block(self.checkpoint.key, model, block, self.request, self.batching, progress)
-            self.folder.write("maps", part, maps)
-            self.folder.write("predictions", part, [predictions])  # last: the part is whole where it is there
+            def blocks() -> Iterator[Block]:
+                for part, block in items:
+                    parts.append(part)
+                    yield block if block.draws is not None else self._without_crashing(block, begun.add(part))
+
+            for found in explain_blocks(self.checkpoint.key, model, blocks(), self.request, self.batching, progress):
+                part = parts.popleft()
+                self.folder.write("maps", part, found.maps)
+                if found.predictions is not None:  # last: the part is whole where they are there
+                    self.folder.write("predictions", part, [found.predictions])
+                    begun.remove(part)
+                yield found.seconds
+
+    def do(self, item: tuple[int, Block], progress: Advance) -> float:
+        (seconds,) = self.each([item], progress)
+        return seconds
+
+    def _without_crashing(self, block: Block, deaths: int) -> Block:
+        """The block; where processes ended over it, one of its images may have ended them: those are left out."""
+        if not deaths:
+            return block
+        paths, rule = [sample.path for sample in block.samples], self.checkpoint.graph.metadata.rule
+        crashing = crashing_images(paths, self.batching.max_pixels, rule)
+        return replace(block, unreadable={**block.unreadable, **crashing})
 
     def _opened(self) -> Model:
         if self._model is None:
@@ -125,7 +139,7 @@ class Explaining:
         return {**self.__dict__, "_model": None}  # a session cannot be pickled; it is opened again
 
 
-class Scoring:
+class Scoring(_OneByOne[tuple[int, int], None]):
     """Items (number of a task, block): writes a part of the scores."""
 
     def __init__(self, scorer: Scorer) -> None:

@@ -79,6 +79,30 @@ def parts_of(place: int, images: int) -> range:
     return range(place * each, (place + 1) * each)
 
 
+class Begun:
+    """Markers beside the parts that are worked on: how many processes began each and ended without a word."""
+
+    def __init__(self, folder: Location) -> None:
+        self._folder = folder
+        self._markers: dict[int, Location] = {}
+
+    def add(self, number: int) -> int:
+        """Mark a part as begun; how often a process ended over it before."""
+        marker = self._markers[number] = self._folder / f"part-{number:05d}{BEGUN}"
+        deaths = int(marker.read_text(encoding="utf-8")) if marker.is_file() else 0
+        write_bytes(marker, str(deaths + 1).encode())
+        return deaths
+
+    def remove(self, number: int) -> None:
+        """The part is done."""
+        self._markers.pop(number).unlink(missing_ok=True)
+
+    def remove_all(self) -> None:
+        """No part is worked on any more."""
+        for number in list(self._markers):
+            self.remove(number)
+
+
 class Store:
     """The parts in a result folder.
 
@@ -108,18 +132,13 @@ class Store:
         write_bytes(self._path(kind, number), memoryview(whole.getvalue()))
 
     @contextmanager
-    def begun(self, kind: str, number: int) -> Iterator[int]:
-        """Around the work on a part: how often a process ended over it before, without a word.
-
-        The count lies beside the parts while the work goes on, and is removed however it ends in this process.
-        """
-        marker = self._path(kind, number).with_name(f"part-{number:05d}{BEGUN}")
-        deaths = int(marker.read_text(encoding="utf-8")) if marker.is_file() else 0
-        write_bytes(marker, str(deaths + 1).encode())
+    def begun(self, kind: str) -> Iterator[Begun]:
+        """Around the work on some parts; their markers are removed however it ends in this process."""
+        begun = Begun(self.folder / kind)
         try:
-            yield deaths
+            yield begun
         finally:
-            marker.unlink(missing_ok=True)
+            begun.remove_all()
 
     def scan(
         self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any
