@@ -171,6 +171,17 @@ def test_some_of_the_images_have_the_means_of_all_with_the_others_undefined() ->
     assert np.isnan(whole.of(rows[:0]).means(values[:0])).all()
 
 
+@pytest.mark.parametrize("rows", [np.arange(2, 60), np.arange(9, 60)])
+def test_draws_among_some_images_are_those_of_a_study_without_the_others(rows: np.ndarray) -> None:
+    """Of patients 0 .. 19, or of 3 .. 19 where the others have none of the images."""
+    groups = np.repeat(np.arange(20), 3)
+    values = np.random.default_rng(1).normal(size=(60, 2))[rows]
+    among = Resampling(groups, 4, 500).among(rows)
+    alone = Resampling(groups[rows], 4, 500)
+    assert among.patients == alone.patients == len(set(groups[rows]))
+    assert np.array_equal(among.means(values), alone.means(values))
+
+
 def test_an_image_of_weight_two_counts_like_two_images() -> None:
     values, groups = clustered(25, seed=4)
     values = np.hstack([values, np.where(values > 0, values, np.nan)])

@@ -82,8 +82,8 @@ def summarise(folder: Path, images: int, resamples: int) -> dict[str, object]:
     plan, samples = planned(folder, images)
     parts = part_files.Store(folder)
     reader = Reader(plan, read_collected(parts, plan, samples, 2), "all", parts)
-    summary = Summary(reader, resamples)
-    pair, compared = summary.pair(plan.pairs[0], 2), ArchitectureComparison(reader, summary).result(2)
+    summary = Summary(reader, resamples, threads=2)
+    pair, compared = summary.pair(plan.pairs[0]), ArchitectureComparison(reader, summary).result()
     assert compared is not None
     peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     return {"pair": pair.model_dump(mode="json"), "study": compared.model_dump(mode="json"), "peak": peak}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 
@@ -19,10 +20,11 @@ from harness.statistics.hypothesis_tests import equivalence
 class Classification:
     """accuracy, auc and ece of the checkpoints of a plan, on common draws of patients. Empty without labels."""
 
-    def __init__(self, plan: Plan, collected: Predictions, resampling: Resampling) -> None:
+    def __init__(self, plan: Plan, collected: Predictions, resampling: Resampling, threads: int = 1) -> None:
         self.plan = plan
         self.collected = collected
         self.resampling = resampling
+        self.threads = threads
         self.thresholds = plan.checkpoints[0].graph.metadata.thresholds
 
     @cached_property
@@ -32,10 +34,12 @@ class Classification:
         if truth is None:
             return [{} for _ in self.plan.checkpoints]
         kind = self.plan.score_kind
-        return [
-            qualities(self.probabilities(n), truth, self.resampling, kind, self.thresholds)
-            for n in range(len(self.plan.checkpoints))
-        ]
+
+        def of(number: int) -> dict[str, Quality]:
+            return qualities(self.probabilities(number), truth, self.resampling, kind, self.thresholds)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(of, range(len(self.plan.checkpoints))))
 
     def probabilities(self, checkpoint: int) -> np.ndarray:
         """(images, K)."""

@@ -31,14 +31,14 @@ class ArchitectureComparison:
             if pair.kind == "drift":
                 self.architectures.setdefault(pair.architecture, []).append(pair)
 
-    def result(self, threads: int) -> StudyResult | None:
+    def result(self) -> StudyResult | None:
         """Comparisons per layer, scope and metric; None where there is neither a second architecture nor method."""
         if len(self.architectures) * len(self.plan.options.methods) < 2 or not self.architectures:
             return None
         chosen = np.logical_and.reduce([self.reader.selections[pair.name] for pair in self._pairs()])
         resampled: dict[str, None] = {}
         found = []
-        for comparison, names in self._comparisons(chosen, threads) if chosen.any() else ():
+        for comparison, names in self._comparisons(chosen) if chosen.any() else ():
             found.append(comparison)
             resampled |= dict.fromkeys(names)
         return StudyResult(
@@ -52,7 +52,7 @@ class ArchitectureComparison:
     def _pairs(self) -> list[Pair]:
         return [pair for pairs in self.architectures.values() for pair in pairs]
 
-    def _comparisons(self, chosen: np.ndarray, threads: int) -> Iterator[tuple[ComparisonResult, tuple[str, ...]]]:
+    def _comparisons(self, chosen: np.ndarray) -> Iterator[tuple[ComparisonResult, tuple[str, ...]]]:
         """Every metric overall; per class, too, where there are architectures to compare.
 
         As many metrics at a time are read, and compared, as there is room for.
@@ -72,7 +72,7 @@ class ArchitectureComparison:
                     own = {cell: of_cell[:, of.index(metric)] for cell, of_cell in values.items()}
                     return self._compare(layer, scope, metric, mask, own)
 
-                with ThreadPoolExecutor(min(threads, max(1, HELD // each))) as pool:
+                with ThreadPoolExecutor(min(self.summary.threads, max(1, HELD // each))) as pool:
                     for (scope, _, metric), result in zip(tasks, pool.map(work, tasks), strict=True):
                         found[scope, metric] = result
             yield from (found[scope, metric] for scope, _ in scopes for metric in self.compared)

@@ -387,14 +387,14 @@ def _score(reader: Reader, execution: Execution) -> None:
 
 def _summarise(stored: StoredPlan, reader: Reader, execution: Execution) -> Evaluation:
     plan, collected, threads = stored.plan, reader.collected, execution.batching.threads
-    summary = Summary(reader, execution.resamples)
+    summary = Summary(reader, execution.resamples, threads)
     done = Counter(execution.progress, "summarise pairs", len(plan.drifts) + 1)
     pairs = []
     for pair in plan.drifts:
-        pairs.append(summary.pair(pair, threads))
+        pairs.append(summary.pair(pair))
         done.add()
     pairs, regions = _read_in_regions(reader, summary, pairs, threads)
-    study = ArchitectureComparison(reader, summary).result(threads)
+    study = ArchitectureComparison(reader, summary).result()
     done.add()
     occlusion = Occlusion(reader, stored.provider, execution.batching, execution.announce)
     causal = CausalCheck(reader, summary.by_record, summary.scopes, occlusion).results(execution.progress)
@@ -409,7 +409,7 @@ def _summarise(stored: StoredPlan, reader: Reader, execution: Execution) -> Eval
         resamples=execution.resamples,
         majority=summary.classification.majority(),
         regions=regions,
-        checkpoints=[_checkpoint(plan, number, summary, threads) for number in range(len(plan.checkpoints))],
+        checkpoints=[_checkpoint(plan, number, summary) for number in range(len(plan.checkpoints))],
         pairs=pairs,
         causal=causal,
         nulls=nulls,
@@ -468,7 +468,7 @@ def _region_source(regions: Regions, name: str) -> RegionSource:
     return RegionSource(name=name, source=source, digest=regions.digest(name), images=images)
 
 
-def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> CheckpointResult:
+def _checkpoint(plan: Plan, number: int, summary: Summary) -> CheckpointResult:
     checkpoint = plan.checkpoints[number]
     return CheckpointResult(
         key=checkpoint.key,
@@ -479,7 +479,7 @@ def _checkpoint(plan: Plan, number: int, summary: Summary, threads: int) -> Chec
         replicate=checkpoint.replicate,
         metadata=checkpoint.graph.metadata,
         quality=summary.classification.estimates(number),
-        consistency=summary.consistency(number, threads),
+        consistency=summary.consistency(number),
         conditioning=summary.conditioning(number),
         completeness=summary.completeness(number),
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -84,13 +85,15 @@ class _Sample:
 class Summary:
     """Computes the numbers of a result from what is stored. Everything shares the same draws of patients."""
 
-    def __init__(self, reader: Reader, resamples: int) -> None:
+    def __init__(self, reader: Reader, resamples: int, threads: int = 1) -> None:
         self.reader = reader
+        self.threads = threads
         self.plan, self.collected = plan, collected = reader.plan, reader.collected
         self.vocabulary = plan.vocabulary
         groups = np.array([sample.group for sample in collected.samples])
-        self.by_record = Resampling(groups[collected.records.images], plan.options.seed, resamples)
-        self.classification = Classification(plan, collected, Resampling(groups, plan.options.seed, resamples))
+        by_image = Resampling(groups, plan.options.seed, resamples)
+        self.by_record = by_image.among(collected.records.images)
+        self.classification = Classification(plan, collected, by_image, threads)
         self.tasks = tasks(plan)
 
     @cached_property
@@ -100,7 +103,7 @@ class Summary:
         named = [(name, classes == index) for index, name in enumerate(self.plan.classes)]
         return [(ALL, np.ones(len(classes), bool)), *((name, mask) for name, mask in named if mask.any())]
 
-    def pair(self, pair: Pair, threads: int) -> PairResult:
+    def pair(self, pair: Pair) -> PairResult:
         """All numbers of one pair."""
         assert pair.kind != "replicates"
         before, after = self.plan.sides(pair)
@@ -118,25 +121,20 @@ class Summary:
             agreement=self.classification.agreement(before, after),
             change=self.classification.changes(before, after),
             equivalence=self.classification.equivalences(pair.name, [before], [after]),
-            metrics=list(self._metrics(pair, threads)),
-            flips=flips(self.reader, self.by_record, pair, threads),
+            metrics=list(self._metrics(pair)),
+            flips=flips(self.reader, self.by_record, pair, self.threads),
         )
 
-    def consistency(self, checkpoint: int, threads: int) -> list[Consistency]:
+    def consistency(self, checkpoint: int) -> list[Consistency]:
         """Per layer, method and class."""
         weights = self.classification.probabilities(checkpoint)
-        images = self.collected.records.images
-        explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[images]
-        found = []
-        for layer, method in self.plan.layer_methods:
-            there = explained & self.reader.with_maps(method)
-            drawn = {scope: self._few(np.flatnonzero(mask & there)) for scope, mask in self.scopes[1:]}
-            maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
-            ends = np.cumsum([len(records) for records in drawn.values()])
-            for (scope, records), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
-                value, reason, n = self._consistency(own, records, weights, threads)
-                found.append(Consistency(layer=layer, method=method, scope=scope, value=value, reason=reason, n=n))
-        return found
+        explained = np.isfinite(self.collected.logits[checkpoint]).all(axis=1)[self.collected.records.images]
+
+        def at(place: tuple[str, str]) -> list[Consistency]:
+            return list(self._consistency(checkpoint, *place, explained, weights))
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(chain.from_iterable(pool.map(at, self.plan.layer_methods)))
 
     def conditioning(self, checkpoint: int) -> list[Conditioning]:
         """Per layer and method, over the records of which it is known."""
@@ -175,14 +173,19 @@ class Summary:
         }
 
     def _consistency(
-        self, maps: np.ndarray, records: np.ndarray, weights: np.ndarray, threads: int
-    ) -> tuple[float, str | None, int]:
-        """(value, reason, n) over the maps of some records of a class."""
-        images, classes = self.collected.records.images[records], self.collected.records.classes[records]
-        large = upsample(maps, CONSISTENCY_SIZE, threads)
-        found = consistency(large, weights[images, classes], CONSISTENCY_LIMIT, threads=threads)
-        reason = None if found.reason == Reason.DEFINED else found.reason.label
-        return found.value, reason, found.n
+        self, checkpoint: int, layer: str, method: str, explained: np.ndarray, weights: np.ndarray
+    ) -> Iterator[Consistency]:
+        """Of every class, over a sample of its explained records (R,) bool."""
+        records, there = self.collected.records, explained & self.reader.with_maps(method)
+        drawn = {scope: self._few(np.flatnonzero(mask & there)) for scope, mask in self.scopes[1:]}
+        maps = self.reader.maps(checkpoint, layer, method, np.concatenate([*drawn.values()])).raw
+        ends = np.cumsum([len(rows) for rows in drawn.values()])
+        for (scope, rows), own in zip(drawn.items(), np.split(maps, ends[:-1]), strict=True):
+            large = upsample(own, CONSISTENCY_SIZE, self.threads)
+            of_class = weights[records.images[rows], records.classes[rows]]
+            found = consistency(large, of_class, CONSISTENCY_LIMIT, threads=self.threads)
+            reason = None if found.reason == Reason.DEFINED else found.reason.label
+            yield Consistency(layer=layer, method=method, scope=scope, value=found.value, reason=reason, n=found.n)
 
     def _few(self, records: np.ndarray) -> np.ndarray:
         """A seeded sample of the records of a class."""
@@ -191,7 +194,7 @@ class Summary:
     def _tasks_of(self, pair: Pair) -> list[tuple[int, Task]]:
         return [(part, item) for part, item in enumerate(self.tasks) if item.kind == "pair" and item.pair == pair]
 
-    def _metrics(self, pair: Pair, threads: int) -> Iterator[MetricSummary]:
+    def _metrics(self, pair: Pair) -> Iterator[MetricSummary]:
         columns = self.vocabulary.columns
 
         def summarise(numbered: tuple[int, Task]) -> list[MetricSummary]:
@@ -199,7 +202,7 @@ class Summary:
             return [item for scope in zip(*groups, strict=True) for items in scope for item in items]
 
         room = max(1, HELD // (self.by_record.images * len(columns)))  # tasks that are held at a time
-        with ThreadPoolExecutor(min(threads, room)) as pool:
+        with ThreadPoolExecutor(min(self.threads, room)) as pool:
             for found in pool.map(summarise, self._tasks_of(pair)):
                 yield from found
 

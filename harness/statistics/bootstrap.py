@@ -116,6 +116,15 @@ class Resampling:
         part.images = len(part.patient)
         return part
 
+    def among(self, rows: np.ndarray) -> Resampling:
+        """Draws of the patients that have some of the images, as if there were no others.
+
+        :param rows: (m,) places of the images.
+        """
+        own = self.patient[rows]
+        every = len(np.unique(own)) == self.patients  # then the draws, which are those of the seed, are the same
+        return self.of(rows) if every else Resampling(own, self._seed, self.resamples)
+
     def means(self, values: np.ndarray) -> np.ndarray:
         """(resamples, C) means of the defined values of each column, a ratio of sums over patients.
 
@@ -157,7 +166,7 @@ class Resampling:
                 break
             drawn = drawn[: draws - rows.start]
             counts = blocked_product(drawn, table).reshape(len(drawn), len(columns), 1 + len(shares))
-            drawn = drawn.astype(np.int32)
+            drawn = np.ascontiguousarray(drawn, np.int32)
             for number, column in enumerate(columns):
                 found[rows.start : rows.start + len(drawn), number] = column.quantiles(drawn, counts[:, number])
         return found
