@@ -8,15 +8,18 @@ again, by any process. `harness.evaluation.executors` decides which processes th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
 
 from harness.common.errors import InputError
 from harness.common.progress import Advance
 from harness.common.provenance import bytes_digest
 from harness.evaluation.batch_size import best_batch
 from harness.evaluation.explain import Batching, Block, Request, explain_blocks
+from harness.evaluation.prefetch import prefetch
 from harness.evaluation.score import Scorer
 from harness.images.crash_isolation import crashing_images
 from harness.images.dataset import Sample, content_digests
@@ -41,18 +44,11 @@ class Job(Protocol[Item, Result]):
     def do(self, item: Item, progress: Advance) -> Result:
         """Do one item; `progress` is called with the number of images (or parts) done."""
 
-    def each(self, items: Iterable[Item], progress: Advance) -> Iterator[Result]:
+    def each(self, items: Sequence[Item], progress: Advance) -> Iterator[Result]:
         """Do items in their order; the next may be begun before one is done."""
 
 
-class _OneByOne(Job[Item, Result]):
-    """Items of which none is begun before the last is done."""
-
-    def each(self, items: Iterable[Item], progress: Advance) -> Iterator[Result]:
-        return (self.do(item, progress) for item in items)
-
-
-class Hashing(_OneByOne[tuple[int, Sequence[Sample]], tuple[int, list[bytes]]]):
+class Hashing:
     """Items (first place, images): place of the first and digests of their contents."""
 
     def prepare(self) -> None:
@@ -63,6 +59,12 @@ class Hashing(_OneByOne[tuple[int, Sequence[Sample]], tuple[int, list[bytes]]]):
         digests = content_digests(samples)
         progress(len(samples))
         return start, digests
+
+    def each(
+        self, items: Sequence[tuple[int, Sequence[Sample]]], progress: Advance
+    ) -> Iterator[tuple[int, list[bytes]]]:
+        """As `do`, one after the other."""
+        return (self.do(item, progress) for item in items)
 
 
 class Explaining:
@@ -98,7 +100,7 @@ class Explaining:
             require_methods(self.request.options.methods)
         return self._opened().providers
 
-    def each(self, items: Iterable[tuple[int, Block]], progress: Advance) -> Iterator[float]:
+    def each(self, items: Sequence[tuple[int, Block]], progress: Advance) -> Iterator[float]:
         """As `do`; images of an item are decoded and explained while the last item is written."""
         model, parts = self._opened(), deque[int]()
         with self.folder.begun("predictions") as begun:
@@ -139,7 +141,7 @@ class Explaining:
         return {**self.__dict__, "_model": None}  # a session cannot be pickled; it is opened again
 
 
-class Scoring(_OneByOne[tuple[int, int], None]):
+class Scoring:
     """Items (number of a task, block): writes a part of the scores."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -154,7 +156,19 @@ class Scoring(_OneByOne[tuple[int, int], None]):
         self.scorer.vocabulary.functions()
 
     def do(self, item: tuple[int, int], progress: Advance) -> None:
-        number, block = item
-        reader = self.scorer.reader
-        reader.store.write("scores", reader.parts(number)[block], list(self.scorer.score(self.tasks[number], block)))
-        progress(1)
+        (_,) = self.each([item], progress)
+
+    def each(self, items: Sequence[tuple[int, int]], progress: Advance) -> Iterator[None]:
+        """As `do`; threads work on an item each, as far as there are items: two on one wait for each other."""
+        reader, threads = self.scorer.reader, self.scorer.threads
+        at_once = max(1, min(threads, len(items)))
+        scorer = Scorer(reader, threads // at_once)
+
+        def scored(item: tuple[int, int]) -> tuple[int, list[pa.Table]]:
+            number, block = item
+            return reader.parts(number)[block], list(scorer.score(self.tasks[number], block))
+
+        for part, tables in prefetch(scored, items, depth=at_once, threads=at_once):
+            reader.store.write("scores", part, tables)
+            progress(1)
+            yield

@@ -139,11 +139,12 @@ class Scorer:
 
     def _maps_of(self, task: Task, records: np.ndarray) -> tuple[Maps, Maps]:
         """The maps before and after of some records, kept while the parts of one task are computed."""
-        if self._unrelated is None or self._unrelated[0] != task:
+        kept = self._unrelated  # read once: another thread may be at the next task
+        if kept is None or kept[0] != task:
             before, after = (self.reader.maps(n, task.layer, task.method, records) for n in (task.before, task.after))
             self._require_maps(records, before, after)
-            self._unrelated = task, before, after
-        return self._unrelated[1:]
+            kept = self._unrelated = task, before, after
+        return kept[1:]
 
     def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
         """The long form: one row per record and metric."""
