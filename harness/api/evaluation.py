@@ -195,7 +195,8 @@ def _finish(folder: _Folder, settings: Settings, work: Callable[[run.Execution],
 
 def _executed(out: Location, settings: Settings, work: Callable[[run.Execution], Found]) -> Found:
     """Run the work as the settings say."""
-    batching = Batching(settings.batch, settings.threads or available_cpus(), settings.strict, settings.max_pixels)
+    threads = settings.threads or available_cpus()
+    batching = Batching(settings.batch, threads, strict=settings.strict, max_pixels=settings.max_pixels)
     with open_executor(settings.workers) as executor, shown(settings.progress) as progress:
         return work(
             run.Execution(

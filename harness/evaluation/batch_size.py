@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from harness.evaluation.explain import BATCH, Request
+from harness.evaluation.explain import Request
 from harness.models.session import Model
 
-LARGEST = 512
+LEAST, LARGEST = 16, 512
 WORTH = 1.05  # a batch twice as large must do this times as many images per second
 
 
 def best_batch(model: Model, request: Request) -> int:
-    """The batch size from which doubling no longer pays, measured on grey images; at least BATCH.
+    """The batch size from which doubling no longer pays, measured on grey images; at least LEAST.
 
     A batch that does not fit into the accelerator's memory ends the search, too.
     """
@@ -35,12 +35,12 @@ def best_batch(model: Model, request: Request) -> int:
 
 
 def _search(seconds: Callable[[int], float]) -> int:
-    best, rate = BATCH, 0.0
+    best, rate = LEAST, 0.0
     for count in _doubled():
         try:
             found = count / seconds(count)
         except Exception:  # ONNX Runtime's errors share no base; what runs out of memory cannot be told from the rest
-            if count == BATCH:
+            if count == LEAST:
                 raise
             break
         if found < WORTH * rate:
@@ -50,7 +50,7 @@ def _search(seconds: Callable[[int], float]) -> int:
 
 
 def _doubled() -> Iterator[int]:
-    count = BATCH
+    count = LEAST
     while count <= LARGEST:
         yield count
         count *= 2

@@ -1,8 +1,8 @@
 """`evaluate --dry-run`: what an evaluation will do, and about how long it will take, before it is begun.
 
 Counts are those of a run in which every image is compared and no map is empty: what is, is known only once the
-checkpoints have seen the images. Seconds are those of one batch through every checkpoint and of some pairs of its maps,
-here and now, times the counts.
+checkpoints have seen the images. Seconds are those of some batches through every checkpoint and of some pairs of its
+maps, here and now, times the counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from harness.common.errors import CannotEvaluateError
 from harness.common.formatting import count
 from harness.evaluation.announce import Cost, noisy_copies
-from harness.evaluation.explain import BATCH, blocks
+from harness.evaluation.explain import BATCH, Batching, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Records, Sample
@@ -93,8 +93,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store], Explaining]) -> Measured:
-    """Time a batch of the first images and the pairs of its maps; writes into a temporary folder only.
+def measure(
+    plan: Plan, samples: list[Sample], batching: Batching, explaining: Callable[[int, Store], Explaining]
+) -> Measured:
+    """Time some batches of the first images and the pairs of their maps; writes into a temporary folder only.
 
     Methods of several passes are left out, since `costs_of_methods` times them; where there are no others, their maps
     are made to be compared.
@@ -102,7 +104,7 @@ def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store]
     :param explaining: the job of a checkpoint that writes into a folder.
     :raises CannotEvaluateError: the first images have no maps to compare.
     """
-    few = samples[:BATCH]
+    few = samples[: 4 * BATCH * batching.threads]
     records = Records.of(few)
     several_only = len(_single(plan)) == 0
     plain, whole = (blocks(few, records, np.full(len(records), chosen), {})[0] for chosen in (False, True))
@@ -117,7 +119,7 @@ def measure(plan: Plan, samples: list[Sample], explaining: Callable[[int, Store]
             if several_only:
                 job.do((number, whole), _ignored)
         written = sum(path.stat().st_size for path in Path(temporary).rglob("*.parquet"))
-        pair, partner = _comparisons(plan, store, explaining(0, store).batching.threads)
+        pair, partner = _comparisons(plan, store, batching.threads)
     maps = len(records) * len(plan.checkpoints) * len(plan.layers) * len(_single(plan) or plan.options.methods)
     return Measured(passes, pair, partner, written / maps)
 

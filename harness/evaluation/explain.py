@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Semaphore
 
 import numpy as np
 import pyarrow as pa
@@ -30,20 +31,22 @@ from harness.results.references import Noise
 from harness.results.vocabulary import BUILT_IN, Vocabulary
 from kernels.catalogue import of_several_passes
 
-BATCH = 16  # images per call on the CPU
+BATCH = 4  # images per call on the CPU, where each thread makes calls of its own: more are no faster
 
 
 @dataclass(frozen=True)
 class Batching:
     """How the work is cut up. On the CPU it changes no number.
 
-    batch: images per call; None: 16 on the CPU, on an accelerator what is fastest there (`best_batch`)
+    batch: images per call; None: 4 on the CPU, on an accelerator what is fastest there (`best_batch`)
+    calls: of the model at a time
     """
 
     batch: int | None = None
     threads: int = 1
     strict: bool = False  # stop at the first unreadable image
     max_pixels: float = MAX_PIXELS  # larger pictures are not read
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,13 @@ class _Step:
 
 @dataclass(frozen=True)
 class Explained:
-    """Of one block: predictions as a table, none of noisy copies; maps as row groups; seconds in ONNX Runtime."""
+    """Of one block: predictions as a table, none of noisy copies; maps as row groups."""
 
     predictions: pa.Table | None
     maps: list[pa.Table]
-    seconds: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Gathered:
     """What has been found of a block so far.
 
@@ -103,7 +105,6 @@ class _Gathered:
     errors: dict[int, str] = field(default_factory=dict)
     notices: dict[int, list[str]] = field(default_factory=dict)
     maps: dict[tuple[str, str, int], list[tuple[np.ndarray, ...]]] = field(default_factory=dict)
-    seconds: float = 0.0
 
     @classmethod
     def of(cls, block: Block, model: Model) -> _Gathered:
@@ -137,13 +138,20 @@ class _Look:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a call of the model found, and what further passes found for the sampled ones of its rows."""
+class _Answer:
+    """What a call of the model returns, and what further passes found for the sampled ones of its rows."""
 
     explanation: Explanation
     rows: np.ndarray
     further: Further
-    seconds: float  # in ONNX Runtime
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Logits (n, K) of a call, and by layer, method and draw (rows, maps, reasons, conditioning, residuals)."""
+
+    logits: np.ndarray
+    maps: dict[tuple[str, str, int], tuple[np.ndarray, ...]]
 
 
 def blocks(
@@ -194,15 +202,22 @@ def explain_blocks(
     def load(piece: _Piece) -> _Loaded:
         return _load(piece, look, request.options, batching)
 
-    def ask(loaded: _Loaded) -> tuple[_Loaded, _Found | None]:
-        return loaded, _ask(model, loaded, request) if len(loaded.step.rows) else None
+    turns = Semaphore(batching.calls)
 
+    def explain(loaded: _Loaded) -> tuple[_Loaded, _Found | None]:
+        if not len(loaded.step.rows):
+            return loaded, None
+        with turns:
+            answer = _ask(model, loaded, request)
+        return loaded, _reduced(loaded, answer, request.options.methods, batching.threads // batching.calls)
+
+    workers = max(2, batching.calls)  # one calls the model, or all do; the maps of other calls are made meanwhile
     decoded = prefetch(load, pieces, depth=2 * batching.threads, threads=batching.threads)
-    for loaded, found in prefetch(ask, decoded, depth=1):
+    for loaded, found in prefetch(explain, decoded, depth=workers, threads=workers):
         gathered = loaded.piece.gathered
         _note_unreadable(gathered, loaded.wrong, batching.strict)
         if found is not None:
-            _gather(gathered, model, loaded.step, found, request.options.methods, batching.threads)
+            _gather(gathered, model, loaded.step, found)
             progress(len(set(loaded.step.samples)))
         if loaded.piece.is_last:
             progress(len(gathered.errors))
@@ -216,19 +231,15 @@ def _note_unreadable(gathered: _Gathered, wrong: dict[int, InputError], strict: 
     gathered.errors.update({image: str(error) for image, error in wrong.items()})
 
 
-def _gather(
-    gathered: _Gathered, model: Model, step: _Step, found: _Found, methods: Sequence[str], threads: int
-) -> None:
-    """Add what a call found, as the maps that its layers and gradients make."""
-    logits, block = found.explanation.logits, gathered.block
-    gathered.seconds += found.seconds
-    if block.draws is None:
-        _require_finite(model, step, logits)
-        gathered.logits[step.images] = logits
+def _gather(gathered: _Gathered, model: Model, step: _Step, found: _Found) -> None:
+    """Add what a call found to what is known of the block."""
+    if gathered.block.draws is None:
+        _require_finite(model, step, found.logits)
+        gathered.logits[step.images] = found.logits
     unlabelled = step.rows[(step.rows >= 0) & (step.targets == UNLABELLED)]
     if len(unlabelled):
-        gathered.classes[unlabelled] = model.metadata.decisions(logits).argmax(axis=1)
-    for name, maps in _reduce(block, step, found, methods, threads).items():
+        gathered.classes[unlabelled] = model.metadata.decisions(found.logits).argmax(axis=1)
+    for name, maps in found.maps.items():
         gathered.maps.setdefault(name, []).append(maps)
 
 
@@ -236,7 +247,7 @@ def _explained(key: str, names: Sequence[str], gathered: _Gathered) -> Explained
     block = replace(gathered.block, classes=gathered.classes)
     maps = [_map_table(key, name, block, names, parts) for name, parts in sorted(gathered.maps.items())]
     predictions = _prediction_table(key, gathered, names) if block.draws is None else None
-    return Explained(predictions, maps, gathered.seconds)
+    return Explained(predictions, maps)
 
 
 def _require_finite(model: Model, step: _Step, logits: np.ndarray) -> None:
@@ -258,20 +269,18 @@ def _pieces(gathered: _Gathered, batch: int) -> Iterator[_Piece]:
         yield _Piece(gathered, rows[start : start + each], start + each >= len(rows))
 
 
-def _ask(model: Model, loaded: _Loaded, request: Request) -> _Found:
+def _ask(model: Model, loaded: _Loaded, request: Request) -> _Answer:
     """One call of the model for a batch, and the further passes that methods take for those of it in the sample."""
-    block, step, before = loaded.piece.gathered.block, loaded.step, model.seconds
+    block, step = loaded.piece.gathered.block, loaded.step
     methods, pictures = request.options.methods, channels_first(step.views)
     made_by_graph = request.options.maps == "graph"
     found = model.explain(pictures, step.targets, request.layers, methods if made_by_graph else ())
     chosen = np.flatnonzero((step.rows >= 0) & block.sampled[step.rows]) if len(block.sampled) else np.zeros(0, int)
     if made_by_graph or not of_several_passes(methods):
-        further = Further(Explanation(found.logits[chosen], {}), {})
-        return _Found(found, chosen, further, model.seconds - before)
+        return _Answer(found, chosen, Further(Explanation(found.logits[chosen], {}), {}))
     decided = model.metadata.decisions(found.logits).argmax(axis=1)
     targets = np.where(step.targets == UNLABELLED, decided, step.targets)
-    further = explain_further(model, found, methods, chosen, pictures, targets)
-    return _Found(found, chosen, further, model.seconds - before)
+    return _Answer(found, chosen, explain_further(model, found, methods, chosen, pictures, targets))
 
 
 def _images_per_call(block: Block, batch: int) -> int:
@@ -327,26 +336,30 @@ def _decoded(block: Block, image: int, look: _Look, batching: Batching, kinds: l
     )
 
 
-def _reduce(block: Block, step: _Step, found: _Found, methods: Sequence[str], threads: int) -> dict:
-    """{(layer, method, draw): (rows, maps, reasons, conditioning, residuals)} of the rows that are explained.
+def _reduced(loaded: _Loaded, answer: _Answer, methods: Sequence[str], threads: int) -> _Found:
+    """The maps that layers and gradients make, of the rows that are explained.
 
     Draw 0: no noise. A method of several passes has no more than the sampled rows.
     """
+    block, step = loaded.piece.gathered.block, loaded.step
     kept = step.rows >= 0
-    rows = step.rows[kept]
+    rows, every = step.rows[kept], slice(None) if kept.all() else kept  # a slice copies nothing
     unknown = np.full(len(rows), np.nan)
+    named = _image(block, block.images[rows])
     made = {
-        key: (rows, *maps, unknown)
-        for key, maps in reduce(found.explanation, methods, kept, threads, _image(block, block.images[rows])).items()
+        key: (rows, *maps, unknown) for key, maps in reduce(answer.explanation, methods, every, threads, named).items()
     }
-    for key, maps in reduce(found.further.explanation, methods).items():
-        made[key] = (step.rows[found.rows], *maps, found.further.residuals[key])
-    return {
+    for key, maps in reduce(answer.further.explanation, methods).items():
+        made[key] = (step.rows[answer.rows], *maps, answer.further.residuals[key])
+    if block.draws is None:
+        return _Found(answer.explanation.logits, {(*key, 0): parts for key, parts in made.items()})
+    by_draw = {
         (*key, draw): tuple(part[draws == draw] for part in parts)
         for key, parts in made.items()
-        for draws in [np.zeros(len(parts[0]), np.int64) if block.draws is None else block.draws[parts[0]]]
+        for draws in [block.draws[parts[0]]]
         for draw in np.unique(draws).tolist()
     }
+    return _Found(answer.explanation.logits, by_draw)
 
 
 def _image(block: Block, images: np.ndarray) -> Callable[[int], str]:

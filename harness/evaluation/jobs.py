@@ -82,7 +82,7 @@ class Explaining:
         self.folder = folder
         self.request = request
         self.provider = provider
-        self.batching = batching
+        self.batching = replace(batching, calls=1 if accelerated(provider) else batching.threads)
         self._content = read_graph_file(checkpoint.graph.path)
         self._model: Model | None = None
         if bytes_digest(self._content) != checkpoint.graph.digest:
@@ -103,6 +103,7 @@ class Explaining:
     def each(self, items: Sequence[tuple[int, Block]], progress: Advance) -> Iterator[float]:
         """As `do`; images of an item are decoded and explained while the last item is written."""
         model, parts = self._opened(), deque[int]()
+        before = model.seconds
         with self.folder.begun("predictions") as begun:
 
             def blocks() -> Iterator[Block]:
@@ -116,7 +117,8 @@ class Explaining:
                 if found.predictions is not None:  # last: the part is whole where they are there
                     self.folder.write("predictions", part, [found.predictions])
                     begun.remove(part)
-                yield found.seconds
+                last, before = before, model.seconds
+                yield before - last
 
     def do(self, item: tuple[int, Block], progress: Advance) -> float:
         (seconds,) = self.each([item], progress)
@@ -132,7 +134,8 @@ class Explaining:
 
     def _opened(self) -> Model:
         if self._model is None:
-            self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, self.batching.threads)
+            threads = self.batching.threads // self.batching.calls
+            self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, threads)
             if self.batching.batch is None and accelerated(self.provider):
                 self.batching = replace(self.batching, batch=best_batch(self._model, self.request))
         return self._model

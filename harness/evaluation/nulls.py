@@ -16,7 +16,7 @@ from harness.common.errors import InputError
 from harness.common.progress import Counter, Progress
 from harness.common.storage import Location
 from harness.evaluation.estimates import estimated
-from harness.evaluation.explain import BATCH, Batching
+from harness.evaluation.explain import Batching
 from harness.images.notices import ignore
 from harness.images.view import channels_first
 from harness.models.attribution import Maps as Made
@@ -36,6 +36,7 @@ from kernels.partners import mean_over_draws, partner_metrics
 
 RANK = "spearman"
 PARTNERS = 10  # other patients per image
+BATCH = 16  # pictures per call
 
 
 def require_nulls(compared: Sequence[Graph], nulls: Sequence[Location]) -> list[Graph]:

@@ -162,7 +162,9 @@ def estimate(plan: Plan, execution: Execution) -> Estimate:
     samples = _samples(plan)
     select = selection_of(plan, samples)
     stored = StoredPlan(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
-    measured = measure(plan, samples, lambda number, into: _explaining(stored, number, into, execution))
+    measured = measure(
+        plan, samples, execution.batching, lambda number, into: _explaining(stored, number, into, execution)
+    )
     work = work_of(plan, samples, measured, _costs_announced(plan, samples, execution))
     kept = _kept(stored, samples, execution) if execution.resume else None
     return Estimate(head_of(plan, samples, select), work, disk(plan, measured, work), kept)

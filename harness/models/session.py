@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,39 @@ class Explanation:
     maps: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
+class BusyTime:
+    """Seconds during which one thread or more were inside."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._since = 0.0
+        self._before = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        with self._lock:
+            return self._before + (time.perf_counter() - self._since if self._inside else 0.0)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._since = time.perf_counter()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before += time.perf_counter() - self._since
+
+
 Part = tuple[tuple[str, ...], str | None]  # outputs, and activations that become an input (`harness.models.parts`)
 
 
 class Model:
-    """A graph in an ONNX Runtime session. `seconds` counts the time spent inside of it.
+    """A graph in an ONNX Runtime session; several threads may call it at the same time.
 
     `bound`: calls go through IO binding, so that an accelerator keeps what is not asked for.
     """
@@ -54,11 +83,12 @@ class Model:
     ) -> None:
         self.graph = graph
         self.metadata = graph.metadata
-        self.seconds = 0.0
         self.bound = bound
         self._session = session
         self._open_part = open_part
         self._parts: dict[Part, ort.InferenceSession] = {}
+        self._opening = Lock()
+        self._busy = BusyTime()
 
     @classmethod
     def open(cls, path: Location, provider: str = "cpu", threads: int = 1, level: str = "all") -> Model:
@@ -86,6 +116,11 @@ class Model:
         """A file as the network sees it. Raises as `load_view`."""
         rule, size = self.metadata.rule, self.metadata.input_size
         return load_view(path, rule, size, max_pixels=max_pixels, notice=notice)
+
+    @property
+    def seconds(self) -> float:
+        """Spent inside of ONNX Runtime until now, whatever the number of calls at a time."""
+        return self._busy.seconds
 
     @property
     def providers(self) -> dict[str, Any]:
@@ -134,9 +169,10 @@ class Model:
 
     def _call_part(self, part: Part, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of a part of the graph by name, which reads what it needs of `feeds`."""
-        if part not in self._parts:
-            assert self._open_part is not None
-            self._parts[part] = self._open_part(part)
+        with self._opening:
+            if part not in self._parts:
+                assert self._open_part is not None
+                self._parts[part] = self._open_part(part)
         session = self._parts[part]
         wanted = {item.name for item in session.get_inputs()}
         return self._call(session, list(part[0]), {name: feeds[name] for name in feeds if name in wanted})
@@ -156,16 +192,15 @@ class Model:
     def _call(
         self, session: ort.InferenceSession, names: list[str], feeds: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        started = time.perf_counter()
         try:
-            values = _run_bound(session, names, feeds) if self.bound else session.run(names, feeds)
+            with self._busy:
+                values = _run_bound(session, names, feeds) if self.bound else session.run(names, feeds)
         except Exception as error:  # ONNX Runtime's exceptions share no public base
             images = len(next(iter(feeds.values())))
             raise CannotEvaluateError(
                 f"{self.graph.path}: ONNX Runtime cannot run it on {images} images ({_reason(error)}); "
                 "it may ask for more memory than there is, or be damaged: try --batch 1, or export it again"
             ) from error
-        self.seconds += time.perf_counter() - started
         return dict(zip(names, values, strict=True))
 
     def _check_target(self, target: np.ndarray) -> None:
