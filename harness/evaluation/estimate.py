@@ -19,10 +19,11 @@ import numpy as np
 from harness.common.errors import CannotEvaluateError
 from harness.common.formatting import count
 from harness.evaluation.announce import Cost, noisy_copies
-from harness.evaluation.explain import BATCH, Batching, blocks
+from harness.evaluation.explain import Batching, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Records, Sample
+from harness.models.session import BATCH
 from harness.results.options import Selection
 from harness.results.part_files import Store, reason_codes
 from harness.results.plan import Plan

@@ -23,7 +23,7 @@ from harness.images.loading import load_view
 from harness.images.rule import ImageRule
 from harness.images.view import View, channels_first
 from harness.models.attribution import Further, explain_further, reduce
-from harness.models.session import Explanation, Model
+from harness.models.session import BATCH, Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
 from harness.results.pseudonyms import without_home
@@ -31,22 +31,18 @@ from harness.results.references import Noise
 from harness.results.vocabulary import BUILT_IN, Vocabulary
 from kernels.catalogue import of_several_passes
 
-BATCH = 4  # images per call on the CPU, where each thread makes calls of its own: more are no faster
-
 
 @dataclass(frozen=True)
 class Batching:
     """How the work is cut up. On the CPU it changes no number.
 
     batch: images per call; None: 4 on the CPU, on an accelerator what is fastest there (`best_batch`)
-    calls: of the model at a time
     """
 
     batch: int | None = None
     threads: int = 1
     strict: bool = False  # stop at the first unreadable image
     max_pixels: float = MAX_PIXELS  # larger pictures are not read
-    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -202,16 +198,16 @@ def explain_blocks(
     def load(piece: _Piece) -> _Loaded:
         return _load(piece, look, request.options, batching)
 
-    turns = Semaphore(batching.calls)
+    turns = Semaphore(model.calls)
 
     def explain(loaded: _Loaded) -> tuple[_Loaded, _Found | None]:
         if not len(loaded.step.rows):
             return loaded, None
         with turns:
             answer = _ask(model, loaded, request)
-        return loaded, _reduced(loaded, answer, request.options.methods, batching.threads // batching.calls)
+        return loaded, _reduced(loaded, answer, request.options.methods, batching.threads // model.calls)
 
-    workers = max(2, batching.calls)  # one calls the model, or all do; the maps of other calls are made meanwhile
+    workers = max(2, model.calls)  # one calls the model, or all do; the maps of other calls are made meanwhile
     decoded = prefetch(load, pieces, depth=2 * batching.threads, threads=batching.threads)
     for loaded, found in prefetch(explain, decoded, depth=workers, threads=workers):
         gathered = loaded.piece.gathered

@@ -82,7 +82,7 @@ class Explaining:
         self.folder = folder
         self.request = request
         self.provider = provider
-        self.batching = replace(batching, calls=1 if accelerated(provider) else batching.threads)
+        self.batching = batching
         self._content = read_graph_file(checkpoint.graph.path)
         self._model: Model | None = None
         if bytes_digest(self._content) != checkpoint.graph.digest:
@@ -134,8 +134,8 @@ class Explaining:
 
     def _opened(self) -> Model:
         if self._model is None:
-            threads = self.batching.threads // self.batching.calls
-            self._model = Model.load(self.checkpoint.graph.path, self._content, self.provider, threads)
+            path, threads = self.checkpoint.graph.path, self.batching.threads
+            self._model = Model.load(path, self._content, self.provider, threads, at_once=True)
             if self.batching.batch is None and accelerated(self.provider):
                 self.batching = replace(self.batching, batch=best_batch(self._model, self.request))
         return self._model

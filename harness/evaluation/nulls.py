@@ -17,12 +17,13 @@ from harness.common.progress import Counter, Progress
 from harness.common.storage import Location
 from harness.evaluation.estimates import estimated
 from harness.evaluation.explain import Batching
+from harness.evaluation.prefetch import prefetch
 from harness.images.notices import ignore
 from harness.images.view import channels_first
 from harness.models.attribution import Maps as Made
 from harness.models.attribution import all_maps
 from harness.models.metadata import Graph, require_comparable
-from harness.models.session import Model
+from harness.models.session import BATCH, Model
 from harness.results.plan import LayerMethod, Pair
 from harness.results.pseudonyms import portable_path
 from harness.results.reader import Maps, Reader
@@ -36,7 +37,6 @@ from kernels.partners import mean_over_draws, partner_metrics
 
 RANK = "spearman"
 PARTNERS = 10  # other patients per image
-BATCH = 16  # pictures per call
 
 
 def require_nulls(compared: Sequence[Graph], nulls: Sequence[Location]) -> list[Graph]:
@@ -91,16 +91,19 @@ class NullLadder:
 
     def _maps(self, path: Location, records: np.ndarray, progress: Progress) -> dict[LayerMethod, Made]:
         """(layer, method) -> the null's maps of some records, of the classes that are explained."""
-        model = Model.open(path, self.provider, self.batching.threads)
+        model = Model.open(path, self.provider, self.batching.threads, at_once=True)
         done = Counter(progress, "explain null images", len(records))
         parts: dict[LayerMethod, list[Made]] = {}
-        for start in range(0, len(records), BATCH):
-            some = records[start : start + BATCH]
-            targets = self.reader.collected.records.classes[some]
-            _, made = all_maps(model, self._pictures(model, some), targets, self.plan.layers, self.plan.options.methods)
+
+        def explain(some: np.ndarray) -> tuple[int, dict[LayerMethod, Made]]:
+            pictures, targets = self._pictures(model, some), self.reader.collected.records.classes[some]
+            return len(some), all_maps(model, pictures, targets, self.plan.layers, self.plan.options.methods)[1]
+
+        batches = (records[start : start + BATCH] for start in range(0, len(records), BATCH))
+        for explained, made in prefetch(explain, batches, depth=model.calls, threads=model.calls):
             for place, maps in made.items():
                 parts.setdefault(place, []).append(maps)
-            done.add(len(some))
+            done.add(explained)
         return {
             place: Made(*(np.concatenate(column) for column in zip(*of_batches, strict=True)))
             for place, of_batches in parts.items()

@@ -22,7 +22,7 @@ from harness.images.notices import ignore
 from harness.images.occlusion import FILLS, Symmetry, fills, occluded, symmetries
 from harness.images.view import channels_first
 from harness.models.score_kinds import margins
-from harness.models.session import Model
+from harness.models.session import BATCH, Model
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
 from harness.statistics.causal import OWN, spread
@@ -35,7 +35,6 @@ from kernels.resize import upsample
 ELSEWHERE = 2  # draws of a symmetry per image
 SETS = 1 + ELSEWHERE + 1  # own, elsewhere, those of another image
 REGIONS = 3  # gained, lost and kept
-BATCH = 32  # pictures per call
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class Occlusion:
         """Effects on the margin in standard deviations of each checkpoint's margin, over the sampled images."""
         records = self.reader.sample_of(pair, self.plan.options.causal)
         models = [
-            Model.open(self.plan.by_key[key].graph.path, self.provider, self.batching.threads)
+            Model.open(self.plan.by_key[key].graph.path, self.provider, self.batching.threads, at_once=True)
             for key in (pair.before, pair.after)
         ]
         masks = {place: self._masks(pair, place, records) for place in self.places}
@@ -103,9 +102,14 @@ class Occlusion:
             depth=2 * self.batching.threads,
             threads=self.batching.threads,
         )
-        for n, batch in enumerate(pictures):
-            for side, model in enumerate(models):
-                found = self._margins(model, batch, records[n])
+        calls = models[0].calls
+
+        def margins_of(numbered: tuple[int, np.ndarray]) -> list[np.ndarray]:
+            n, batch = numbered
+            return [self._margins(model, batch, records[n]) for model in models]
+
+        for n, sides in enumerate(prefetch(margins_of, enumerate(pictures), depth=calls, threads=calls)):
+            for side, found in enumerate(sides):
                 by_place = (found[0] - found[1:]).reshape(len(self.places), len(FILLS), SETS, REGIONS)
                 for place, values in zip(self.places, by_place, strict=True):
                     falls[place][side, n] = np.where(_tells(masks[place][n]), values, np.nan)
@@ -167,7 +171,7 @@ class Occlusion:
             model.logits(pictures[:1])
             started = time.perf_counter()
             model.logits(pictures)
-            seconds += passes / 2 * (time.perf_counter() - started) / BATCH
+            seconds += passes / 2 * (time.perf_counter() - started) / BATCH / model.calls
         self.announce(
             f"causal check of {pair.name}: {count(passes, 'forward pass', 'forward passes')} of occluded pictures "
             f"({count(len(records), 'image')}, {count(len(self.places), 'map')} each), about {seconds:.0f} s"

@@ -21,13 +21,12 @@ from harness.images.notices import ignore
 from harness.images.regions import Regions
 from harness.images.view import View, channels_first
 from harness.models.attribution import Maps, all_maps
-from harness.models.session import Model
+from harness.models.session import BATCH, Explanation, Model
 from kernels.cached_maps import MapFacts, Memory, Slot
 from kernels.concentration import area50, entropy, gini
 from kernels.position import mass
 from kernels.reasons import Reason
 
-BATCH = 16  # pictures per call
 MOST_CLASSES = 20  # of which each class's probability is watched
 Kind = Literal["concentration", "zone", "region", "map", "prediction"]
 CONCENTRATION: dict[str, Callable[[MapFacts], float]] = {"gini": gini, "entropy": entropy, "area50": area50}
@@ -107,9 +106,14 @@ def measure(
     logits = np.full((len(samples), outputs), np.nan, np.float32)
     unreadable = dict(known or {})
     done, slot = Counter(progress, "explain images", len(samples)), Slot(watched.map_size, Memory())
-    for rows, views in _batches(model, samples, unreadable, threads, max_pixels, done):
+
+    def explain(batch: tuple[list[int], list[View]]) -> tuple[list[int], Explanation, dict[tuple[str, str], Maps]]:
+        rows, views = batch
         pictures, targets = channels_first(np.stack([view.pixels for view in views])), np.full(len(rows), -1)
-        found, maps = all_maps(model, pictures, targets, [watched.layer], [watched.method])
+        return rows, *all_maps(model, pictures, targets, [watched.layer], [watched.method])
+
+    batches = _batches(model, samples, unreadable, threads, max_pixels, done)
+    for rows, found, maps in prefetch(explain, batches, depth=model.calls, threads=model.calls):
         logits[rows] = _finite(model, found.logits)
         probabilities = model.metadata.probabilities(found.logits)
         for n, row in enumerate(rows):
@@ -141,7 +145,7 @@ def _batches(
 
     rows: list[int] = []
     views: list[View] = []
-    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * BATCH, threads)):
+    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * BATCH * threads, threads)):
         if isinstance(view, str):
             unreadable[row] = view
             done.add()

@@ -113,7 +113,7 @@ def _open(request: Request, accepted: Evaluation) -> Model:
             f"{request.reference}: was evaluated with the provider {there}, not {asked}; monitor with --provider "
             f"{there}, or evaluate anew with {asked}"
         )
-    model = Model.open(request.model, asked, request.threads)
+    model = Model.open(request.model, asked, request.threads, at_once=True)
     _checkpoint(request, accepted, model.graph.digest)
     return model
 
