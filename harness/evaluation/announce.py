@@ -50,7 +50,7 @@ def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threa
     methods = plan.methods_of_several_passes
     if not methods or plan.options.maps == "graph":
         return []
-    model = Model.open(plan.checkpoints[0].graph.path, provider, threads)
+    model = Model.open(plan.checkpoints[0].graph.path, provider, threads, at_once=True)
     found = model.explain(_picture(model), np.zeros(1, np.int64), plan.layers)
     records, checkpoints = int(sampled_records(samples, plan).sum()), len(plan.checkpoints)
     noisy = records * noisy_copies(plan)
@@ -63,7 +63,7 @@ def costs_of_methods(plan: Plan, samples: Sequence[Sample], provider: str, threa
             checkpoints=checkpoints,
             noisy=noisy,
             layers=len(plan.layers),
-            seconds=each * sum(_seconds(model, found, layer, method) for layer in plan.layers),
+            seconds=each * sum(_seconds(model, found, layer, method) for layer in plan.layers) / model.calls,
         )
         for method in methods
     ]

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from harness.models.session import Model
+from harness.models.session import BATCH, Model
 from kernels.catalogue import cam_method
 from kernels.record_types import MethodRecord
 from kernels.several_passes import Attribution
 
-BATCH = 32  # points per call, of whichever images
+POINTS = 32  # per call, of whichever images, where no other call is made at the same time
 
 
 def maps_of(
@@ -21,15 +21,17 @@ def maps_of(
     activations: np.ndarray,
     pictures: np.ndarray,
     targets: np.ndarray,
-    batch: int = BATCH,
+    batch: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raw maps float32 (N, h, w), NaN where undefined, and residuals (N,) of completeness, NaN where there is none.
 
     :param activations: (N, C, h, w) of the layer.
     :param pictures: (N, 3, H, W).
     :param targets: (N,) the class to explain, never -1.
+    :param batch: points per call; changes no number on the CPU.
     """
     record = cam_method(method)
+    batch = batch or (BATCH if model.calls > 1 else POINTS)
     images = [record.attribution(*pair) for pair in zip(activations, pictures, strict=True)]
     for pieces in _batches([image.passes for image in images], batch):
         _ask(model, layer, record, images, pieces, activations, pictures, targets)
