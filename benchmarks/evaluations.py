@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.explainers import METHODS
 from benchmarks.networks import PHASES, Checkpoints
-from benchmarks.rival_pipeline import BATCH, MAP_SIZE
+from benchmarks.rival_pipeline import MAP_SIZE
 from benchmarks.timing import THREADS
 from harness.api.evaluation import Settings, evaluate_plan
 from harness.evaluation.study_file import ArchitectureConfig, make_plan
@@ -22,7 +22,7 @@ COLUMNS = tuple(column for record in METRICS.values() for column in record.colum
 
 
 def evaluate(pair: Checkpoints, manifest: Path, out: Path, references: bool = False) -> Evaluation:
-    """`python -m harness evaluate --select all --batch 16 --threads 2`, report and all.
+    """`python -m harness evaluate --select all --threads 2`, report and all.
 
     :param references: False: `--jitter 0 --chance 0`.
     """
@@ -30,7 +30,7 @@ def evaluate(pair: Checkpoints, manifest: Path, out: Path, references: bool = Fa
     none = None if references else 0
     options = Options(methods=METHODS, select="all", map_size=MAP_SIZE, jitter=none, chance=none)
     plan = make_plan([ArchitectureConfig(before=before, after=after)], Data(manifest), options)
-    return evaluate_plan(plan, Settings(out, batch=BATCH, threads=THREADS, progress=False)).evaluation
+    return evaluate_plan(plan, Settings(out, threads=THREADS, progress=False)).evaluation
 
 
 def metrics_of(out: Path, method: str) -> np.ndarray:

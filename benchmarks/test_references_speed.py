@@ -17,7 +17,6 @@ import pytest
 from benchmarks.evaluations import METHODS
 from benchmarks.networks import PHASES, ROOT, checkpoints
 from benchmarks.radiographs import Radiographs, radiographs
-from benchmarks.rival_pipeline import BATCH
 from benchmarks.timing import OURS, THREADS, TURNS, in_turns, one_turn
 from harness.results.schema import Evaluation
 
@@ -56,7 +55,7 @@ def evaluate(architecture: str, manifest: Path, out: Path, options: tuple[str, .
     pair = checkpoints(architecture)
     shutil.rmtree(out, ignore_errors=True)
     line = [sys.executable, "-m", "harness", "evaluate", "--select", "all", "--quiet", "--data", manifest, "--out", out]
-    line += ["--before", pair.onnx(PHASES[0]), "--after", pair.onnx(PHASES[1]), "--batch", BATCH, "--threads", THREADS]
+    line += ["--before", pair.onnx(PHASES[0]), "--after", pair.onnx(PHASES[1]), "--threads", THREADS]
     line += [part for method in METHODS for part in ("--method", method)]
     started = time.perf_counter()
     subprocess.run([*map(str, line), *options], cwd=ROOT, capture_output=True, check=True)
