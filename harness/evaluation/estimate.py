@@ -23,7 +23,6 @@ from harness.evaluation.explain import Batching, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Records, Sample
-from harness.models.session import BATCH
 from harness.results.options import Selection
 from harness.results.part_files import Store, reason_codes
 from harness.results.plan import Plan
@@ -34,6 +33,7 @@ from harness.statistics.chance import PARTNERS, SAMPLE, neighbours, partners_of
 from kernels.metrics import pair_metrics
 from kernels.partners import partner_metrics
 
+EACH = 16  # images per thread that are timed
 SCORE_BYTES = 6  # of one row of scores in Parquet: measured on 344 radiographs, 17 metrics and two methods
 
 
@@ -105,7 +105,7 @@ def measure(
     :param explaining: the job of a checkpoint that writes into a folder.
     :raises CannotEvaluateError: the first images have no maps to compare.
     """
-    few = samples[: 4 * BATCH * batching.threads]
+    few = samples[: EACH * batching.threads]
     records = Records.of(few)
     several_only = len(_single(plan)) == 0
     plain, whole = (blocks(few, records, np.full(len(records), chosen), {})[0] for chosen in (False, True))

@@ -1,6 +1,6 @@
 """Every image through every checkpoint: predictions and raw maps; and maps of images with noise.
 
-Decoding, the ONNX Runtime call and the CAM kernels overlap, each ahead of the next by a batch or two. The result of
+Decoding, the calls of ONNX Runtime and the CAM kernels overlap, each ahead of the next by a batch or two. The result of
 an image does not depend on its neighbours, on the batch size or on the number of threads.
 """
 
@@ -23,7 +23,7 @@ from harness.images.loading import load_view
 from harness.images.rule import ImageRule
 from harness.images.view import View, channels_first
 from harness.models.attribution import Further, explain_further, reduce
-from harness.models.session import BATCH, Explanation, Model
+from harness.models.session import Explanation, Model
 from harness.results import part_files
 from harness.results.options import Options, Selection
 from harness.results.pseudonyms import without_home
@@ -36,7 +36,8 @@ from kernels.catalogue import of_several_passes
 class Batching:
     """How the work is cut up. On the CPU it changes no number.
 
-    batch: images per call; None: 4 on the CPU, on an accelerator what is fastest there (`best_batch`)
+    batch: images per call; None: 4 on the CPU (fewer with more than 16 threads), on an accelerator what is
+        fastest there (`best_batch`)
     """
 
     batch: int | None = None
@@ -193,7 +194,7 @@ def explain_blocks(
     :raises CannotEvaluateError: logits that are not finite.
     """
     look = _Look(model.metadata.rule, model.metadata.input_size)
-    pieces = (piece for block in blocks for piece in _pieces(_Gathered.of(block, model), batching.batch or BATCH))
+    pieces = (piece for block in blocks for piece in _pieces(_Gathered.of(block, model), batching.batch or model.batch))
 
     def load(piece: _Piece) -> _Loaded:
         return _load(piece, look, request.options, batching)

@@ -23,7 +23,7 @@ from harness.images.view import channels_first
 from harness.models.attribution import Maps as Made
 from harness.models.attribution import all_maps
 from harness.models.metadata import Graph, require_comparable
-from harness.models.session import BATCH, Model
+from harness.models.session import Model
 from harness.results.plan import LayerMethod, Pair
 from harness.results.pseudonyms import portable_path
 from harness.results.reader import Maps, Reader
@@ -99,7 +99,7 @@ class NullLadder:
             pictures, targets = self._pictures(model, some), self.reader.collected.records.classes[some]
             return len(some), all_maps(model, pictures, targets, self.plan.layers, self.plan.options.methods)[1]
 
-        batches = (records[start : start + BATCH] for start in range(0, len(records), BATCH))
+        batches = (records[start : start + model.batch] for start in range(0, len(records), model.batch))
         for explained, made in prefetch(explain, batches, depth=model.calls, threads=model.calls):
             for place, maps in made.items():
                 parts.setdefault(place, []).append(maps)

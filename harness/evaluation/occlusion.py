@@ -22,7 +22,7 @@ from harness.images.notices import ignore
 from harness.images.occlusion import FILLS, Symmetry, fills, occluded, symmetries
 from harness.images.view import channels_first
 from harness.models.score_kinds import margins
-from harness.models.session import BATCH, Model
+from harness.models.session import Model
 from harness.results.plan import LayerMethod, Pair
 from harness.results.reader import Reader
 from harness.statistics.causal import OWN, spread
@@ -149,8 +149,8 @@ class Occlusion:
     def _margins(self, model: Model, pictures: np.ndarray, record: int) -> np.ndarray:
         """(m,) margin of the explained class in each of the pictures."""
         target = np.full(len(pictures), self.reader.collected.records.classes[record])
-        starts = range(0, len(pictures), BATCH)
-        logits = np.concatenate([model.logits(pictures[start : start + BATCH]) for start in starts])
+        starts = range(0, len(pictures), model.batch)
+        logits = np.concatenate([model.logits(pictures[start : start + model.batch]) for start in starts])
         if not np.isfinite(logits).all():
             raise CannotEvaluateError(f"{model.graph.path}: its logits for an occluded picture are not finite")
         return margins(logits, target, model.metadata.score_kind)
@@ -165,13 +165,13 @@ class Occlusion:
 
     def _announce(self, pair: Pair, models: Sequence[Model], records: np.ndarray, passes: int) -> None:
         """Say what the check of a pair takes, timed on one batch of grey pictures."""
-        pictures = np.full((BATCH, 3, *models[0].metadata.input_size), 127, np.float32)
+        pictures = np.full((models[0].batch, 3, *models[0].metadata.input_size), 127, np.float32)
         seconds = 0.0
         for model in models:
             model.logits(pictures[:1])
             started = time.perf_counter()
             model.logits(pictures)
-            seconds += passes / 2 * (time.perf_counter() - started) / BATCH / model.calls
+            seconds += passes / 2 * (time.perf_counter() - started) / (len(pictures) * model.calls)
         self.announce(
             f"causal check of {pair.name}: {count(passes, 'forward pass', 'forward passes')} of occluded pictures "
             f"({count(len(records), 'image')}, {count(len(self.places), 'map')} each), about {seconds:.0f} s"

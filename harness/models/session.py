@@ -37,7 +37,9 @@ class Explanation:
     maps: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
 
-BATCH = 4  # pictures per call on the CPU, where every thread makes calls of its own: more are no faster
+FEW = 4  # pictures per call where every thread makes calls of its own: more are no faster,
+AT_A_TIME = 64  # nor are fewer much slower, where so many threads would hold as many activations
+MANY = 32  # pictures for the only call at a time
 
 
 class BusyTime:
@@ -75,7 +77,7 @@ class Model:
     """A graph in an ONNX Runtime session; several threads may call it at the same time.
 
     `bound`: calls go through IO binding, so that an accelerator keeps what is not asked for.
-    `calls`: how many at a time make the most of it.
+    `calls`: how many at a time make the most of it, of `batch` pictures each.
     """
 
     def __init__(
@@ -85,11 +87,13 @@ class Model:
         bound: bool = False,
         open_part: Callable[[Part], ort.InferenceSession] | None = None,
         calls: int = 1,
+        batch: int = MANY,
     ) -> None:
         self.graph = graph
         self.metadata = graph.metadata
         self.bound = bound
         self.calls = calls
+        self.batch = batch
         self._session = session
         self._open_part = open_part
         self._parts: dict[Part, ort.InferenceSession] = {}
@@ -122,7 +126,8 @@ class Model:
     ) -> Model:
         """`open` for bytes that have been read already; `path` names them in messages."""
         on_accelerator = providers.accelerated(provider)
-        calls = threads if at_once and not on_accelerator else 1
+        shared = at_once and not on_accelerator
+        calls, batch = (threads, max(1, min(FEW, AT_A_TIME // threads))) if shared else (1, MANY)
         threads //= calls
         session = providers.session(path, content, provider, threads, level)
         metadata = metadata_of(path, _properties(path, session))
@@ -131,7 +136,7 @@ class Model:
         def open_part(part: Part) -> ort.InferenceSession:
             return providers.session(path, part_of(path, content, *part), provider, threads, level)
 
-        return cls(Graph(path, metadata, bytes_digest(content)), session, on_accelerator, open_part, calls)
+        return cls(Graph(path, metadata, bytes_digest(content)), session, on_accelerator, open_part, calls, batch)
 
     def view(self, path: Location, *, max_pixels: float = MAX_PIXELS, notice: Noticed | None = None) -> View:
         """A file as the network sees it. Raises as `load_view`."""

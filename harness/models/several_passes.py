@@ -6,12 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from harness.models.session import BATCH, Model
+from harness.models.session import Model
 from kernels.catalogue import cam_method
 from kernels.record_types import MethodRecord
 from kernels.several_passes import Attribution
-
-POINTS = 32  # per call, of whichever images, where no other call is made at the same time
 
 
 def maps_of(
@@ -28,12 +26,11 @@ def maps_of(
     :param activations: (N, C, h, w) of the layer.
     :param pictures: (N, 3, H, W).
     :param targets: (N,) the class to explain, never -1.
-    :param batch: points per call; changes no number on the CPU.
+    :param batch: points per call, of whichever images; by default `model.batch`. It changes no number on the CPU.
     """
     record = cam_method(method)
-    batch = batch or (BATCH if model.calls > 1 else POINTS)
     images = [record.attribution(*pair) for pair in zip(activations, pictures, strict=True)]
-    for pieces in _batches([image.passes for image in images], batch):
+    for pieces in _batches([image.passes for image in images], batch or model.batch):
         _ask(model, layer, record, images, pieces, activations, pictures, targets)
     maps = np.empty((len(images), *activations.shape[2:]), np.float32)
     for n, image in enumerate(images):

@@ -21,7 +21,7 @@ from harness.images.notices import ignore
 from harness.images.regions import Regions
 from harness.images.view import View, channels_first
 from harness.models.attribution import Maps, all_maps
-from harness.models.session import BATCH, Explanation, Model
+from harness.models.session import Explanation, Model
 from kernels.cached_maps import MapFacts, Memory, Slot
 from kernels.concentration import area50, entropy, gini
 from kernels.position import mass
@@ -145,14 +145,14 @@ def _batches(
 
     rows: list[int] = []
     views: list[View] = []
-    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * BATCH * threads, threads)):
+    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * model.batch * threads, threads)):
         if isinstance(view, str):
             unreadable[row] = view
             done.add()
             continue
         rows.append(row)
         views.append(view)
-        if len(rows) == BATCH:
+        if len(rows) == model.batch:
             yield rows, views
             rows, views = [], []
     if rows:
