@@ -128,7 +128,7 @@ def cli() -> None:
 @click.option("--out", type=PLACE, help="Result folder [drift; with --from, that folder].")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished evaluation in --out.")
 @option_flags({"methods": METHOD})
-@click.option("--batch", type=click.IntRange(1), help="Images per call [16; on a GPU what is fastest].")
+@click.option("--batch", type=click.IntRange(1), help="Images per call [4; on a GPU what is fastest].")
 @click.option("--threads", type=click.IntRange(1), help="[CPUs; of each Ray worker 1]")
 @click.option("--provider", default="cpu", show_default=True, help=PROVIDER_HELP)
 @click.option(

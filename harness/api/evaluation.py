@@ -42,7 +42,7 @@ class Settings:
 
     out: result folder; None: a temporary one, which lasts as long as the `Result`
     provider: execution providers of ONNX Runtime, such as `cpu`, `cuda`, `tensorrt,cuda`
-    batch: images per call; None: 16 on the CPU, on an accelerator what is fastest
+    batch: images per call; None: 4 on the CPU, on an accelerator what is fastest
     threads: None for as many as the machine has CPUs
     strict: stop at the first unreadable image
     max_pixels: larger pictures are not read
