@@ -14,7 +14,9 @@ import sklearn.metrics
 
 from kernels.catalogue import METRICS, metric
 from kernels.metrics import pair_metrics
+from kernels.partners import partner_metrics
 from kernels.reasons import Reason
+from kernels.structure import RADIUS, STRIP
 from tests.literal_metrics import LITERAL
 from tests.map_samples import awkward_pairs, cam_like, related
 
@@ -178,6 +180,16 @@ LIBRARIES = {
 @pytest.mark.parametrize("name", [name for name in LIBRARIES if name != "soft_iou"])
 def test_agrees_with_the_library_of_the_same_definition(name: str) -> None:
     assert score(name, *library_pair()) == pytest.approx(LIBRARIES[name](*library_pair()), abs=1e-12)
+
+
+@pytest.mark.parametrize("columns", [STRIP - 1, STRIP, STRIP + 1, 2 * STRIP + 30])
+def test_ssim_of_wide_maps_agrees_with_the_library(columns: int) -> None:
+    """A map of more columns than a strip has is worked on in several, a new partner with the means of the last."""
+    maps = cam_like(3, (21, columns + 2 * RADIUS)).astype(np.float64)
+    expected = [LIBRARIES["ssim"](maps[0], other) for other in maps]
+    found = partner_metrics(maps[:1], maps, np.array([[0], [1], [2], [0]])).column("ssim")[0][:, 0]
+    assert found == pytest.approx([*expected, 1], abs=1e-12)
+    assert found[0] == found[3] == 1
 
 
 def test_bray_curtis_is_the_dice_form_of_soft_iou() -> None:
