@@ -225,7 +225,8 @@ class Model:
             images = len(next(iter(feeds.values())))
             raise CannotEvaluateError(
                 f"{self.graph.path}: ONNX Runtime cannot run it on {images} images ({_reason(error)}); "
-                "it may ask for more memory than there is, or be damaged: try --batch 1, or export it again"
+                "it may ask for more memory than there is, or be damaged: try --batch 1 and fewer threads, or export "
+                "it again"
             ) from error
         return dict(zip(names, values, strict=True))
 
