@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.cli import cli
 from harness.common.errors import InputError
 from harness.evaluation.estimate import Estimate, Measured, Work, duration, work_of
 from harness.images.dataset import Sample
+from harness.results import part_files
 from harness.results.vocabulary import STABILITY
 from tests import made_studies, tiny_graphs
 from tests.tiny_graphs import evaluate, read_rows
@@ -44,6 +46,14 @@ def dry_run(*line: object) -> str:
 def counts(text: str) -> dict[str, int]:
     lines = [line.strip().split("  ", 1) for line in text.splitlines() if line.startswith("  ") and "(" not in line]
     return {name: int(rest.split()[0].replace(",", "")) for name, rest in lines}
+
+
+def test_more_threads_than_a_block_has_images_for_measure_the_same_maps(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_files, "BLOCK", 16)
+    one, many = (dry_run(*asked(place, "--threads", threads)) for threads in (1, 64))
+    assert re.findall(r"[\d.]+ MB", one) == re.findall(r"[\d.]+ MB", many) != []
 
 
 @pytest.mark.parametrize("options", [[], ["--jitter", 2, "--chance", 3], ["--jitter", 0, "--method", "gradcam"]])

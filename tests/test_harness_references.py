@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import time
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,12 @@ from hypothesis import strategies as st
 
 from harness.common.errors import InputError
 from harness.evaluation import run
+from harness.evaluation.jobs import Scoring
+from harness.evaluation.score import Scorer
 from harness.images.jitter import SHIFTS, draw_of
-from harness.results import part_files
+from harness.results import part_files, references
+from harness.results.plan import read_stored, restore
+from harness.results.reader import Reader, read_collected, tasks
 from harness.results.schema import Evaluation
 from harness.statistics.chance import PARTNERS, neighbours, partners_of, sampled, turns
 from kernels.metrics import pair_metrics
@@ -153,6 +160,10 @@ def part(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluat
         return evaluate(out, *asked(place, "--reference-budget", BUDGET)), out
 
 
+def rows_of(out: Path, kind: str) -> list[str]:
+    return sorted(map(repr, read_rows(out, kind)))
+
+
 def scores(out: Path, reference: str, **equal: object) -> dict[str, float]:
     rows = read_rows(out, "scores", reference=reference, metric=METRIC, **equal)
     return {row["image"]: row["value"] for row in rows}
@@ -287,6 +298,46 @@ def test_noise_is_not_made_where_replicates_are_the_floor(place: Path, tmp_path:
 def test_batch_and_threads_change_no_number(place: Path, whole: tuple, tmp_path: Path, options: list) -> None:
     result = evaluate(tmp_path / "out", *asked(place, *options))
     assert [pair.model_dump() for pair in result.pairs] == [pair.model_dump() for pair in whole[0].pairs]
+
+
+def test_threads_that_look_for_the_turns_at_the_same_time_find_all_of_them(
+    part: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From maps alone nothing has looked for them before the first parts are scored, several at a time."""
+
+    def slowly(*arguments: Any) -> np.ndarray:
+        time.sleep(0.2)
+        return turns(*arguments)
+
+    monkeypatch.setattr(part_files, "BLOCK", 20)
+    monkeypatch.setattr(references, "turns", slowly)
+    again = evaluate(tmp_path / "out", "--from", part[1], "--threads", 8)
+    assert [pair.model_dump() for pair in again.pairs] == [pair.model_dump() for pair in part[0].pairs]
+    assert rows_of(tmp_path / "out", "scores") == rows_of(part[1], "scores")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_sample_of_a_task_is_read_once(part: tuple, monkeypatch: pytest.MonkeyPatch, at_once) -> None:
+    """By all threads together, and by a worker that is given one part after the other, pickled before."""
+    monkeypatch.setattr(part_files, "BLOCK", 20)
+    stored, samples = restore(read_stored(part[1]), part[1])
+    store = part_files.Store(part[1])
+    reader = Reader(stored.plan, read_collected(store, stored.plan, samples, 2), stored.select, store)
+    number = next(n for n, task in enumerate(tasks(stored.plan)) if task.kind == "chance")
+    items = [(number, block) for block in range(len(reader.parts(number)))]
+    read, maps = list[int](), Reader.maps
+    monkeypatch.setattr(part_files.Store, "write", lambda *_: None)
+    monkeypatch.setattr(Reader, "maps", lambda self, *place: read.append(place[0]) or maps(self, *place))
+    scorer = Scorer(reader, 4)
+    scorer._sample = pickle.loads(pickle.dumps(scorer._sample))
+    job = Scoring(scorer)
+    assert len(items) > 3
+    if at_once:
+        assert len(list(job.each(items, lambda _: None))) == len(items)
+    else:
+        for item in items:
+            job.do(item, lambda _: None)
+    assert read == [0, 1]
 
 
 def test_a_run_goes_on_from_any_part(place: Path, part: tuple, tmp_path: Path, monkeypatch) -> None:

@@ -23,6 +23,7 @@ from harness.evaluation.explain import Batching, blocks
 from harness.evaluation.jobs import Explaining
 from harness.evaluation.timing import seconds_of
 from harness.images.dataset import Records, Sample
+from harness.results import part_files
 from harness.results.options import Selection
 from harness.results.part_files import Store, reason_codes
 from harness.results.plan import Plan
@@ -105,7 +106,7 @@ def measure(
     :param explaining: the job of a checkpoint that writes into a folder.
     :raises CannotEvaluateError: the first images have no maps to compare.
     """
-    few = samples[: EACH * batching.threads]
+    few = samples[: min(EACH * batching.threads, part_files.BLOCK)]  # one block
     records = Records.of(few)
     several_only = len(_single(plan)) == 0
     plain, whole = (blocks(few, records, np.full(len(records), chosen), {})[0] for chosen in (False, True))

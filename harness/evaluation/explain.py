@@ -193,8 +193,8 @@ def explain_blocks(
     :raises InputError: an unreadable image, where `batching.strict`, or a noisy copy of one that could be read before.
     :raises CannotEvaluateError: logits that are not finite.
     """
-    look = _Look(model.metadata.rule, model.metadata.input_size)
-    pieces = (piece for block in blocks for piece in _pieces(_Gathered.of(block, model), batching.batch or model.batch))
+    look, batch = _Look(model.metadata.rule, model.metadata.input_size), batching.batch or model.batch
+    pieces = (piece for block in blocks for piece in _pieces(_Gathered.of(block, model), batch))
 
     def load(piece: _Piece) -> _Loaded:
         return _load(piece, look, request.options, batching)
@@ -209,7 +209,8 @@ def explain_blocks(
         return loaded, _reduced(loaded, answer, request.options.methods, batching.threads // model.calls)
 
     workers = max(2, model.calls)  # one calls the model, or all do; the maps of other calls are made meanwhile
-    decoded = prefetch(load, pieces, depth=2 * batching.threads, threads=batching.threads)
+    ahead = max(1, min(2 * batching.threads, part_files.BLOCK // batch))  # a block at most
+    decoded = prefetch(load, pieces, depth=ahead, threads=batching.threads)
     for loaded, found in prefetch(explain, decoded, depth=workers, threads=workers):
         gathered = loaded.piece.gathered
         _note_unreadable(gathered, loaded.wrong, batching.strict)

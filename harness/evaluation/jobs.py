@@ -165,7 +165,7 @@ class Scoring:
         """As `do`; threads work on an item each, as far as there are items: two on one wait for each other."""
         reader, threads = self.scorer.reader, self.scorer.threads
         at_once = max(1, min(threads, len(items)))
-        scorer = Scorer(reader, threads // at_once)
+        scorer = self.scorer.with_threads(threads // at_once)
 
         def scored(item: tuple[int, int]) -> tuple[int, list[pa.Table]]:
             number, block = item

@@ -97,7 +97,7 @@ class Occlusion:
         """(2, n, F, S, 3) by how much each checkpoint's margin falls; pictures are made while models run."""
         falls = {place: np.full((2, len(records), len(FILLS), SETS, REGIONS), np.nan) for place in self.places}
         pictures = prefetch(
-            lambda n: self._pictures(models[0], records[n], {place: mask[n] for place, mask in masks.items()}),
+            lambda n: (n, self._pictures(models[0], records[n], {place: mask[n] for place, mask in masks.items()})),
             range(len(records)),
             depth=2 * self.batching.threads,
             threads=self.batching.threads,
@@ -108,7 +108,7 @@ class Occlusion:
             n, batch = numbered
             return [self._margins(model, batch, records[n]) for model in models]
 
-        for n, sides in enumerate(prefetch(margins_of, enumerate(pictures), depth=calls, threads=calls)):
+        for n, sides in enumerate(prefetch(margins_of, pictures, depth=calls, threads=calls)):
             for side, found in enumerate(sides):
                 by_place = (found[0] - found[1:]).reshape(len(self.places), len(FILLS), SETS, REGIONS)
                 for place, values in zip(self.places, by_place, strict=True):

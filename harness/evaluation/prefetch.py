@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ def prefetch(work: Callable[[Item], Result], items: Iterable[Item], depth: int, 
     """work(item) for every item, in order, begun up to `depth` items before it is asked for.
 
     At most `depth` results wait in memory. An exception of `work` is raised where its result is asked for; what has
-    not been begun then, or when the caller stops early, is dropped.
+    not been begun then, or when the caller stops early, is dropped, and so is the stage before, if `items` is one.
     """
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
@@ -28,3 +28,5 @@ def prefetch(work: Callable[[Item], Result], items: Iterable[Item], depth: int, 
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()

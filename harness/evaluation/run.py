@@ -163,7 +163,10 @@ def estimate(plan: Plan, execution: Execution) -> Estimate:
     select = selection_of(plan, samples)
     stored = StoredPlan(plan, select, "", len(samples), plan.options.seed, execution.provider, {})
     measured = measure(
-        plan, samples, execution.batching, lambda number, into: _explaining(stored, number, into, execution)
+        plan,
+        samples,
+        execution.executor.batching(execution.batching),
+        lambda number, into: _explaining(stored, number, into, execution),
     )
     work = work_of(plan, samples, measured, _costs_announced(plan, samples, execution))
     kept = _kept(stored, samples, execution) if execution.resume else None

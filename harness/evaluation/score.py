@@ -15,6 +15,8 @@ part can be computed alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +32,26 @@ from kernels.partners import mean_over_draws, partner_metrics
 from kernels.scoring import PairScores
 
 
+class _Sample:
+    """The maps of the task that was asked for last; threads that ask for them meanwhile wait."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: tuple[Task, tuple[Maps, Maps]] | None = None
+
+    def of(self, task: Task, read: Callable[[], tuple[Maps, Maps]]) -> tuple[Maps, Maps]:
+        """What `read` returned for the task."""
+        with self._lock:
+            if self._kept is None or self._kept[0] != task:
+                self._kept = task, read()
+            return self._kept[1]
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Sample, ()  # a worker elsewhere reads its own
+
+
 class Scorer:
-    """Computes the parts of the scores from the stored maps."""
+    """Computes the parts of the scores from the stored maps. Several threads may do so at the same time."""
 
     def __init__(self, reader: Reader, threads: int) -> None:
         self.reader = reader
@@ -39,7 +59,13 @@ class Scorer:
         self.vocabulary = reader.plan.vocabulary
         self.collected = reader.collected
         self.threads = threads
-        self._unrelated: tuple[Task, Maps, Maps] | None = None
+        self._sample = _Sample()
+
+    def with_threads(self, threads: int) -> Scorer:
+        """The same, with so many threads for each part."""
+        other = copy(self)
+        other.threads = threads
+        return other
 
     def score(self, task: Task, block: int) -> Iterator[pa.Table]:
         """The tables of one part; they depend on nothing but plan, predictions and maps."""
@@ -139,12 +165,13 @@ class Scorer:
 
     def _maps_of(self, task: Task, records: np.ndarray) -> tuple[Maps, Maps]:
         """The maps before and after of some records, kept while the parts of one task are computed."""
-        kept = self._unrelated  # read once: another thread may be at the next task
-        if kept is None or kept[0] != task:
+
+        def read() -> tuple[Maps, Maps]:
             before, after = (self.reader.maps(n, task.layer, task.method, records) for n in (task.before, task.after))
             self._require_maps(records, before, after)
-            kept = self._unrelated = task, before, after
-        return kept[1:]
+            return before, after
+
+        return self._sample.of(task, read)
 
     def _table(self, task: Task, reference: str, rows: np.ndarray, scores: PairScores) -> pa.Table:
         """The long form: one row per record and metric."""

@@ -145,7 +145,7 @@ def _batches(
 
     rows: list[int] = []
     views: list[View] = []
-    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * model.batch * threads, threads)):
+    for row, view in enumerate(prefetch(load, range(len(samples)), 2 * model.batch * model.calls, threads)):
         if isinstance(view, str):
             unreadable[row] = view
             done.add()

@@ -63,6 +63,8 @@ class Noise:
 class References:
     """The references of a plan, once it is known what its checkpoints say of the images.
 
+    Threads may ask at the same time; what two of them look for is looked for twice.
+
     selections: pair -> (R,) records that are compared; seed: that of the noise; without_map: (R,) records of which a
     checkpoint (by its place) has no map with mass at a layer by a method
     """
@@ -99,8 +101,9 @@ class References:
         if pair not in self._turns:
             chosen = self._sampled(np.flatnonzero(self.selections[pair]))
             names, classes, _ = self._described(chosen)
-            self._turns[pair] = np.full(len(self.records), NO_TURN)
-            self._turns[pair][chosen] = turns(names, classes, self.seed)
+            found = np.full(len(self.records), NO_TURN)
+            found[chosen] = turns(names, classes, self.seed)
+            self._turns[pair] = found  # last: another thread may look
         return self._turns[pair]
 
     def passed_on(self, pair: Pair, layer: str, method: str) -> np.ndarray:
