@@ -1,7 +1,7 @@
 """Maps as probability distributions: entropy of one, Jensen-Shannon divergence of two.
 
 Both need sum p ln p. The logarithm is written out below, so that it vectorises on every machine; it is within
-4e-16 of ln x, relative, for every normal x.
+5e-16 of ln x, relative, for every normal x.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from kernels.jit import inlined, sums
 _LN2 = log(2)
 _ROOT_HALF = np.float64(0.5**0.5).view(np.int64)  # the bits of sqrt(1/2)
 _MANTISSA = np.int64((1 << 52) - 1)
+# (2 artanh(s) / s - 2) / z as a polynomial in z = s^2, fitted for |s| < 0.1716 at Chebyshev's points: 5e-18 of ln m
+_P0, _P1, _P2, _P3 = 0.666666666666667, 0.39999999999899505, 0.28571428625975487, 0.2222221113479508
+_P4, _P5, _P6 = 0.18182889125261723, 0.15331721600556042, 0.14616449685043406
 
 
 def js_divergence(pair: PairFacts) -> float:
@@ -58,16 +61,21 @@ def _float(_context, _bits):
     )
 
 
+@intrinsic
+def _fused(_context, _x, _y, _z):
+    """x y + z, rounded once: one instruction on processors since 2013."""
+    real = types.float64
+    return real(real, real, real), lambda _context, builder, _, values: builder.fma(*values)
+
+
 @inlined
 def _ln(x):
-    """x = 2^e m with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172.
-
-    Ten terms of artanh: the first one left out is s^21 / 10.5 < 1e-17.
-    """
+    """x = 2^e m with m in [sqrt(1/2), sqrt(2)); ln m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172."""
     shifted = _bits(x) - _ROOT_HALF
     e = shifted >> np.int64(52)
     m = _float((shifted & _MANTISSA) + _ROOT_HALF)
     s = (m - 1.0) / (m + 1.0)
     z = s * s
-    tail = 2 / 11 + z * (2 / 13 + z * (2 / 15 + z * (2 / 17 + z * (2 / 19))))
-    return e * _LN2 + s * (2.0 + z * (2 / 3 + z * (2 / 5 + z * (2 / 7 + z * (2 / 9 + z * tail)))))
+    p = _fused(z, _fused(z, _fused(z, _P6, _P5), _P4), _P3)
+    p = _fused(z, _fused(z, _fused(z, p, _P2), _P1), _P0)
+    return _fused(s, _fused(z, p, 2.0), e * _LN2)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cached_maps import MapFacts
-from kernels.jit import inlined, kernel
+from kernels.jit import kernel
 
 TOP_PERCENTS = (5, 10, 20, 30)
 _DIGIT_BITS = 16  # two digits cover the 31 bits of a float >= 0; mostly fewer are needed
+_WORD = 8  # flags that are looked at together
 PIXEL = np.uint64(0xFFFFFFFF)
 
 
@@ -23,7 +24,8 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
     Rank 1 is the smallest and ties share their mean rank: these are whole numbers that add up to 0.
     """
     result = _ranks_of(a_map)
-    return result, _share_ranks(a_map.fact(items), result)
+    tied = a_map.slot.shared.array("tied", -(-result.size // _WORD) * _WORD, np.uint8)
+    return result, _share_ranks(a_map.fact(items), result, tied)
 
 
 def thresholds(a_map: MapFacts) -> np.ndarray:
@@ -85,39 +87,44 @@ def _write_keys(bits, keys):
 
 
 @kernel
-def _count(keys, mask, high, counts):
+def _count(keys, mask, shift, counts):
     """counts[d, v] becomes the number of keys whose digit d is below v: where the first of them goes."""
     counts[:] = 0
     for p in range(keys.size):
         counts[0, keys[p] & mask] += np.uint32(1)
-        counts[1, keys[p] >> high] += np.uint32(1)
-    for d in range(counts.shape[0]):
-        start = np.uint32(0)
-        for v in range(counts.shape[1]):
-            start, counts[d, v] = start + counts[d, v], start
+        counts[1, keys[p] >> shift] += np.uint32(1)
+    low, high = np.uint32(0), np.uint32(0)
+    for v in range(counts.shape[1]):  # both digits together: neither waits for the other
+        low, counts[0, v] = low + counts[0, v], low
+        high, counts[1, v] = high + counts[1, v], high
 
 
 @kernel
-def _share_ranks(items, ranks):
-    """Give ties their mean rank; return the sum of the squares, (n^3 - n - sum over ties (t^3 - t)) / 3."""
-    n, start, tied = items.size, 0, 0.0
+def _share_ranks(items, ranks, tied):
+    """Give ties their mean rank; return the sum of the squares, (n^3 - n - sum over ties (t^3 - t)) / 3.
+
+    tied: room for n flags, filled up to whole words: tied[i] where items[i] and items[i + 1] hold the same value.
+    """
+    n, start, lost = items.size, 0, 0.0
+    tied[n - 1 :] = 0
+    for i in range(n - 1):
+        tied[i] = np.uint8((items[i] ^ items[i + 1]) >> np.uint64(32) == 0)
+    words = tied.view(np.uint64)
     while start < n - 1:
-        if not _are_tied(items[start], items[start + 1]):
+        if words[start // _WORD] == 0:
+            start = (start // _WORD + 1) * _WORD
+            continue
+        if tied[start] == 0:
             start += 1
             continue
         end = start + 2
-        while end < n and _are_tied(items[start], items[end]):
+        while tied[end - 1]:
             end += 1
         for i in range(start, end):
             ranks[items[i] & PIXEL] = start + end - n  # 2 * mean(start + 1 ... end) - (n + 1)
-        tied += (float(end - start) ** 2 - 1) * (end - start)
+        lost += (float(end - start) ** 2 - 1) * (end - start)
         start = end
-    return ((float(n) ** 2 - 1) * n - tied) / 3
-
-
-@inlined
-def _are_tied(item, other):
-    return (item ^ other) >> np.uint64(32) == 0
+    return ((float(n) ** 2 - 1) * n - lost) / 3
 
 
 @kernel

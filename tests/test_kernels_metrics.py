@@ -13,6 +13,7 @@ import skimage.metrics
 import sklearn.metrics
 
 from kernels.catalogue import METRICS, metric
+from kernels.information import _sum_x_ln_x
 from kernels.metrics import pair_metrics
 from kernels.partners import partner_metrics
 from kernels.reasons import Reason
@@ -201,6 +202,12 @@ def test_bray_curtis_is_the_dice_form_of_soft_iou() -> None:
 def test_scipy_entropy_agrees_up_to_its_unit() -> None:
     a_map = library_pair()[0]
     assert score("entropy", a_map) == pytest.approx(scipy.stats.entropy(a_map.ravel()) / log(a_map.size), abs=1e-12)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(1e-300, 1e300), (0.7, 1.42), (1 - 1e-9, 1 + 1e-9), (1e-12, 1)])
+def test_logarithm_of_entropy_is_exact_to_its_last_digits(lowest: float, highest: float) -> None:
+    for x in np.geomspace(lowest, highest, 1001):
+        assert _sum_x_ln_x(np.array([x]), np.array([x]), 0.5, 0.5) == pytest.approx(x * log(x), rel=7e-16, abs=0)
 
 
 def test_libraries_read_degenerate_maps_as_no_drift_and_we_do_not() -> None:
