@@ -10,12 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.cached_maps import MapFacts
-from kernels.jit import kernel
+from kernels.jit import kernel, sums
 
 TOP_PERCENTS = (5, 10, 20, 30)
 _DIGIT_BITS = 16  # two digits cover the 31 bits of a float >= 0; mostly fewer are needed
-_WORD = 8  # flags that are looked at together
-PIXEL = np.uint64(0xFFFFFFFF)
+PIXEL, _KEY = np.uint64(0xFFFFFFFF), np.uint64(32)  # the lower half of an item, and how far the upper one is shifted
 
 
 def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
@@ -23,9 +22,11 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
 
     Rank 1 is the smallest and ties share their mean rank: these are whole numbers that add up to 0.
     """
-    result = _ranks_of(a_map)
-    tied = a_map.slot.shared.array("tied", -(-result.size // _WORD) * _WORD, np.uint8)
-    return result, _share_ranks(a_map.fact(items), result, tied)
+    in_order = a_map.fact(items)
+    bounds = a_map.slot.shared.array("bounds", in_order.size + 1, np.int32)
+    result = a_map.slot.own.array("ranks", in_order.size, np.int32)
+    _write_ranks(in_order, bounds, result)
+    return result, _sum_of_squares(result)
 
 
 def thresholds(a_map: MapFacts) -> np.ndarray:
@@ -34,25 +35,18 @@ def thresholds(a_map: MapFacts) -> np.ndarray:
 
 
 def items(a_map: MapFacts) -> np.ndarray:
-    """The items uint64 (n,) of a map that is not empty, in ascending order.
-
-    The places are written as ranks, too, in the same pass: that hides half of the time of either.
-    """
+    """The items uint64 (n,) of a map that is not empty, in ascending order."""
     n, shared = a_map.flat.size, a_map.slot.shared
     result = a_map.slot.own.array("items", n, np.uint64)
     other, keys = shared.array("other items", n, np.uint64), shared.array("keys", n, np.uint32)
     counts = shared.array("counts", (2, 1 << _DIGIT_BITS), np.uint32)
-    _sort(a_map.flat.view(np.uint32), keys, result, other, counts, _ranks_of(a_map))
+    _sort(a_map.flat.view(np.uint32), keys, result, other, counts)
     return result
 
 
-def _ranks_of(a_map: MapFacts) -> np.ndarray:
-    return a_map.slot.own.array("ranks", a_map.flat.size, np.int32)
-
-
 @kernel
-def _sort(bits, keys, items, other, counts, ranks):
-    """Radix sort by two digits, the lower first: keys -> other -> items, whose places become ranks."""
+def _sort(bits, keys, items, other, counts):
+    """Radix sort by two digits, the lower first: keys -> other -> items."""
     width = _write_keys(bits, keys)
     mask, high = np.uint32((1 << width) - 1), np.uint32(width)
     _count(keys, mask, high, counts[:, : 1 << width])
@@ -61,14 +55,13 @@ def _sort(bits, keys, items, other, counts, ranks):
         key = keys[p]
         place = low_places[key & mask]
         low_places[key & mask] = place + np.uint32(1)
-        other[place] = np.uint64(key) << np.uint64(32) | np.uint64(p)
+        other[place] = np.uint64(key) << _KEY | np.uint64(p)
     shift = np.uint64(32 + width)
     for i in range(items.size):
         item = other[i]
         place = high_places[item >> shift]
         high_places[item >> shift] = place + np.uint32(1)
         items[place] = item
-        ranks[item & PIXEL] = 2 * np.int32(place) + 1 - np.int32(items.size)
 
 
 @kernel
@@ -100,31 +93,32 @@ def _count(keys, mask, shift, counts):
 
 
 @kernel
-def _share_ranks(items, ranks, tied):
-    """Give ties their mean rank; return the sum of the squares, (n^3 - n - sum over ties (t^3 - t)) / 3.
+def _write_ranks(items, bounds, ranks):
+    """The ranks of `ranks`; bounds[v] becomes the number of items below the v-th value.
 
-    tied: room for n flags, filled up to whole words: tied[i] where items[i] and items[i + 1] hold the same value.
+    Ties come as no processor can foresee, so nothing here branches on them.
     """
-    n, start, lost = items.size, 0, 0.0
-    tied[n - 1 :] = 0
-    for i in range(n - 1):
-        tied[i] = np.uint8((items[i] ^ items[i + 1]) >> np.uint64(32) == 0)
-    words = tied.view(np.uint64)
-    while start < n - 1:
-        if words[start // _WORD] == 0:
-            start = (start // _WORD + 1) * _WORD
-            continue
-        if tied[start] == 0:
-            start += 1
-            continue
-        end = start + 2
-        while tied[end - 1]:
-            end += 1
-        for i in range(start, end):
-            ranks[items[i] & PIXEL] = start + end - n  # 2 * mean(start + 1 ... end) - (n + 1)
-        lost += (float(end - start) ** 2 - 1) * (end - start)
-        start = end
-    return ((float(n) ** 2 - 1) * n - lost) / 3
+    one, value, last = np.uint64(1), np.uint64(0), items[0] >> _KEY
+    bounds[0] = 0
+    for i in range(items.size):
+        key = items[i] >> _KEY
+        value += np.uint64(key != last)
+        bounds[value + one] = i + 1
+        last = key
+    value, last = np.uint64(0), items[0] >> _KEY
+    for i in range(items.size):
+        key = items[i] >> _KEY
+        value += np.uint64(key != last)
+        ranks[items[i] & PIXEL] = bounds[value] + bounds[value + one] - np.int32(items.size)
+        last = key
+
+
+@sums
+def _sum_of_squares(ranks):
+    total = 0.0
+    for p in range(ranks.size):
+        total += float(ranks[p]) * float(ranks[p])
+    return total
 
 
 @kernel
