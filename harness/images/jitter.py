@@ -22,20 +22,25 @@ def jittered(
     :param inside: rows and columns that the picture fills; padding around it stays as it is.
     """
     moved = pixels.copy()
-    moved[inside] = _moved(_noisy(pixels[inside], name, draw, seed), draw)
+    _move(_noisy(pixels[inside], name, draw, seed), draw, moved[inside])
     return moved
 
 
 def _noisy(pixels: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
     noise = np.random.default_rng([seed, crc32(name.encode()), draw]).standard_normal(pixels.shape, np.float32)
-    return np.clip(pixels + np.float32(JITTER_SD) * noise, 0, 255)
+    noise *= np.float32(JITTER_SD)
+    noise += pixels
+    return np.clip(noise, 0, 255, out=noise)
 
 
-def _moved(pixels: np.ndarray, draw: int) -> np.ndarray:
+def _move(pixels: np.ndarray, draw: int, moved: np.ndarray) -> None:
+    """Write `pixels`, moved and with its edge repeated, into an array of its shape."""
     down, right = shift_of(draw)
-    rows = np.clip(np.arange(pixels.shape[0]) - down, 0, pixels.shape[0] - 1)
-    columns = np.clip(np.arange(pixels.shape[1]) - right, 0, pixels.shape[1] - 1)
-    return pixels[rows][:, columns]
+    height, width = pixels.shape[:2]
+    moved[...] = pixels
+    moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = pixels[
+        max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)
+    ]
 
 
 def shift_of(draw: int) -> tuple[int, int]:
