@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kernels.checks import clean_float32, is_clean
-from kernels.jit import kernel, sums
+from kernels.jit import inlined, sums
 from kernels.reasons import Reason
 from kernels.resize import Resizer
 
@@ -95,7 +95,7 @@ class _Facts:
 
 
 class MapFacts(_Facts):
-    """One map: `values` float32 (H, W), `flat` the same as (HW,), its extremes, and `reason`.
+    """One map: `values` float32 (H, W), `flat` the same as (HW,), the sum of the pixels, their extremes, and `reason`.
 
     `is_unsigned` is False where a pixel is -0.0, whose bits would be out of order.
     `reason` is what makes every metric of the map undefined (it may come from the CAM stage), else DEFINED.
@@ -107,16 +107,11 @@ class MapFacts(_Facts):
         self.flat = values.reshape(-1)
         self.slot = slot
         # Floats >= 0 are ordered as their bits are, and integers vectorise.
-        lowest, highest, self.maximum = _extremes(self.flat.view(np.int32))
+        lowest, highest, self.maximum, self.total = _extremes_and_sum(self.flat.view(np.int32), self.flat)
         self.is_unsigned = lowest != _NEGATIVE_ZERO
         self.is_empty = highest == 0
         self.is_constant = lowest == highest
         self.reason = reason or self._own_reason(lowest, highest)
-
-    @property
-    def total(self) -> float:
-        """The sum of the pixels."""
-        return self.fact(_total)
 
     def _own_reason(self, lowest: int, highest: int) -> Reason:
         if highest >= _INFINITY or (lowest < 0 and not np.isfinite(self.flat).all()):
@@ -133,28 +128,17 @@ class PairFacts(_Facts):
         self.after = after
 
 
-def _total(a_map: MapFacts) -> float:
-    return _sum(a_map.flat)
-
-
 @sums
-def _sum(values):
-    total = 0.0
-    for p in range(values.size):
-        total += np.float64(values[p])
-    return total
-
-
-@kernel
-def _extremes(bits):
-    """Smallest and largest of the bits, read as integers, and the float of the latter."""
-    lowest, highest = bits[0], bits[0]
+def _extremes_and_sum(bits, values):
+    """Smallest and largest of the bits, read as integers, the float of the latter, and the sum of the values."""
+    lowest, highest, total = bits[0], bits[0], 0.0
     for p in range(bits.size):
         lowest = min(lowest, bits[p])
         highest = max(highest, bits[p])
-    return lowest, highest, _float_of(highest)
+        total += np.float64(values[p])
+    return lowest, highest, _float_of(highest), total
 
 
-@kernel
+@inlined
 def _float_of(bits):
     return np.float64(np.int32(bits).view(np.float32))

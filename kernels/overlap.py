@@ -39,8 +39,7 @@ def iou_curve(pair: PairFacts) -> float:
     """Mean IoU of the masks {x >= r max} over r = 0.05, 0.10 ... 0.95."""
     before, after = pair.before, pair.after
     levels = before.slot.shared.array("levels", before.flat.size, np.uint16)
-    _levels(before.flat, after.flat, CURVE_STEPS / before.maximum, CURVE_STEPS / after.maximum, levels)
-    return _curve(levels)
+    return _curve(before.flat, after.flat, CURVE_STEPS / before.maximum, CURVE_STEPS / after.maximum, levels)
 
 
 def soft_iou(pair: PairFacts) -> float:
@@ -90,8 +89,9 @@ def _levels(a, b, scale_a, scale_b, levels):
 
 
 @kernel
-def _curve(levels):
+def _curve(a, b, scale_a, scale_b, levels):
     """Mean over t = 1 ... 19 of the IoU of {i >= t} and {j >= t}, from the joint histogram of i and j."""
+    _levels(a, b, scale_a, scale_b, levels)
     counts = np.zeros((4, CURVE_STEPS * CURVE_STEPS), np.int64)  # neighbours are alike; four do not wait in line
     for p in range(levels.size):
         counts[p & 3, levels[p]] += 1

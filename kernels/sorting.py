@@ -25,8 +25,7 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
     in_order = a_map.fact(items)
     bounds = a_map.slot.shared.array("bounds", in_order.size + 1, np.int32)
     result = a_map.slot.own.array("ranks", in_order.size, np.int32)
-    _write_ranks(in_order, bounds, result)
-    return result, _sum_of_squares(result)
+    return result, _write_ranks(in_order, bounds, result)
 
 
 def thresholds(a_map: MapFacts) -> np.ndarray:
@@ -94,7 +93,7 @@ def _count(keys, mask, shift, counts):
 
 @kernel
 def _write_ranks(items, bounds, ranks):
-    """The ranks of `ranks`; bounds[v] becomes the number of items below the v-th value.
+    """Write the ranks of `ranks`, return the sum of their squares; bounds[v] becomes the number of items below value v.
 
     Ties come as no processor can foresee, so nothing here branches on them.
     """
@@ -111,6 +110,7 @@ def _write_ranks(items, bounds, ranks):
         value += np.uint64(key != last)
         ranks[items[i] & PIXEL] = bounds[value] + bounds[value + one] - np.int32(items.size)
         last = key
+    return _sum_of_squares(ranks)
 
 
 @sums
