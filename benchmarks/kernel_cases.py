@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks import kernel_rivals as rivals
 from benchmarks.timing import OURS
+from harness.results.part_files import BLOCK
 from kernels.cam import cams
 from kernels.catalogue import METRICS
 from kernels.metrics import pair_metrics
@@ -24,7 +25,7 @@ from tests.map_samples import cam_like, related
 
 SIZE = (224, 224)
 PAIRS = 8
-MANY = 64  # as many as an evaluation hands over at a time
+MANY = BLOCK  # as many as an evaluation hands over at a time
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def evaluate(architecture: str, manifest: Path, out: Path, options: tuple[str, .
     return time.perf_counter() - started
 
 
-@pytest.mark.parametrize(("case", "contender", "turn"), in_turns(CASES, list(OPTIONS), turns=max(1, TURNS // 3)))
+@pytest.mark.parametrize(("case", "contender", "turn"), in_turns(CASES, list(OPTIONS), turns=max(1, TURNS // 2)))
 def test_speed(benchmark, folder: Path, case: str, contender: str, turn: int) -> None:
     architecture, count, times, (more, share) = CASES[case]
     manifest, out = folder / f"{count}.csv", folder / "out"

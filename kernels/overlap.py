@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kernels.cached_maps import PairFacts
-from kernels.jit import kernel, sums
+from kernels.jit import inlined, kernel, sums
 from kernels.sorting import TOP_PERCENTS, thresholds
 
 CURVE_STEPS = 20  # relative thresholds 1/20 ... 19/20
@@ -74,7 +74,7 @@ def _half_counts(a, b, max_a, max_b):
     return in_both, in_each
 
 
-@sums
+@inlined
 def _levels(a, b, scale_a, scale_b, levels):
     """levels[p] = 20 i + j, where i = floor(20 a / max a), at most 19, and j likewise for b.
 

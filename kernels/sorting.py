@@ -25,7 +25,8 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
     in_order = a_map.fact(items)
     bounds = a_map.slot.shared.array("bounds", in_order.size + 1, np.int32)
     result = a_map.slot.own.array("ranks", in_order.size, np.int32)
-    return result, _write_ranks(in_order, bounds, result)
+    _write_ranks(in_order, bounds, result)
+    return result, _sum_of_squares(result)
 
 
 def thresholds(a_map: MapFacts) -> np.ndarray:
@@ -93,7 +94,9 @@ def _count(keys, mask, shift, counts):
 
 @kernel
 def _write_ranks(items, bounds, ranks):
-    """Write the ranks of `ranks`, return the sum of their squares; bounds[v] becomes the number of items below value v.
+    """ranks[p] = 2 rank - (n + 1) of pixel p, ties sharing their mean rank.
+
+    bounds: int32 (n + 1,); bounds[v] becomes the number of items below the v-th of the different values.
 
     Ties come as no processor can foresee, so nothing here branches on them.
     """
@@ -110,7 +113,6 @@ def _write_ranks(items, bounds, ranks):
         value += np.uint64(key != last)
         ranks[items[i] & PIXEL] = bounds[value] + bounds[value + one] - np.int32(items.size)
         last = key
-    return _sum_of_squares(ranks)
 
 
 @sums

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -127,6 +128,67 @@ def test_a_part_that_the_plan_does_not_have_is_refused(tmp_path: Path) -> None:
     assert store.read("maps", [1]).num_rows == 0
     with pytest.raises(InputError, match=r"part-00002.parquet: belongs to nothing in the plan"):
         store.read("maps", [2])
+
+
+def read_by_pyarrow(path: Path, kind: str, columns: list[str], equal: dict[str, object]) -> pa.Table:
+    where = [(name, "==", value) for name, value in equal.items()] or None
+    return pq.read_table(path, columns=columns, filters=where, schema=SCHEMAS[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "equal"),
+    [
+        ("maps", {"method": "layercam", "draw": 0}),
+        ("maps", {"draw": 1}),
+        ("maps", {"draw": np.int64(1)}),
+        ("maps", {"method": "none"}),
+        ("maps", {"draw": 99}),
+        ("maps", {"height": 7, "class": "none"}),
+        ("maps", {}),
+        ("scores", {"reference": "observed", "metric": "iou_top20"}),
+        ("scores", {"metric": "ssim"}),
+        ("scores", {"record": 3}),
+        ("scores", {"value": 1.0}),
+    ],
+)
+def test_rows_are_those_that_pyarrow_finds(made: Path, kind: str, equal: dict[str, object]) -> None:
+    for columns in (["record", "reason"], ["reason", *equal], []):
+        expected = read_by_pyarrow(part(made, kind, 0), kind, columns, equal)
+        found = next(Store(made).scan(kind, [0], columns, **equal))
+        assert found.to_pydict() == expected.to_pydict()
+        assert found.schema.equals(expected.schema, check_metadata=True)
+
+
+def written_again(table: pa.Table, texts: pa.DataType) -> pa.Table:
+    """The same without a column, and with texts of another type."""
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(number, field.name, table[field.name].cast(pa.string()).cast(texts))
+    return table.drop_columns(["residual", "checkpoint"])
+
+
+@pytest.mark.parametrize("texts", [pa.string(), pa.binary(), pa.large_string()], ids=str)
+@pytest.mark.parametrize("equal", [{"method": "layercam"}, {"method": "none"}, {"draw": 0}, {}], ids=str)
+def test_a_part_that_others_wrote_again_is_read(out: Path, texts: pa.DataType, equal: dict[str, object]) -> None:
+    path, columns = part(out, "maps", 0), ["record", "method", "residual"]
+    whole = Store(out).read("maps", [0], columns[:2], **equal).to_pydict()
+    pq.write_table(written_again(pq.read_table(path), texts), path)
+    found = Store(out).read("maps", [0], columns, **equal)
+    assert found.schema.field("method").type == SCHEMAS["maps"].field("method").type
+    assert found.select(columns[:2]).to_pydict() == whole
+    assert found["residual"].null_count == len(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux tells them")
+def test_a_damaged_part_is_closed_again(out: Path) -> None:
+    path = part(out, "maps", 0)
+    path.write_bytes(path.read_bytes()[:-9])
+    open_before, errors = len(list(Path("/proc/self/fd").iterdir())), []
+    for _ in range(5):
+        with pytest.raises(InputError, match="damaged") as error:
+            Store(out).read("maps", [0])
+        errors.append(error)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
 def test_a_flipped_bit_is_noticed_and_its_file_named(out: Path) -> None:

@@ -15,7 +15,7 @@ SHIFTS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 def jittered(
     pixels: np.ndarray, name: str, draw: int, seed: int, inside: tuple[slice, slice] = (slice(None), slice(None))
 ) -> np.ndarray:
-    """A view (H, W) or (H, W, 3) with noise of one level, clipped, and moved by one pixel, its edge repeated.
+    """A view float32 (H, W) or (H, W, 3) with noise of one level, clipped, and moved by one pixel, its edge repeated.
 
     The noise depends on the seed, the image's name and the draw (1, 2, ...) alone; each channel has its own.
 
@@ -34,7 +34,7 @@ def _noisy(pixels: np.ndarray, name: str, draw: int, seed: int) -> np.ndarray:
 
 
 def _move(pixels: np.ndarray, draw: int, moved: np.ndarray) -> None:
-    """Write `pixels`, moved and with its edge repeated, into an array of its shape."""
+    """Write `pixels`, moved by one pixel at most and with its edge repeated, into an array of its shape."""
     down, right = shift_of(draw)
     height, width = pixels.shape[:2]
     moved[...] = pixels

@@ -149,7 +149,7 @@ class Store:
         :raises InputError: a part is not there, is damaged, or belongs to something else.
         """
         for number in numbers:
-            yield self._table(kind, number, columns or SCHEMAS[kind].names, equal)
+            yield self._table(kind, number, columns, equal)
 
     def read(self, kind: str, numbers: Iterable[int], columns: Sequence[str] | None = None, **equal: Any) -> pa.Table:
         """The tables of `scan` as one."""
@@ -163,8 +163,8 @@ class Store:
         :raises InputError: as `scan`.
         """
         for number in numbers:
-            with self._opened(kind, number) as part:
-                self._require_own(kind, number, part)
+            with _named(self._path(kind, number)):
+                self._require_own(kind, number, pq.read_schema(self._source(kind, number)).metadata)
 
     def read_all(self, kind: str, **equal: Any) -> pa.Table:
         """The rows of every part of a kind whose columns have the values of `equal`."""
@@ -195,35 +195,41 @@ class Store:
         for folder in (self.folder, *(self.folder / kind for kind in SCHEMAS)):
             sweep(folder, PARTIAL, BEGUN)
 
-    def _table(self, kind: str, number: int, columns: Sequence[str], equal: Mapping[str, Any]) -> pa.Table:
-        with self._opened(kind, number) as part:
-            self._require_own(kind, number, part)
-            schema = pa.schema([SCHEMAS[kind].field(name) for name in dict.fromkeys([*columns, *equal])])
-            return _where(_read(part, _groups(part, equal), schema), equal).select(columns)
+    def _table(self, kind: str, number: int, columns: Sequence[str] | None, equal: Mapping[str, Any]) -> pa.Table:
+        with _named(self._path(kind, number)):
+            with self._opened(kind, number) as part:
+                self._require_own(kind, number, part.schema_arrow.metadata)
+                names = SCHEMAS[kind].names if columns is None else columns
+                if _is_as_written(part, SCHEMAS[kind], names, equal):
+                    return _rows(part, names, equal)
+            return pq.read_table(
+                self._source(kind, number),
+                columns=columns,
+                filters=[(name, "==", value) for name, value in equal.items()] or None,
+                schema=SCHEMAS[kind],
+                page_checksum_verification=True,
+            )
 
-    def _require_own(self, kind: str, number: int, part: pq.ParquetFile) -> None:
-        """Refuse a part that belongs to something else than the plan says."""
+    def _require_own(self, kind: str, number: int, metadata: dict[bytes, bytes] | None) -> None:
+        """Refuse a part that belongs to something else than the plan says, by what its metadata say."""
         if self.labels is None:
             return
         expected, column = self.labels.of(kind, number), OWNER_COLUMN[kind]
         if expected is None:
             raise InputError(f"{self._path(kind, number)}: belongs to nothing in the plan; remove it")
-        metadata = part.schema_arrow.metadata or {}
-        if METADATA_KEY in metadata:
+        if metadata and METADATA_KEY in metadata:
             found = expected.complaint(metadata)
         else:
-            found = expected.complaint_of_owners(part.read([column], use_threads=False)[column].unique().to_pylist())
+            rows = pq.read_table(self._source(kind, number), columns=[column], page_checksum_verification=True)
+            found = expected.complaint_of_owners(rows[column].unique().to_pylist())
         if found:
             raise InputError(f"{self._path(kind, number)}: {found}; {_REMEDY}")
 
     @contextmanager
     def _opened(self, kind: str, number: int) -> Iterator[pq.ParquetFile]:
-        """A part to read from; an error that Parquet has with it names it."""
-        texts = [field.name for field in SCHEMAS[kind] if field.type == _TEXT]
-        with (
-            _named(self._path(kind, number)),
-            pq.ParquetFile(self._source(kind, number), read_dictionary=texts, page_checksum_verification=True) as part,
-        ):
+        source = self._source(kind, number)
+        file = source if isinstance(source, pa.NativeFile) else pa.OSFile(str(source))
+        with file, pq.ParquetFile(file, page_checksum_verification=True) as part:
             yield part
 
     def _source(self, kind: str, number: int) -> Any:
@@ -235,38 +241,32 @@ class Store:
         return self.folder / kind / f"part-{number:05d}.parquet"
 
 
-def _groups(part: pq.ParquetFile, equal: Mapping[str, Any]) -> list[int]:
-    """Those row groups that may have rows with these values, by the statistics of their columns."""
-    metadata = part.metadata
-    places = {metadata.schema.column(n).path: n for n in range(metadata.num_columns)}
-
-    def may_have(group: int, name: str, value: Any) -> bool:
-        found = metadata.row_group(group).column(places[name]).statistics if name in places else None
-        return found is None or not found.has_min_max or found.min <= value <= found.max
-
-    return [n for n in range(metadata.num_row_groups) if all(may_have(n, *item) for item in equal.items())]
+def _is_as_written(part: pq.ParquetFile, schema: pa.Schema, names: Sequence[str], equal: Mapping[str, Any]) -> bool:
+    """Whether a part has the columns that this version writes, and is asked for those, by values of their types."""
+    return (
+        part.schema_arrow.equals(schema)
+        and {*names, *equal} <= set(schema.names)
+        and all(type(value) is (str if schema.field(name).type == _TEXT else int) for name, value in equal.items())
+    )
 
 
-def _read(part: pq.ParquetFile, groups: list[int], schema: pa.Schema) -> pa.Table:
-    """Some row groups in the columns of `schema`; one that an earlier version did not write is null.
-
-    In one thread: threads of Parquet's own cost more than they save for so few rows.
-    """
-    written = part.schema_arrow.names
-    there = [name for name in schema.names if name in written]
-    rows = part.read_row_groups(groups, there, use_threads=False)
-    columns = [
-        rows[field.name].cast(field.type) if field.name in there else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def _where(rows: pa.Table, equal: Mapping[str, Any]) -> pa.Table:
-    """The rows whose columns have these values."""
+def _rows(part: pq.ParquetFile, names: Sequence[str], equal: Mapping[str, Any]) -> pa.Table:
+    """What `pq.read_table` finds in a part as it is written, in half of the time: it plans for many large files."""
+    groups = [n for n in range(part.num_row_groups) if _may_have(part.metadata.row_group(n), equal)]
+    needed = list(dict.fromkeys([*names, *equal]))
+    found = part.read_row_groups(groups, needed, use_threads=False) if groups else part.schema_arrow.empty_table()
     for name, value in equal.items():
-        rows = rows.filter(pc.equal(rows[name], value))
-    return rows
+        found = found.filter(pc.equal(found[name], value))
+    return found.select(names).replace_schema_metadata()
+
+
+def _may_have(group: pq.RowGroupMetaData, equal: Mapping[str, Any]) -> bool:
+    """False where the statistics of a row group say that none of its rows has these values."""
+    for column in (group.column(n) for n in range(group.num_columns) if equal):
+        limits = column.statistics if column.path_in_schema in equal else None
+        if limits is not None and limits.has_min_max and not limits.min <= equal[column.path_in_schema] <= limits.max:
+            return False
+    return True
 
 
 @contextmanager
