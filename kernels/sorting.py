@@ -48,19 +48,25 @@ def items(a_map: MapFacts) -> np.ndarray:
 def _sort(bits, keys, items, other, counts):
     """Radix sort by two digits, the lower first: keys -> other -> items."""
     width = _write_keys(bits, keys)
-    mask, high = np.uint32((1 << width) - 1), np.uint32(width)
-    _count(keys, mask, high, counts[:, : 1 << width])
-    low_places, high_places = counts[0], counts[1]
+    low, high = counts[0, : 1 << width], counts[1, : 1 << width]
+    mask, shift = np.uint32((1 << width) - 1), np.uint32(width)
+    low[:] = 0
+    high[:] = 0
+    for p in range(keys.size):
+        low[keys[p] & mask] += np.uint32(1)
+    _sum_up(low)
     for p in range(keys.size):
         key = keys[p]
-        place = low_places[key & mask]
-        low_places[key & mask] = place + np.uint32(1)
+        place = low[key & mask]
+        low[key & mask] = place + np.uint32(1)
+        high[key >> shift] += np.uint32(1)
         other[place] = np.uint64(key) << _KEY | np.uint64(p)
-    shift = np.uint64(32 + width)
+    _sum_up(high)
     for i in range(items.size):
         item = other[i]
-        place = high_places[item >> shift]
-        high_places[item >> shift] = place + np.uint32(1)
+        digit = item >> (_KEY + np.uint64(shift))
+        place = high[digit]
+        high[digit] = place + np.uint32(1)
         items[place] = item
 
 
@@ -80,16 +86,11 @@ def _write_keys(bits, keys):
 
 
 @kernel
-def _count(keys, mask, shift, counts):
-    """counts[d, v] becomes the number of keys whose digit d is below v: where the first of them goes."""
-    counts[:] = 0
-    for p in range(keys.size):
-        counts[0, keys[p] & mask] += np.uint32(1)
-        counts[1, keys[p] >> shift] += np.uint32(1)
-    low, high = np.uint32(0), np.uint32(0)
-    for v in range(counts.shape[1]):  # both digits together: neither waits for the other
-        low, counts[0, v] = low + counts[0, v], low
-        high, counts[1, v] = high + counts[1, v], high
+def _sum_up(counts):
+    """counts[v] becomes the number of keys whose digit is below v: where the first of them goes."""
+    before = np.uint32(0)
+    for v in range(counts.size):
+        before, counts[v] = before + counts[v], before
 
 
 @kernel
