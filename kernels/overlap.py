@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.cached_maps import PairFacts
 from kernels.jit import inlined, kernel, sums
-from kernels.sorting import TOP_PERCENTS, thresholds
+from kernels.sorting import TOP_PERCENTS, top_masks
 
 CURVE_STEPS = 20  # relative thresholds 1/20 ... 19/20
 
@@ -25,7 +25,7 @@ iou_top5, iou_top10, iou_top20, iou_top30 = map(iou_top, TOP_PERCENTS)
 def top_ious(pair: PairFacts) -> np.ndarray:
     """IoU for each of TOP_PERCENTS."""
     before, after = pair.before, pair.after
-    return _mask_ious(before.flat, after.flat, before.fact(thresholds), after.fact(thresholds))
+    return _mask_ious(before.flat, after.flat, *before.fact(top_masks), *after.fact(top_masks))
 
 
 def iou_half(pair: PairFacts) -> float:
@@ -50,16 +50,14 @@ def soft_iou(pair: PairFacts) -> float:
 
 
 @sums
-def _mask_ious(a, b, thresholds_a, thresholds_b):
-    result = np.empty(thresholds_a.size)
-    for t in range(thresholds_a.size):
-        limit_a, limit_b = thresholds_a[t], thresholds_b[t]
-        in_both, in_each = np.int32(0), np.int32(0)  # 32 bits are twice the lanes
+def _mask_ious(a, b, limits_a, sizes_a, limits_b, sizes_b):
+    result = np.empty(limits_a.size)
+    for t in range(limits_a.size):
+        limit_a, limit_b = limits_a[t], limits_b[t]
+        both = np.int32(0)  # 32 bits are twice the lanes
         for p in range(a.size):
-            in_a, in_b = np.int32(a[p] >= limit_a), np.int32(b[p] >= limit_b)
-            in_both += in_a * in_b
-            in_each += in_a + in_b
-        result[t] = in_both / (in_each - in_both)
+            both += np.int32((a[p] >= limit_a) & (b[p] >= limit_b))
+        result[t] = both / (sizes_a[t] + sizes_b[t] - both)
     return result
 
 

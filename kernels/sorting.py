@@ -29,9 +29,9 @@ def ranks(a_map: MapFacts) -> tuple[np.ndarray, float]:
     return result, _sum_of_squares(result)
 
 
-def thresholds(a_map: MapFacts) -> np.ndarray:
-    """float32, one per TOP_PERCENTS: the smallest value of {x >= k-th largest and x > 0}."""
-    return _top_values(a_map.fact(items), a_map.flat, TOP_PERCENTS)
+def top_masks(a_map: MapFacts) -> tuple[np.ndarray, np.ndarray]:
+    """Of the masks {x >= k-th largest and x > 0}, one per TOP_PERCENTS: smallest values float32, and sizes int64."""
+    return _top_masks(a_map.fact(items), a_map.flat, TOP_PERCENTS)
 
 
 def items(a_map: MapFacts) -> np.ndarray:
@@ -125,13 +125,26 @@ def _sum_of_squares(ranks):
 
 
 @kernel
-def _top_values(items, values, percents):
-    """For each of `percents` the k-th largest value, or the smallest positive one if that is larger."""
-    n, first = items.size, 0
-    while values[items[first] & PIXEL] == 0:
-        first += 1
-    result = np.empty(len(percents), np.float32)
+def _top_masks(items, values, percents):
+    """As `top_masks`, with k = (percent n + 99) // 100; only 0 has the key 0."""
+    n = items.size
+    smallest, sizes = np.empty(len(percents), np.float32), np.empty(len(percents), np.int64)
+    positive = _first_of(items, np.uint64(1))
     for i in range(len(percents)):
-        k = (percents[i] * n + 99) // 100
-        result[i] = values[items[max(n - k, first)] & PIXEL]
-    return result
+        item = items[max(n - (percents[i] * n + 99) // 100, positive)]
+        smallest[i] = values[item & PIXEL]
+        sizes[i] = n - _first_of(items, item >> _KEY)
+    return smallest, sizes
+
+
+@kernel
+def _first_of(items, key):
+    """The first place in the order whose key is `key` or above."""
+    start, end = 0, items.size
+    while start < end:
+        middle = (start + end) // 2
+        if items[middle] >> _KEY < key:
+            start = middle + 1
+        else:
+            end = middle
+    return start
