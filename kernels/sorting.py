@@ -126,12 +126,13 @@ def _sum_of_squares(ranks):
 
 @kernel
 def _top_masks(items, values, percents):
-    """As `top_masks`, with k = (percent n + 99) // 100; only 0 has the key 0."""
+    """As `top_masks`; only 0 has the key 0."""
     n = items.size
     smallest, sizes = np.empty(len(percents), np.float32), np.empty(len(percents), np.int64)
     positive = _first_of(items, np.uint64(1))
     for i in range(len(percents)):
-        item = items[max(n - (percents[i] * n + 99) // 100, positive)]
+        k = (percents[i] * n + 99) // 100
+        item = items[max(n - k, positive)]
         smallest[i] = values[item & PIXEL]
         sizes[i] = n - _first_of(items, item >> _KEY)
     return smallest, sizes
