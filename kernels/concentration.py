@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
+
 from kernels.cached_maps import MapFacts
 from kernels.information import neg_entropy
 from kernels.jit import kernel, sums
-from kernels.sorting import PIXEL, items, ranks
+from kernels.sorting import ascending, ranks
 
 
 def gini(a_map: MapFacts) -> float:
@@ -30,13 +32,23 @@ def entropy(a_map: MapFacts) -> float:
 
 def area50(a_map: MapFacts) -> float:
     """Smallest share of the pixels that holds half of the mass."""
-    return _pixels_of_half(a_map.fact(items), a_map.flat, a_map.total) / a_map.flat.size
+    values = ascending(a_map)
+    return _values_of_half(values, _sum(values)) / a_map.flat.size
+
+
+@sums
+def _sum(values):
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(values[i])
+    return total
 
 
 @kernel
-def _pixels_of_half(items, values, total):
+def _values_of_half(values, total):
+    """How many of the values, from the last one down, hold half of the total."""
     held, count = 0.0, 0
-    while held < 0.5 * total and count < items.size:
+    while held < 0.5 * total and count < values.size:
         count += 1
-        held += values[items[items.size - count] & PIXEL]
+        held += values[values.size - count]
     return count

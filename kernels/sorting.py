@@ -34,6 +34,13 @@ def top_masks(a_map: MapFacts) -> tuple[np.ndarray, np.ndarray]:
     return _top_masks(a_map.fact(items), a_map.flat, TOP_PERCENTS)
 
 
+def ascending(a_map: MapFacts) -> np.ndarray:
+    """The values float32 (n,) in ascending order, valid until the next call: whose sum places cannot change."""
+    result = a_map.slot.shared.array("ascending", a_map.flat.size, np.float32)
+    _write_values(a_map.fact(items), a_map.flat.view(np.uint32), result.view(np.uint32))
+    return result
+
+
 def items(a_map: MapFacts) -> np.ndarray:
     """The items uint64 (n,) of a map that is not empty, in ascending order."""
     n, shared = a_map.flat.size, a_map.slot.shared
@@ -91,6 +98,16 @@ def _sum_up(counts):
     before = np.uint32(0)
     for v in range(counts.size):
         before, counts[v] = before + counts[v], before
+
+
+@kernel
+def _write_values(items, bits, ascending):
+    """The bits of each item's value: its key and the one number by which keys of positive values are smaller."""
+    largest = items[items.size - 1]
+    less = bits[largest & PIXEL] - np.uint32(largest >> _KEY)
+    for i in range(items.size):
+        key = np.uint32(items[i] >> _KEY)
+        ascending[i] = key + less if key > 0 else np.uint32(0)
 
 
 @kernel

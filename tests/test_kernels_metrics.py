@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from math import e, exp, hypot, log, pi
 
 import numpy as np
@@ -208,6 +209,12 @@ def test_scipy_entropy_agrees_up_to_its_unit() -> None:
 def test_logarithm_of_entropy_is_exact_to_its_last_digits(lowest: float, highest: float) -> None:
     for x in np.geomspace(lowest, highest, 1001):
         assert _sum_x_ln_x(np.array([x]), np.array([x]), 0.5, 0.5) == pytest.approx(x * log(x), rel=7e-16, abs=0)
+
+
+def test_half_of_the_mass_does_not_depend_on_where_pixels_are() -> None:
+    """Of 2^52 twice and 1 twice, float64 holds half of the sum only if the small ones are added first."""
+    values = np.array([2.0**52, 2.0**52, 1, 1, 0], np.float32)
+    assert {score("area50", np.array([order])) for order in permutations(values)} == {0.4}
 
 
 def test_libraries_read_degenerate_maps_as_no_drift_and_we_do_not() -> None:
