@@ -262,11 +262,9 @@ def _rows(part: pq.ParquetFile, names: Sequence[str], equal: Mapping[str, Any]) 
 
 def _may_have(group: pq.RowGroupMetaData, equal: Mapping[str, Any]) -> bool:
     """False where the statistics of a row group say that none of its rows has these values."""
-    for column in (group.column(n) for n in range(group.num_columns) if equal):
-        limits = column.statistics if column.path_in_schema in equal else None
-        if limits is not None and limits.has_min_max and not limits.min <= equal[column.path_in_schema] <= limits.max:
-            return False
-    return True
+    columns = [column for column in map(group.column, range(group.num_columns)) if column.path_in_schema in equal]
+    known = {column.path_in_schema: column.statistics for column in columns if column.statistics is not None}
+    return all(limits.min <= equal[name] <= limits.max for name, limits in known.items() if limits.has_min_max)
 
 
 @contextmanager
